@@ -1,0 +1,1 @@
+"""Servers that don't speak ASGI, made to."""

@@ -1,0 +1,179 @@
+"""The application: realms, put together, as an ASGI callable."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, TypeAlias
+
+import anyio
+from starlette.responses import HTMLResponse, PlainTextResponse
+
+from serverwamp import uris
+from serverwamp.connection import Connection, Receive, Scope, Send
+from serverwamp.errors import ConfigurationError
+from serverwamp.limits import Limits
+from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
+from serverwamp.realm import Realm
+from serverwamp.serving import ServedSession
+
+logger = logging.getLogger(__name__)
+
+ASGIApplication: TypeAlias = Callable[[Scope, Receive, Send], Any]
+Lifespan: TypeAlias = Callable[["Application"], AbstractAsyncContextManager[None]]
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>WAMP</title>
+<body style="font-family: system-ui; max-width: 40em; margin: 4em auto; line-height: 1.5">
+<h1>This is a WAMP endpoint</h1>
+<p>It serves calls and events over a WebSocket. Connect to it with a WAMP client, which asks for
+one of these WebSocket subprotocols:</p><ul>{subprotocols}</ul></body></html>
+"""
+
+
+class Application(Realm):
+    """A WAMP application: an ASGI callable, and the configuration of its default realm.
+
+    Arguments:
+        allow_default_realm: whether clients that ask for a realm that isn't added get the default
+            one; otherwise they are refused.
+        synchronize_requests: run the calls of each session one after the other.
+        camel_snake_conversion: let clients write ``countTo`` for a parameter ``count_to``.
+        limits: what a client may ask of the server.
+        lifespan: an async context manager, given the application, that spans the server's life;
+            as in Starlette, it runs only where the server sends lifespan events to this
+            application, which isn't so for a mounted one.
+        debug: tell clients the text of unexpected exceptions. Never in production.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow_default_realm: bool = True,
+        synchronize_requests: bool = False,
+        camel_snake_conversion: bool = False,
+        limits: Limits | None = None,
+        lifespan: Lifespan | None = None,
+        debug: bool = False,
+    ) -> None:
+        super().__init__(None, camel_snake_conversion=camel_snake_conversion)
+        self.limits = limits or Limits()
+        self.debug = debug
+        self.synchronize_requests = synchronize_requests
+        self.sessions: dict[int, ServedSession] = {}
+        self.connections: set[Connection] = set()
+        self._allow_default_realm = allow_default_realm
+        self._realms: dict[str, Realm] = {}
+        self._lifespan = lifespan
+
+    # ---- realms
+
+    def add_realm(self, realm: Realm) -> None:
+        """Serve a realm beside the default one.
+
+        Raises: ConfigurationError when it has no URI, or one that is taken.
+        """
+        self._check_not_frozen()
+        if realm.uri is None or realm.uri in self._realms:
+            raise ConfigurationError(f"there can't be another realm {realm.uri!r}")
+        self._realms[realm.uri] = realm
+
+    def realm_for(self, uri: str | None) -> Realm | None:
+        """Return the realm that a client gets when it asks for `uri`."""
+        realm = self._realms.get(uri or "")
+        return realm or (self if self._allow_default_realm else None)
+
+    def freeze(self) -> None:
+        super().freeze()
+        for realm in self._realms.values():
+            realm.freeze()
+        if not self._allow_default_realm and self._routes:
+            logger.warning("nobody can reach the routes of the default realm: it isn't allowed")
+
+    # ---- serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope: ``websocket``, ``http``, or ``lifespan``."""
+        if scope["type"] == "websocket":
+            self.freeze()
+            await self._serve_websocket(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._serve_lifespan(receive, send)
+        else:
+            await self._serve_page(scope, receive, send)
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        offered = scope.get("subprotocols", ())
+        subprotocol = next((name for name in offered if name in SUBPROTOCOLS), None)
+        if subprotocol is None:
+            logger.warning(
+                "a WebSocket handshake was refused: of the subprotocols %s it offers none of %s",
+                list(offered),
+                ", ".join(SUBPROTOCOLS),
+            )
+            await send({"type": "websocket.close", "code": 1002})
+            return
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        serializer = serializer_for(subprotocol)
+        await Connection(self, scope, receive, send, serializer).serve()
+
+    async def _serve_page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        names = "".join(f"<li><code>{name}</code></li>" for name in SUBPROTOCOLS)
+        page = HTMLResponse(
+            PAGE.format(subprotocols=names), status_code=426, headers={"upgrade": "websocket"}
+        )
+        await page(scope, receive, send)
+
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()  # lifespan.startup
+        try:
+            async with AsyncExitStack() as stack:
+                self.freeze()
+                if self._lifespan is not None:
+                    await stack.enter_async_context(self._lifespan(self))
+                await send({"type": "lifespan.startup.complete"})
+                await receive()  # lifespan.shutdown
+                await self.close_sessions()
+        except Exception as error:
+            logger.exception("the lifespan failed")
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def asgi_application(self, paths: Collection[str] | None = None) -> ASGIApplication:
+        """Return an ASGI application that serves WAMP at `paths`, or at every path.
+
+        Other paths are answered with 404.
+        """
+        if paths is None:
+            return self
+
+        async def serve_paths(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "lifespan" or scope["path"] in paths:
+                await self(scope, receive, send)
+            elif scope["type"] == "websocket":
+                await receive()
+                await send({"type": "websocket.close", "code": 1000})
+            else:
+                await PlainTextResponse("Not Found", status_code=404)(scope, receive, send)
+
+        return serve_paths
+
+    def aiohttp_websocket_handler(self) -> Callable[..., Any]:
+        """Return an aiohttp request handler that serves WAMP: ``web.get("/ws", handler)``."""
+        from serverwamp.adapters.aiohttp import request_handler
+
+        return request_handler(self)
+
+    async def close_sessions(self, grace: float = 5.0) -> None:
+        """Say GOODBYE to every session, as when the server goes down, and wait for their end.
+
+        Running calls have `grace` seconds to finish before they are cancelled.
+        """
+        async with anyio.create_task_group() as closing:
+            for connection in list(self.connections):
+                closing.start_soon(connection.close, uris.SYSTEM_SHUTDOWN, grace)
+        with anyio.move_on_after(self.limits.goodbye_timeout):
+            while self.connections:
+                await anyio.sleep(0.01)

@@ -1,0 +1,251 @@
+"""How a realm finds out who a client is.
+
+Transport authenticators come first, in their order; then the first challenge-based method that
+the client offers and the realm has. Whatever an authenticator raises is a failed authentication.
+
+Spec: Advanced Profile, "Authentication Methods".
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Protocol
+
+from serverwamp.errors import (
+    AuthenticationFailed,
+    AuthenticationRequired,
+    ConfigurationError,
+    NoMatchingAuthMethod,
+)
+from serverwamp.protocol import auth
+
+logger = logging.getLogger(__name__)
+
+TRANSPORT_METHODS = ("cookie", "tls", "anonymous")
+"""The names by which clients offer what needs no challenge."""
+
+
+@dataclass(frozen=True)
+class CRAAuthRequirement:
+    """What a client has to prove to know, and what it is once it has.
+
+    With `salt` the secret is a derived one, as `derive_cra_secret` makes it of a password: the
+    client gets `salt`, `iterations` and `keylen` (bytes) with its challenge and derives it again.
+    """
+
+    secret: str | bytes = field(repr=False)
+    auth_role: str = "user"
+    auth_provider: str = "dynamic"
+    salt: str | None = None
+    iterations: int = 1000
+    keylen: int = 32
+
+
+class Caller(Protocol):
+    """A compiled handler: takes what it wants by the names of `sources`."""
+
+    async def call(self, sources: Mapping[str, Any]) -> Any: ...
+
+
+class ChallengeMethod(Protocol):
+    """A method that asks the client to prove something."""
+
+    name: str
+
+    async def identify(self, session: Any) -> Any:
+        """Challenge the client; return its identity, or None."""
+        ...
+
+
+class TicketMethod:
+    """The client sends a secret that the application knows what to do with."""
+
+    name = "ticket"
+
+    def __init__(self, authenticator: Caller) -> None:
+        self._authenticator = authenticator
+
+    async def identify(self, session: Any) -> Any:
+        ticket, _ = await session.challenge(self.name, {})
+        return await self._authenticator.call({"session": session, "ticket": ticket})
+
+
+class CRAMethod:
+    """The client signs a text with a secret that it shares with the application."""
+
+    name = "wampcra"
+
+    def __init__(self, requirement_provider: Caller, identity_provider: Caller) -> None:
+        self._requirement_provider = requirement_provider
+        self._identity_provider = identity_provider
+
+    async def identify(self, session: Any) -> Any:
+        required = await self._requirement_provider.call({"session": session})
+        # Who is unknown is challenged like everybody, with a secret that nobody knows.
+        requirement = required or CRAAuthRequirement(secret=secrets.token_bytes(32))
+        challenge = auth.cra_challenge(
+            session=session.id,
+            authid=session.auth_id or "",
+            authrole=requirement.auth_role,
+            authprovider=requirement.auth_provider,
+            nonce=secrets.token_urlsafe(16),
+            timestamp=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        )
+        extra: dict[str, Any] = {"challenge": challenge}
+        if requirement.salt is not None:
+            extra.update(
+                salt=requirement.salt,
+                iterations=requirement.iterations,
+                keylen=requirement.keylen,
+            )
+        signature, _ = await session.challenge(self.name, extra)
+        proven = auth.is_signature_of(requirement.secret, challenge, signature)
+        if not proven or required is None:
+            return None
+        session.auth_role = requirement.auth_role
+        session.auth_provider = requirement.auth_provider
+        return await self._identity_provider.call({"session": session})
+
+
+Compile = Callable[..., Caller]
+"""Compiles a function, given the names of the sources that lead its parameters."""
+
+
+class Authentication:
+    """The authenticators of a realm, and their order."""
+
+    def __init__(self) -> None:
+        self._handler_function: Callable[..., Any] | None = None
+        self._transport_functions: list[Callable[..., Any]] = []
+        self._ticket_function: Callable[..., Any] | None = None
+        self._cra_functions: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+        self._handler: Caller | None = None
+        self._transport: list[Caller] = []
+        self._methods: dict[str, ChallengeMethod] = {}
+
+    # ---- configuration
+
+    def set_handler(self, handler: Callable[..., Any]) -> None:
+        if self._handler_function is not None:
+            raise ConfigurationError("the realm has an authentication handler already")
+        self._handler_function = handler
+
+    def add_transport(self, authenticator: Callable[..., Any]) -> None:
+        self._transport_functions.append(authenticator)
+
+    def set_ticket(self, authenticator: Callable[..., Any]) -> None:
+        if self._ticket_function is not None:
+            raise ConfigurationError("the realm has a ticket authenticator already")
+        self._ticket_function = authenticator
+
+    def set_cra(
+        self, requirement_provider: Callable[..., Any], identity_provider: Callable[..., Any]
+    ) -> None:
+        if self._cra_functions is not None:
+            raise ConfigurationError("the realm has CRA handlers already")
+        self._cra_functions = (requirement_provider, identity_provider)
+
+    def compile(self, compile_function: Compile) -> None:
+        """Compile all functions; none can be added afterwards."""
+        if self._handler_function is not None:
+            self._handler = compile_function(self._handler_function, ("session",))
+        self._transport = [compile_function(f, ("session",)) for f in self._transport_functions]
+        methods: list[ChallengeMethod] = []
+        if self._ticket_function is not None:
+            methods.append(
+                TicketMethod(compile_function(self._ticket_function, ("session", "ticket")))
+            )
+        if self._cra_functions is not None:
+            provide_requirement, provide_identity = self._cra_functions
+            methods.append(
+                CRAMethod(
+                    compile_function(provide_requirement, ("session",)),
+                    compile_function(provide_identity, ("session",)),
+                )
+            )
+        self._methods = {method.name: method for method in methods}
+
+    # ---- what happens to a session
+
+    async def authenticate(self, session: Any) -> None:
+        """Find out who the session is, and write it there.
+
+        Raises: WAMPError to refuse it; whatever else an authenticator raises refuses it too.
+        """
+        if self._handler is not None:
+            await self._authenticate_by_handler(session, self._handler)
+        elif not self._transport and not self._methods:
+            self._admit_anonymous(session)
+        elif not await self._authenticate_by_transport(session):
+            await self._authenticate_by_challenge(session)
+
+    async def _authenticate_by_handler(self, session: Any, handler: Caller) -> None:
+        identity = await handler.call({"session": session})
+        if _is_identity(identity):
+            await session.mark_authenticated(identity)
+        if not session._authenticated:
+            raise AuthenticationFailed("authentication failed")
+        _complete(session, role="user", method=session.auth_method or _offered_transport(session))
+
+    @staticmethod
+    def _admit_anonymous(session: Any) -> None:
+        session.auth_id = None  # whatever it claimed, nobody has checked
+        _complete(session, role="anonymous", provider="static", method=_offered_transport(session))
+
+    async def _authenticate_by_transport(self, session: Any) -> bool:
+        for authenticator in self._transport:
+            identity = await authenticator.call({"session": session})
+            if _is_identity(identity):
+                await session.mark_authenticated(identity)
+                _complete(session, role="user", method=_offered_transport(session))
+                return True
+        return False
+
+    async def _authenticate_by_challenge(self, session: Any) -> None:
+        method = self._chosen_method(session)
+        identity = await method.identify(session)
+        if not _is_identity(identity):
+            logger.warning(
+                "session %s: authentication of %r by %s failed",
+                session.id,
+                session.auth_id,
+                method.name,
+            )
+            raise AuthenticationFailed("authentication failed")
+        await session.mark_authenticated(identity)
+        _complete(session, role="user", method=method.name)
+
+    def _chosen_method(self, session: Any) -> ChallengeMethod:
+        if not self._methods:
+            raise AuthenticationFailed("authentication failed")
+        for name in session.auth_methods:
+            if name in self._methods:
+                return self._methods[name]
+        offered = " and ".join(self._methods)
+        if set(session.auth_methods) <= {"anonymous"}:
+            raise AuthenticationRequired(f"this realm wants authentication by {offered}")
+        raise NoMatchingAuthMethod(f"this realm offers authentication by {offered}")
+
+
+def _is_identity(value: Any) -> bool:
+    """Tell whether an authenticator returned an identity: anything but nothing, or a plain no."""
+    return value is not None and value is not False
+
+
+def _offered_transport(session: Any) -> str | None:
+    """Return the name of a method without a challenge that the client would accept."""
+    if not session.auth_methods:
+        return "anonymous"
+    return next((name for name in session.auth_methods if name in TRANSPORT_METHODS), None)
+
+
+def _complete(session: Any, *, role: str, method: str | None, provider: str = "dynamic") -> None:
+    """Fill in what the authenticators left open."""
+    session.auth_id = session.auth_id or secrets.token_urlsafe(12)
+    session.auth_role = session.auth_role or role
+    session.auth_provider = session.auth_provider or provider
+    session.auth_method = method

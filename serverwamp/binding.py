@@ -1,0 +1,496 @@
+"""Between a message's arguments and a Python function: compiled once, when a handler is registered.
+
+A `Handler` knows how its function is called: which parameters the server fills in (they can never
+be supplied by a client), which take arguments from the message, by position and by name, and how
+those are converted to the annotated types.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import typing
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Final, TypeAlias
+
+import anyio.to_thread
+
+from serverwamp.conversion import Converter, converter_for
+from serverwamp.errors import ConfigurationError, InvalidArgument
+
+Function: TypeAlias = Callable[..., Any]
+
+POSITIONAL: Final = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+)
+MISSING: Final = inspect.Parameter.empty
+
+
+# ---- results
+
+
+class RPCResult:
+    """A result of any combination of positional and keyword arguments."""
+
+    __slots__ = ("args", "kwargs")
+
+    def __init__(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> None:
+        self.args = tuple(args)
+        self.kwargs: dict[str, Any] = dict(kwargs or {})
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars_of(other) == vars_of(self)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(args={self.args!r}, kwargs={self.kwargs!r})"
+
+
+class RPCProgressReport(RPCResult):
+    """An intermediate result: yielded before the final one, to callers that asked for progress."""
+
+    __slots__ = ()
+
+
+class RPCErrorResult(RPCResult):
+    """An error as the result; can be returned or yielded instead of raising `WAMPError`."""
+
+    __slots__ = ("error_uri",)
+
+    def __init__(
+        self,
+        error_uri: str = "wamp.error.runtime_error",
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(args, kwargs)
+        self.error_uri = error_uri
+
+    def __repr__(self) -> str:
+        return (
+            f"RPCErrorResult(error_uri={self.error_uri!r}, args={self.args!r}, "
+            f"kwargs={self.kwargs!r})"
+        )
+
+
+def vars_of(result: object) -> tuple[Any, ...]:
+    """Return what makes a result equal to another one."""
+    return tuple(getattr(result, name, None) for name in ("error_uri", "args", "kwargs"))
+
+
+def as_result(value: Any) -> RPCResult:
+    """Return what a handler returned or yielded as a result.
+
+    A list or tuple is the positional arguments, a mapping the keyword arguments; anything else,
+    None included, is the single argument.
+    """
+    if isinstance(value, RPCResult):
+        return value
+    if isinstance(value, (list, tuple)):
+        return RPCResult(value)
+    if isinstance(value, Mapping):
+        return RPCResult((), {str(key): item for key, item in value.items()})
+    return RPCResult((value,))
+
+
+# ---- default args
+
+
+@dataclass(frozen=True)
+class DefaultArg:
+    """A value, or a factory of values, for every parameter of its name."""
+
+    value: Any = None
+    factory: Function | None = None
+
+    async def provide(self, stack: AsyncExitStack) -> Any:
+        """Return the value; what has to happen when it is no longer needed goes on `stack`."""
+        if self.factory is None:
+            return self.value
+        if inspect.isasyncgenfunction(self.factory):
+            return await stack.enter_async_context(asynccontextmanager(self.factory)())
+        if inspect.isgeneratorfunction(self.factory):
+            return stack.enter_context(contextmanager(self.factory)())
+        value = self.factory()
+        return await value if inspect.isawaitable(value) else value
+
+
+# ---- handlers
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter that takes an argument of the message."""
+
+    name: str
+    by_position: bool
+    by_name: bool
+    default: Any
+    convert: Converter | None
+
+    def converted(self, value: Any, path: str) -> Any:
+        return value if self.convert is None else self.convert(value, path)
+
+
+class Handler:
+    """A function and how to call it.
+
+    `sources` are the names of what the server fills in: a parameter of that name, or annotated
+    with the type that `sources` gives for it, takes it. `leading` names the sources that are
+    passed to the first parameters, whatever those are called. Every further parameter takes the
+    default arg of its name, or else an argument of the message, where `takes_arguments` is true.
+
+    Raises: ConfigurationError when the function can't be called in that way; NameError when an
+        annotation can't be resolved (yet).
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        *,
+        sources: Mapping[str, type | None],
+        default_args: Mapping[str, DefaultArg],
+        leading: Sequence[str] = (),
+        takes_arguments: bool = False,
+        camel_snake_conversion: bool = False,
+    ) -> None:
+        self.function = function
+        self.name = getattr(function, "__qualname__", None) or repr(function)
+        called = function if _is_plain_function(function) else type(function).__call__
+        self.is_generator = inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(
+            called
+        )
+        self.is_coroutine = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            called
+        )
+        if inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(called):
+            raise ConfigurationError(
+                f"{self.name} is a generator: write it as an async generator (async def)"
+            )
+        self._camel_snake_conversion = camel_snake_conversion
+        self._filled_in: list[tuple[inspect.Parameter, str]] = []
+        self._parameters: list[Parameter] = []
+        self._order: list[Parameter | str] = []  # the positional parameters; names: filled in
+        self._rest: Parameter | None = None  # *args
+        self._named_rest: Parameter | None = None  # **kwargs
+        self._default_args: dict[str, DefaultArg] = {}
+        self._compile(sources, default_args, list(leading), takes_arguments)
+
+        self._by_name = {p.name: p for p in self._parameters if p.by_name}
+        self._names_of_sources = frozenset(name for _, name in self._filled_in)
+        self._plain = not self._filled_in and all(p.by_position for p in self._parameters)
+        self.wants_exact_numbers = any(
+            p is not None and p.convert is not None and p.convert.wants_exact_numbers
+            for p in (*self._parameters, self._rest, self._named_rest)
+        )
+        self.takes_request = any(source == "request" for _, source in self._filled_in)
+        self.has_factories = any(arg.factory for arg in self._default_args.values())
+
+    def _compile(
+        self,
+        sources: Mapping[str, type | None],
+        default_args: Mapping[str, DefaultArg],
+        leading: list[str],
+        takes_arguments: bool,
+    ) -> None:
+        for parameter in inspect.signature(self.function).parameters.values():
+            source = self._source_of(parameter, sources, default_args, leading)
+            if source is not None:
+                self._filled_in.append((parameter, source))
+                if parameter.kind in POSITIONAL:
+                    self._order.append(source)
+                continue
+            if not takes_arguments:
+                if parameter.default is MISSING and parameter.kind not in (
+                    inspect.Parameter.VAR_POSITIONAL,
+                    inspect.Parameter.VAR_KEYWORD,
+                ):
+                    raise ConfigurationError(
+                        f"nothing is known to pass to parameter {parameter.name!r} of {self.name}:"
+                        f" add a default arg of that name, or give it a default value"
+                    )
+                if parameter.kind in POSITIONAL:
+                    self._order.append(self._compiled(parameter, converts=False))
+                continue
+            compiled = self._compiled(parameter, converts=True)
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                self._rest = compiled
+            elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                self._named_rest = compiled
+            else:
+                self._parameters.append(compiled)
+                if compiled.by_position:
+                    self._order.append(compiled)
+
+    def _source_of(
+        self,
+        parameter: inspect.Parameter,
+        sources: Mapping[str, type | None],
+        default_args: Mapping[str, DefaultArg],
+        leading: list[str],
+    ) -> str | None:
+        if parameter.kind in POSITIONAL and leading:
+            return leading.pop(0)
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            return None
+        if parameter.name in sources:
+            return parameter.name
+        if parameter.name in default_args:
+            self._default_args[parameter.name] = default_args[parameter.name]
+            return parameter.name
+        if parameter.annotation is not MISSING:
+            try:
+                annotation = _resolved(self.function, parameter)
+            except NameError:
+                return None
+            for name, kind in sources.items():
+                if kind is not None and annotation is kind:
+                    return name
+        return None
+
+    def _compiled(self, parameter: inspect.Parameter, *, converts: bool) -> Parameter:
+        convert = None
+        if converts and parameter.annotation is not MISSING:
+            try:
+                convert = converter_for(_resolved(self.function, parameter))
+            except ConfigurationError as error:
+                raise ConfigurationError(
+                    f"parameter {parameter.name!r} of {self.name}: {error}"
+                ) from None
+        return Parameter(
+            name=parameter.name,
+            by_position=parameter.kind in POSITIONAL,
+            by_name=parameter.kind is not inspect.Parameter.POSITIONAL_ONLY,
+            default=parameter.default,
+            convert=convert,
+        )
+
+    # ---- on the path of a call
+
+    def bind(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        exact: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Return converted values: of the parameters by position, and of those by name only.
+
+        `exact` holds the same arguments with numbers as they were written, for the parameters
+        that want them so.
+
+        Raises: InvalidArgument.
+        """
+        named = self._renamed(kwargs) if kwargs else {}
+        if exact is not None:
+            args, named = self._with_exact_numbers(args, named, exact)
+        values: list[Any] = []
+        values_by_name: dict[str, Any] = {}
+        position = 0
+        given = len(args)
+        for parameter in self._parameters:
+            if parameter.by_position and position < given:
+                value, path = args[position], position
+                position += 1
+                if parameter.by_name and parameter.name in named:
+                    raise _invalid(
+                        f"argument {parameter.name!r} is given twice", f"kwargs.{parameter.name}"
+                    )
+                if parameter.convert is not None:
+                    value = parameter.convert(value, f"args[{path}]")
+            elif parameter.by_name and parameter.name in named:
+                value = parameter.converted(named.pop(parameter.name), f"kwargs.{parameter.name}")
+            elif parameter.default is not MISSING:
+                value = parameter.default
+            else:
+                raise _invalid(
+                    f"argument {parameter.name!r} is missing",
+                    f"kwargs.{parameter.name}" if parameter.by_name else f"args[{position}]",
+                )
+            if parameter.by_position:
+                values.append(value)
+            else:
+                values_by_name[parameter.name] = value
+        if position < given:
+            self._bind_rest(args, position, values)
+        if named:
+            self._bind_named_rest(named, values_by_name)
+        return values, values_by_name
+
+    def _bind_rest(self, args: Sequence[Any], position: int, values: list[Any]) -> None:
+        if self._rest is None:
+            raise _invalid(
+                f"{len(args)} positional arguments are too many: at most {position} are taken",
+                f"args[{position}]",
+            )
+        values.extend(
+            self._rest.converted(value, f"args[{index}]")
+            for index, value in enumerate(args[position:], position)
+        )
+
+    def _bind_named_rest(self, named: dict[str, Any], values_by_name: dict[str, Any]) -> None:
+        for name, value in named.items():
+            if self._named_rest is None or name in self._names_of_sources:
+                raise _invalid(f"argument {name!r} is unknown", f"kwargs.{name}")
+            values_by_name[name] = self._named_rest.converted(value, f"kwargs.{name}")
+
+    def _renamed(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if not self._camel_snake_conversion:
+            return dict(kwargs)
+        return {
+            name if name in self._by_name else camel_to_snake(name): value
+            for name, value in kwargs.items()
+        }
+
+    def _with_exact_numbers(
+        self,
+        args: Sequence[Any],
+        named: dict[str, Any],
+        exact: tuple[Sequence[Any], Mapping[str, Any]],
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
+        exact_args, exact_named = exact[0], self._renamed(exact[1])
+        by_position = [p for p in self._parameters if p.by_position]
+
+        def wants(parameter: Parameter | None) -> bool:
+            return (
+                parameter is not None
+                and parameter.convert is not None
+                and parameter.convert.wants_exact_numbers
+            )
+
+        return [
+            exact_value
+            if wants(by_position[index] if index < len(by_position) else self._rest)
+            else value
+            for index, (value, exact_value) in enumerate(zip(args, exact_args, strict=True))
+        ], {
+            name: exact_named[name] if wants(self._by_name.get(name, self._named_rest)) else value
+            for name, value in named.items()
+        }
+
+    async def invoke(
+        self,
+        sources: Mapping[str, Any],
+        stack: AsyncExitStack | None = None,
+        values: list[Any] | None = None,
+        values_by_name: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call the function: return its result, or the async iterator that gives its results.
+
+        `values` are what `bind` returned. Default args from factories are released when `stack`
+        is closed; without factories no stack is needed. A plain function runs in a thread.
+        """
+        named: dict[str, Any] = {}
+        if values is not None and self._plain:
+            positional = values
+        else:
+            positional, named = await self._arranged(
+                sources, stack, values or [], values_by_name or {}
+            )
+        if self.is_coroutine:
+            return await self.function(*positional, **named)
+        if self.is_generator:
+            return self.function(*positional, **named)
+        value = await anyio.to_thread.run_sync(
+            functools.partial(self.function, *positional, **named), abandon_on_cancel=True
+        )
+        return await value if inspect.isawaitable(value) else value
+
+    async def _arranged(
+        self,
+        sources: Mapping[str, Any],
+        stack: AsyncExitStack | None,
+        values: list[Any],
+        values_by_name: dict[str, Any],
+    ) -> tuple[list[Any], dict[str, Any]]:
+        filled_in: dict[str, Any] = {}
+        for _, name in self._filled_in:
+            default_arg = self._default_args.get(name)
+            if default_arg is None:
+                filled_in[name] = sources[name]
+            elif default_arg.factory is None:
+                filled_in[name] = default_arg.value
+            else:
+                assert stack is not None
+                filled_in[name] = await default_arg.provide(stack)
+        remaining = iter(values)
+        positional = [
+            filled_in[slot] if isinstance(slot, str) else next(remaining, slot.default)
+            for slot in self._order
+        ]
+        positional.extend(remaining)
+        for parameter, name in self._filled_in:
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                values_by_name[parameter.name] = filled_in[name]
+        return positional, values_by_name
+
+    async def call(self, sources: Mapping[str, Any]) -> Any:
+        """Call a handler that takes no arguments from a message, and return its result."""
+        if not self.has_factories:
+            return await self.invoke(sources)
+        async with AsyncExitStack() as stack:
+            return await self.invoke(sources, stack)
+
+    @asynccontextmanager
+    async def opened(self, sources: Mapping[str, Any]) -> AsyncIterator[None]:
+        """Run an async generator to its one ``yield``, and the rest of it when the block ends.
+
+        Raises: RuntimeError when it ends before its ``yield``, or yields again.
+        """
+        async with AsyncExitStack() as stack:
+            generator = await self.invoke(sources, stack)
+            try:
+                await anext(generator)
+            except StopAsyncIteration:
+                raise RuntimeError(f"{self.name} ended without a yield") from None
+            try:
+                yield
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._finish(generator)
+
+    async def _finish(self, generator: Any) -> None:
+        try:
+            await anext(generator)
+        except StopAsyncIteration:
+            return
+        await generator.aclose()
+        raise RuntimeError(f"{self.name} yielded more than once")
+
+
+def _invalid(message: str, path: str) -> InvalidArgument:
+    return InvalidArgument(message, message=message, path=path)
+
+
+def _is_plain_function(function: Function) -> bool:
+    return inspect.isroutine(function) or isinstance(function, (functools.partial, type))
+
+
+def _resolved(function: Function, parameter: inspect.Parameter) -> Any:
+    """Return the annotation of `parameter` as a type, whether it was written as one or as text."""
+    plain: Any = function
+    while isinstance(plain, functools.partial):
+        plain = plain.func
+    if not inspect.isroutine(plain) and not isinstance(plain, type):
+        plain = type(plain).__call__
+    plain = inspect.unwrap(getattr(plain, "__func__", plain))
+    names: dict[str, Any] = {}
+    if inspect.isfunction(plain):
+        names = dict(inspect.getclosurevars(plain).nonlocals)
+    holder = SimpleNamespace(__annotations__={"it": parameter.annotation})
+    return typing.get_type_hints(
+        holder, getattr(plain, "__globals__", {}), names, include_extras=True
+    )["it"]
+
+
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def camel_to_snake(name: str) -> str:
+    """Return a camelCase name as snake_case: ``countTo`` becomes ``count_to``."""
+    return _WORD_START.sub("_", name).lower()

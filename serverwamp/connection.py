@@ -1,0 +1,169 @@
+"""One connection: frames in, frames out, and one session after the other in between."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, TypeAlias
+
+import anyio
+from starlette.requests import cookie_parser
+
+from serverwamp.errors import ProtocolViolation
+from serverwamp.outbound import Outbound
+from serverwamp.protocol.messages import Message
+from serverwamp.protocol.serializers import Serializer, Unit
+from serverwamp.serving import GOING_AWAY, Host, ServedSession
+from serverwamp.starting import open_starter
+
+logger = logging.getLogger(__name__)
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Connection:
+    """A WebSocket that has been accepted.
+
+    Its `transport_info` is what is known of the client: ``http_cookies`` (a mapping),
+    ``http_headers_raw`` (pairs of bytes), ``http_path``, ``http_query_string``, ``peer_address``
+    (an IP address without port, or the path of a Unix socket), ``peer_certificate`` (PEM text
+    where the server provides it, else None) and ``subprotocol``.
+    """
+
+    def __init__(
+        self, host: Host, scope: Scope, receive: Receive, send: Send, serializer: Serializer
+    ) -> None:
+        self._host = host
+        self._receive = receive
+        self._send = send
+        self._units: deque[Unit] = deque()
+        self._is_open = True
+        self._serving: ServedSession | None = None
+        self.serializer = serializer
+        self.transport_info: Mapping[str, Any] = transport_info(scope, serializer.subprotocol)
+        self._key = "text" if serializer.frame_type is str else "bytes"
+
+    async def serve(self) -> None:
+        """Serve sessions until the connection is closed."""
+        async with open_starter() as starter:
+            self.outbound = Outbound(
+                self._send,
+                self.serializer,
+                starter,
+                self._host.limits,
+                lose=self._lose,
+                overflow=self._give_up,
+            )
+            self._host.connections.add(self)
+            try:
+                await self._serve_sessions()
+            except Exception:
+                logger.exception("a connection failed")
+                await self.finish(1011)
+            finally:
+                self._host.connections.discard(self)
+                self.outbound.discard()
+
+    async def _serve_sessions(self) -> None:
+        while self._is_open:
+            self._serving = ServedSession(self._host, self)
+            await self._serving.run()
+            if self._serving.close_code is not None:
+                await self.finish(self._serving.close_code)
+
+    async def receive(self) -> tuple[Message, Unit] | None:
+        """Return the next message and what it was decoded from; None when the client is gone.
+
+        A client that doesn't read what it is sent isn't read either, and given up after a while.
+
+        Raises: ProtocolViolation.
+        """
+        while not self._units:
+            if self.outbound.is_full:
+                await self._wait_for_room()
+            event = await self._receive()
+            if event["type"] == "websocket.disconnect" or not self._is_open:
+                self._is_open = False
+                self.outbound.discard()
+                return None
+            frame = event.get(self._key)
+            if frame is None:
+                raise ProtocolViolation(f"{self.serializer.subprotocol} wants {self._key} messages")
+            if len(frame) > self._host.limits.message_bytes:
+                raise ProtocolViolation("the message is too long", close_code=1009)
+            self._units.extend(self.serializer.split(frame))
+        unit = self._units.popleft()
+        return self.serializer.decode(unit), unit
+
+    async def _wait_for_room(self) -> None:
+        with anyio.move_on_after(self._host.limits.send_timeout) as scope:
+            await self.outbound.room
+        if scope.cancelled_caught:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        logger.warning("a client doesn't read what it is sent: it is disconnected")
+        self.outbound.discard()
+        if self._serving is not None:
+            self._serving.close_code = 1008
+            self._serving.lose()
+
+    def _lose(self) -> None:
+        self._is_open = False
+        if self._serving is not None:
+            self._serving.lose()
+
+    async def finish(self, code: int) -> None:
+        """Hand over what is queued, within a bounded time, and close the connection."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        with anyio.move_on_after(self._host.limits.goodbye_timeout, shield=True):
+            await self.outbound.flush()
+            self.outbound.discard()
+            try:
+                await self._send({"type": "websocket.close", "code": code, "reason": ""})
+            except Exception as error:
+                logger.debug("closing failed, the client is gone: %r", error)
+
+    async def close(self, reason: str, grace: float) -> None:
+        """Say GOODBYE when running calls are over, or `grace` seconds have passed."""
+        serving = self._serving
+        if serving is not None and serving.is_open:
+            with anyio.move_on_after(grace):
+                await serving.wait_calls()
+            await serving.close(reason, None)
+        else:
+            await self.finish(GOING_AWAY)
+            self._lose()
+
+
+def transport_info(scope: Scope, subprotocol: str) -> Mapping[str, Any]:
+    """Return what an ASGI scope says about a client."""
+    headers = [(bytes(name), bytes(value)) for name, value in scope.get("headers", ())]
+    cookies: dict[str, str] = {}
+    for name, value in headers:
+        if name.lower() == b"cookie":
+            cookies.update(cookie_parser(value.decode("latin-1")))
+    tls = (scope.get("extensions") or {}).get("tls") or {}
+    certificates = tls.get("client_cert_chain") or (None,)
+    return {
+        "http_cookies": cookies,
+        "http_headers_raw": headers,
+        "http_path": scope["path"],
+        "http_query_string": scope.get("query_string", b"").decode("latin-1"),
+        "peer_address": _peer_address(scope),
+        "peer_certificate": next(iter(certificates)),
+        "subprotocol": subprotocol,
+    }
+
+
+def _peer_address(scope: Scope) -> str | None:
+    client, server = scope.get("client"), scope.get("server")
+    if client and client[0]:
+        return str(client[0])
+    # Over a Unix socket clients have no address; the server's own is the path of the socket.
+    return str(server[0]) if server and server[1] is None else None

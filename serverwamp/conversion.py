@@ -1,0 +1,155 @@
+"""Values from a message to the annotated types of Python parameters.
+
+Which library converts for an annotation is decided once: pydantic where its models or constraints
+are in it, msgspec otherwise. Constraint metadata never falls to the library that would ignore it.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from serverwamp.errors import ConfigurationError, InvalidArgument
+
+try:
+    import pydantic
+except ImportError:  # pragma: no cover - whether it is installed is the user's choice
+    pydantic = None  # type: ignore[assignment]
+
+BUILTIN_TYPES: Final = (bytes, bytearray, memoryview, Decimal)
+"""What is passed as it is: bytes are never parsed from base64 text."""
+
+EXACT_TYPES: Final = (int, str, float, bool, bytes)
+"""For these a value of exactly that type needs no conversion."""
+
+
+class Converter:
+    """Convert values to one annotated type."""
+
+    __slots__ = ("_convert", "_exact_type", "wants_exact_numbers")
+
+    def __init__(self, convert: Callable[[Any], Any], hint: Any, wants_exact_numbers: bool) -> None:
+        self._convert = convert
+        self._exact_type = hint if hint in EXACT_TYPES else None
+        self.wants_exact_numbers = wants_exact_numbers
+
+    def __call__(self, value: Any, path: str) -> Any:
+        """Return `value` converted.
+
+        Raises: InvalidArgument, with `path` and the path inside of the value.
+        """
+        if type(value) is self._exact_type:
+            return value
+        try:
+            return self._convert(value)
+        except msgspec.ValidationError as error:
+            message, _, inner = str(error).partition(" - at `$")
+            raise self._refused(message, path + inner.rstrip("`")) from None
+        except RecursionError:
+            raise self._refused("nested too deeply", path) from None
+        except Exception as error:
+            if pydantic is not None and isinstance(error, pydantic.ValidationError):
+                first = error.errors(include_url=False, include_input=False, include_context=False)[
+                    0
+                ]
+                raise self._refused(first["msg"], path + _dotted(first["loc"])) from None
+            raise
+
+    @staticmethod
+    def _refused(message: str, path: str) -> InvalidArgument:
+        return InvalidArgument(f"{message} - at {path}", message=message, path=path)
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+
+
+def converter_for(hint: Any) -> Converter | None:
+    """Return what converts to the type that `hint` stands for; None where anything may pass.
+
+    Raises: ConfigurationError when no library can.
+    """
+    if hint is Any or hint is object:
+        return None
+    if _belongs_to_pydantic(hint):
+        return _pydantic_converter(hint)
+    try:
+        msgspec.json.Decoder(hint)  # raises where msgspec doesn't know how
+    except TypeError as error:
+        if pydantic is not None:
+            return _pydantic_converter(hint)
+        raise ConfigurationError(f"{error} (installing pydantic may help)") from None
+
+    def convert(value: Any) -> Any:
+        return msgspec.convert(
+            value, hint, strict=False, builtin_types=BUILTIN_TYPES, dec_hook=_construct
+        )
+
+    return Converter(convert, hint, wants_exact_numbers=_holds_decimal(hint))
+
+
+def _construct(kind: type[Any], value: Any) -> Any:
+    """Make an instance of a class that msgspec doesn't know: by calling it."""
+    plain: Any = typing.get_origin(kind) or kind
+    if isinstance(value, plain):
+        return value
+    validate = getattr(plain, "model_validate", None)  # a pydantic model inside a dataclass
+    try:
+        return validate(value) if validate is not None else plain(value)
+    except Exception:  # what it says is the server's business
+        raise msgspec.ValidationError(f"Expected `{plain.__name__}`") from None
+
+
+# ---- pydantic
+
+
+def _belongs_to_pydantic(hint: Any) -> bool:
+    """Tell whether pydantic's models, dataclasses or constraints are part of `hint`."""
+    if hasattr(hint, "__pydantic_validator__"):
+        return True
+    metadata = getattr(hint, "__metadata__", ())
+    if any(
+        type(item).__module__.partition(".")[0] in ("pydantic", "annotated_types")
+        for item in metadata
+    ):
+        if pydantic is None:  # pragma: no cover - whether it is installed is the user's choice
+            raise ConfigurationError(f"the constraints in {hint} need pydantic")
+        return True
+    return any(_belongs_to_pydantic(part) for part in typing.get_args(hint))
+
+
+def _pydantic_converter(hint: Any) -> Converter:
+    try:
+        adapter = pydantic.TypeAdapter(hint)
+    except pydantic.errors.PydanticUserError as error:
+        raise ConfigurationError(str(error)) from None
+    # Where a Decimal is, the schema says so.
+    return Converter(
+        adapter.validate_python, hint, wants_exact_numbers="'decimal'" in repr(adapter.core_schema)
+    )
+
+
+# ---- numbers
+
+
+def _holds_decimal(hint: Any) -> bool:
+    """Tell whether a Decimal is somewhere inside of `hint`, through dataclasses and the like."""
+    seen: set[int] = set()
+
+    def holds(node: Any) -> bool:
+        if isinstance(node, msgspec.inspect.DecimalType):
+            return True
+        if isinstance(node, (list, tuple)):
+            return any(holds(item) for item in node)
+        if not isinstance(node, (msgspec.inspect.Type, msgspec.inspect.Field)) or id(node) in seen:
+            return False
+        seen.add(id(node))
+        return any(
+            holds(getattr(node, name)) for name in node.__struct_fields__ if name != "default"
+        )
+
+    return holds(msgspec.inspect.type_info(hint))

@@ -1,0 +1,147 @@
+"""What can go wrong, and what is said to whom about it.
+
+::
+
+    Exception
+    ├── WAMPError                  answered with an ERROR (or, when joining, an ABORT) of its URI
+    │   ├── InvalidURI
+    │   ├── InvalidArgument
+    │   ├── NoSuchProcedure
+    │   ├── NoSuchSubscription
+    │   ├── NoSuchRegistration
+    │   ├── NotAuthorized
+    │   ├── OptionNotAllowed
+    │   ├── RuntimeFailure
+    │   ├── CallCanceled
+    │   ├── CallTimeout
+    │   ├── NoSuchRealm
+    │   ├── AuthenticationRequired
+    │   ├── NoMatchingAuthMethod
+    │   └── AuthenticationFailed
+    ├── ProtocolViolation          the peer's fault: ABORT, and the connection is closed
+    ├── SerializationError         a payload of ours that the format can't hold
+    └── ConfigurationError         the application's fault: raised to the developer, never sent
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from serverwamp import uris
+
+
+class WAMPError(Exception):
+    """Answer the request that is being handled with an ERROR.
+
+    Can be raised by every handler: of calls, of subscriptions, and of authentication, where the
+    answer is an ABORT. `args` and `kwargs` reach the client unchanged; by convention the first
+    of `args` is a text for people.
+
+    Raises: ValueError when `uri` is not a valid URI: sent, it would end the client's connection.
+    """
+
+    default_uri = uris.RUNTIME_ERROR
+
+    def __init__(
+        self, uri: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        if not uris.is_valid_uri(uri):
+            raise ValueError(f"{uri!r} is not a valid URI for an error")
+        super().__init__(*args)
+        self.uri = uri
+        self.kwargs: Mapping[str, Any] = kwargs or {}
+
+    def __str__(self) -> str:
+        return f"{self.uri}: {self.args[0]}" if self.args else self.uri
+
+    @property
+    def message(self) -> str:
+        """The text for people, where there is one, otherwise the URI."""
+        return str(self.args[0]) if self.args else self.uri
+
+
+class PredefinedError(WAMPError):
+    """An error whose URI the protocol defines: only the text is left to say."""
+
+    def __init__(self, message: str = "", /, **kwargs: Any) -> None:
+        super().__init__(self.default_uri, (message,) if message else (), kwargs)
+
+
+class InvalidURI(PredefinedError):
+    default_uri = uris.INVALID_URI
+
+
+class InvalidArgument(PredefinedError):
+    default_uri = uris.INVALID_ARGUMENT
+
+
+class NoSuchProcedure(PredefinedError):
+    default_uri = uris.NO_SUCH_PROCEDURE
+
+
+class NoSuchSubscription(PredefinedError):
+    default_uri = uris.NO_SUCH_SUBSCRIPTION
+
+
+class NoSuchRegistration(PredefinedError):
+    default_uri = uris.NO_SUCH_REGISTRATION
+
+
+class NotAuthorized(PredefinedError):
+    default_uri = uris.NOT_AUTHORIZED
+
+
+class OptionNotAllowed(PredefinedError):
+    default_uri = uris.OPTION_NOT_ALLOWED
+
+
+class RuntimeFailure(PredefinedError):
+    default_uri = uris.RUNTIME_ERROR
+
+
+class CallCanceled(PredefinedError):
+    default_uri = uris.CANCELED
+
+
+class CallTimeout(PredefinedError):
+    default_uri = uris.TIMEOUT
+
+
+class NoSuchRealm(PredefinedError):
+    default_uri = uris.NO_SUCH_REALM
+
+
+class AuthenticationRequired(PredefinedError):
+    default_uri = uris.AUTHENTICATION_REQUIRED
+
+
+class NoMatchingAuthMethod(PredefinedError):
+    default_uri = uris.NO_MATCHING_AUTH_METHOD
+
+
+class AuthenticationFailed(PredefinedError):
+    default_uri = uris.AUTHENTICATION_FAILED
+
+
+class ProtocolViolation(Exception):
+    """The peer broke the protocol: it gets ABORT, and its connection is closed.
+
+    `close_code` is the WebSocket code of that close: 1002, or what says it better.
+    """
+
+    def __init__(
+        self, message: str, *, uri: str = uris.PROTOCOL_VIOLATION, close_code: int = 1002
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.uri = uri
+        self.close_code = close_code
+
+
+class SerializationError(Exception):
+    """A message of ours holds what its format can't express."""
+
+
+class ConfigurationError(RuntimeError):
+    """The application is put together wrongly, or changed after it began to serve."""

@@ -1,0 +1,150 @@
+"""The sending side of a connection: everything leaves in the order in which it was queued.
+
+There is no sending task. What is queued on an idle connection starts a drain, which lives only
+while something waits and takes what has gathered: in a batched subprotocol, in one frame.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from typing import Any
+
+import anyio
+
+from serverwamp.limits import Limits
+from serverwamp.protocol.serializers import Serializer, Unit
+from serverwamp.starting import Starter
+
+logger = logging.getLogger(__name__)
+
+
+class Room:
+    """Awaiting it waits until less is queued; it needn't be awaited."""
+
+    __slots__ = ("_outbound",)
+
+    def __init__(self, outbound: Outbound) -> None:
+        self._outbound = outbound
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self._outbound.is_full:
+            yield from self._outbound.wait_for_room().__await__()
+
+
+class Outbound:
+    """What waits to be sent to one client.
+
+    `send` is ASGI's; `lose` is called when it fails, and `overflow` when a client is so far
+    behind its events that it is given up.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+        serializer: Serializer,
+        starter: Starter,
+        limits: Limits,
+        *,
+        lose: Callable[[], None],
+        overflow: Callable[[], None],
+    ) -> None:
+        self._send = send
+        self._join = serializer.join
+        self._batched = serializer.batched
+        self._key = "text" if serializer.frame_type is str else "bytes"
+        self._starter = starter
+        self._limits = limits
+        self._lose = lose
+        self._overflow = overflow
+        self._queue: deque[Unit] = deque()
+        self._bytes = 0
+        self._draining = False
+        self._closed = False
+        self._changed: anyio.Event | None = None
+        self.room = Room(self)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits that whoever can wait should."""
+        return not self._closed and (
+            len(self._queue) * 8 > self._limits.outbound_messages
+            or self._bytes * 8 > self._limits.outbound_bytes
+        )
+
+    def put(self, unit: Unit) -> None:
+        """Queue a reply: never refused, never waits."""
+        if self._closed:
+            return
+        self._queue.append(unit)
+        self._bytes += len(unit)
+        if not self._draining:
+            self._draining = True
+            self._starter.start(self._drain)
+
+    def offer(self, unit: Unit) -> None:
+        """Queue an event: never waits; a client that is too far behind is given up instead."""
+        if (
+            len(self._queue) >= self._limits.outbound_messages
+            or self._bytes >= self._limits.outbound_bytes
+        ):
+            if not self._closed:
+                self.discard()
+                self._overflow()
+            return
+        self.put(unit)
+
+    async def _drain(self) -> None:
+        try:
+            while self._queue:
+                await self._send({"type": "websocket.send", self._key: self._next_frame()})
+                if self._changed is not None and not self.is_full:
+                    self._notify()
+        except Exception as error:
+            # Servers differ in what they raise for a client that has left.
+            logger.debug("sending failed, the client is gone: %r", error)
+            self.discard()
+            self._lose()
+        finally:
+            self._draining = False
+            if self._changed is not None:
+                self._notify()
+
+    def _next_frame(self) -> str | bytes:
+        if self._batched and len(self._queue) > 1:
+            units = list(self._queue)
+            self._queue.clear()
+            self._bytes = 0
+            return self._join(units)
+        unit = self._queue.popleft()
+        self._bytes -= len(unit)
+        return self._join((unit,))
+
+    def _notify(self) -> None:
+        assert self._changed is not None
+        self._changed.set()
+        self._changed = None
+
+    async def _wait_for_change(self) -> None:
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    async def wait_for_room(self) -> None:
+        """Return when less is queued."""
+        while self.is_full:
+            await self._wait_for_change()
+
+    async def flush(self) -> None:
+        """Return when everything that is queued has been handed to the server."""
+        while self._draining and not self._closed:
+            await self._wait_for_change()
+
+    def discard(self) -> None:
+        """Drop what is queued, and whatever is queued from now on."""
+        self._closed = True
+        self._queue.clear()
+        self._bytes = 0
+        if self._changed is not None:
+            self._notify()

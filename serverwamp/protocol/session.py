@@ -1,0 +1,165 @@
+"""The state machine of one session: what may be received, and sent, now.
+
+::
+
+    AWAITING_HELLO ──HELLO──▶ AUTHENTICATING ──WELCOME─▶ OPEN ──GOODBYE sent──▶ CLOSING
+                                │      ▲                  │                        │
+                           CHALLENGE  AUTHENTICATE   GOODBYE received      GOODBYE received
+                                ▼      │                  ▼                        ▼
+                               CHALLENGED              LEAVING ──GOODBYE sent─▶ CLOSED
+
+ABORT, sent or received, leads from everywhere to CLOSED. What the tables don't hold is a protocol
+violation when it is received, and a bug of ours when it is sent; an illegal move leaves the state
+as it was. While CLOSING, what the client still sends is ignored.
+
+Spec: Basic Profile, "Sessions"; Advanced Profile, "Authentication".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final
+
+from serverwamp import uris
+from serverwamp.errors import ProtocolViolation
+from serverwamp.protocol.ids import follows
+from serverwamp.protocol.messages import (
+    Abort,
+    Authenticate,
+    Call,
+    Cancel,
+    Challenge,
+    Error,
+    Event,
+    Goodbye,
+    Hello,
+    HelloDetails,
+    Message,
+    Publish,
+    Published,
+    Register,
+    Result,
+    Subscribe,
+    Subscribed,
+    Unregister,
+    Unsubscribe,
+    Unsubscribed,
+    Welcome,
+)
+
+
+class State(Enum):
+    """How far a session is."""
+
+    AWAITING_HELLO = "awaiting HELLO"
+    AUTHENTICATING = "authenticating"
+    CHALLENGED = "awaiting AUTHENTICATE"
+    OPEN = "open"
+    LEAVING = "answering GOODBYE"
+    CLOSING = "awaiting GOODBYE"
+    CLOSED = "closed"
+
+
+Moves = Mapping[type[Message], State]
+
+RECEIVED: Final[Mapping[State, Moves]] = {
+    State.AWAITING_HELLO: {Hello: State.AUTHENTICATING, Abort: State.CLOSED},
+    State.AUTHENTICATING: {Abort: State.CLOSED},
+    State.CHALLENGED: {Authenticate: State.AUTHENTICATING, Abort: State.CLOSED},
+    State.OPEN: {
+        **dict.fromkeys(
+            (Call, Cancel, Publish, Subscribe, Unsubscribe, Register, Unregister), State.OPEN
+        ),
+        Goodbye: State.LEAVING,
+        Abort: State.CLOSED,
+    },
+    State.LEAVING: {},
+    State.CLOSING: {Goodbye: State.CLOSED, Abort: State.CLOSED},
+    State.CLOSED: {},
+}
+
+SENT: Final[Mapping[State, Moves]] = {
+    State.AWAITING_HELLO: {Abort: State.CLOSED},
+    State.AUTHENTICATING: {
+        Challenge: State.CHALLENGED,
+        Welcome: State.OPEN,
+        Abort: State.CLOSED,
+    },
+    State.CHALLENGED: {Abort: State.CLOSED},
+    State.OPEN: {
+        **dict.fromkeys((Result, Error, Subscribed, Unsubscribed, Event, Published), State.OPEN),
+        Goodbye: State.CLOSING,
+        Abort: State.CLOSED,
+    },
+    State.LEAVING: {Goodbye: State.CLOSED},
+    State.CLOSING: {Abort: State.CLOSED},
+    State.CLOSED: {},
+}
+
+REQUESTS: Final = frozenset((Call, Publish, Subscribe, Unsubscribe, Register, Unregister))
+"""What draws its id from the session's sequence of requests."""
+
+CLIENT_ROLES: Final = frozenset(("publisher", "subscriber", "caller", "callee"))
+
+
+class SessionState:
+    """The state of one session, from before its HELLO until after its end."""
+
+    def __init__(self) -> None:
+        self.state = State.AWAITING_HELLO
+        self._last_request = 0
+
+    def receive(self, message: Message) -> bool:
+        """Take note of a received message; tell whether it is to be handled, not ignored.
+
+        Raises: ProtocolViolation.
+        """
+        kind = type(message)
+        following = RECEIVED[self.state].get(kind)
+        if following is None:
+            if self.state is State.CLOSING:
+                return False
+            raise ProtocolViolation(f"{kind.__name__.upper()} can't come while {self.state.value}")
+        if kind in REQUESTS:
+            request: int = message.request  # type: ignore[attr-defined]
+            if not follows(request, self._last_request):
+                raise ProtocolViolation(
+                    f"request id {request} after {self._last_request} is out of sequence"
+                )
+            self._last_request = request
+        elif isinstance(message, Hello):
+            _check_hello(message)
+        elif isinstance(message, (Goodbye, Abort)) and not uris.is_valid_uri(message.reason):
+            raise ProtocolViolation(f"{kind.__name__.upper()} with an invalid URI as its reason")
+        self.state = following
+        return True
+
+    def send(self, message: Message) -> None:
+        """Take note of a message that is about to be sent.
+
+        Raises: RuntimeError when it can't be sent now, which is a mistake on this side.
+        """
+        following = SENT[self.state].get(type(message))
+        if following is None:
+            raise RuntimeError(
+                f"{type(message).__name__.upper()} can't be sent while {self.state.value}"
+            )
+        self.state = following
+
+    def lose(self) -> None:
+        """Take note that the transport is gone."""
+        self.state = State.CLOSED
+
+
+def _check_hello(hello: Hello) -> None:
+    if hello.realm is not None and not uris.is_valid_uri(hello.realm):
+        raise ProtocolViolation("the realm is not a valid URI", uri=uris.INVALID_URI)
+    _check_roles(hello.details)
+
+
+def _check_roles(details: HelloDetails) -> None:
+    if not CLIENT_ROLES.intersection(details.roles or ()):
+        raise ProtocolViolation(
+            "HELLO announces none of the roles caller, callee, publisher, subscriber"
+        )

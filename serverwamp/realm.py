@@ -1,0 +1,391 @@
+"""What an application offers under one name: routes, topics, authentication, default args."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final, TypeAlias
+
+from serverwamp import uris
+from serverwamp.authentication import Authentication
+from serverwamp.backplanes.base import Backplane
+from serverwamp.backplanes.memory import MemoryBackplane
+from serverwamp.binding import DefaultArg, Handler, RPCErrorResult
+from serverwamp.broker import Broker, Publication, Subscription
+from serverwamp.errors import (
+    ConfigurationError,
+    InvalidURI,
+    NoSuchProcedure,
+    NotAuthorized,
+    RuntimeFailure,
+    WAMPError,
+)
+from serverwamp.migration import RealmSpellings
+from serverwamp.protocol.messages import Event
+from serverwamp.protocol.serializers import EncodedOnce
+from serverwamp.routing import (
+    RouteTable,
+    RPCDecorators,
+    RPCRoute,
+    TopicDecorators,
+    TopicRoute,
+)
+from serverwamp.session import RPCRequest, Session
+
+logger = logging.getLogger(__name__)
+
+Function: TypeAlias = Callable[..., Any]
+ErrorMapping: TypeAlias = str | Callable[[Any], Any]
+
+SOURCES_OF_CALLS: Final = {"request": RPCRequest, "session": Session}
+# topic_uri is what serverwamp 2.0 called it.
+SOURCES_OF_TOPICS: Final = {
+    "topic": None,
+    "topic_uri": None,
+    "session": Session,
+    "subscription": Subscription,
+}
+SOURCES_OF_SESSIONS: Final = {"session": Session}
+
+
+class Route:
+    """A procedure or topic of the realm: its definition, and its handler once compiled."""
+
+    __slots__ = ("_handler", "definition")
+
+    def __init__(self, definition: RPCRoute | TopicRoute) -> None:
+        self.definition = definition
+        self._handler: Handler | None = None
+
+    @property
+    def handler(self) -> Handler:
+        assert self._handler is not None, "the realm is not frozen"
+        return self._handler
+
+
+class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
+    """Procedures, topics, and authentication under one URI.
+
+    A realm is configured before it is used: with the first connection it is frozen, and whatever
+    would change it raises `ConfigurationError`. With `camel_snake_conversion` clients may write
+    ``countTo`` for a parameter ``count_to`` of any procedure.
+    """
+
+    def __init__(self, uri: str | None, *, camel_snake_conversion: bool = False) -> None:
+        if uri is not None and not uris.is_valid_uri(uri):
+            raise ConfigurationError(f"{uri!r} is not a valid URI for a realm")
+        self.uri = uri
+        self._camel_snake_conversion = camel_snake_conversion
+        self._procedures: RouteTable[Route] = RouteTable()
+        self._topics: RouteTable[Route] = RouteTable()
+        self._routes: list[Route] = []
+        self._default_args: dict[str, DefaultArg] = {}
+        self._error_mappings: dict[type[BaseException], ErrorMapping] = {}
+        self._lifespan_functions: list[tuple[Function, bool]] = []
+        self._rpc_function: Function | None = None
+        self._subscription_function: Function | None = None
+        self._frozen = False
+        self.broker = Broker()
+        self.authentication = Authentication()
+        self.backplane: Backplane = MemoryBackplane()
+
+    # ---- configuration
+
+    def add_routes(self, routes: Iterable[RPCRoute]) -> None:
+        """Serve the procedures of a route set.
+
+        Raises: ConfigurationError when a URI is taken already, or a handler can't be called.
+        """
+        for route in routes:
+            self._add_rpc_route(route)
+
+    def add_topics(self, routes: Iterable[TopicRoute]) -> None:
+        """Let clients subscribe to the topics of a route set.
+
+        Raises: ConfigurationError when a URI is taken already.
+        """
+        for route in routes:
+            self._add_topic_route(route)
+
+    def add_default_arg(
+        self, name: str, value: Any = None, *, factory: Function | None = None
+    ) -> None:
+        """Pass `value` to every parameter called `name` of every handler.
+
+        A `factory` is called for each call, subscription or session instead. It may be a plain or
+        an async function, or a generator or async generator with one ``yield``: what is after it
+        runs when the call has been answered, the subscription or the session has ended.
+        """
+        self._check_not_frozen()
+        self._default_args[name] = DefaultArg(value, factory)
+
+    def add_error_handler(self, kind: type[Exception], error: ErrorMapping) -> None:
+        """Answer with `error` when a handler raises `kind` or a subclass of it.
+
+        `error` is a URI, or a function that is given the exception and returns an
+        `RPCErrorResult`, a `WAMPError` or a URI. Nothing of the exception's text is sent by itself.
+        """
+        self._check_not_frozen()
+        if isinstance(error, str) and not uris.is_valid_uri(error):
+            raise ConfigurationError(f"{error!r} is not a valid URI for an error")
+        self._error_mappings[kind] = error
+
+    def add_session_lifespan_handler(
+        self, handler: Function, authenticated_only: bool = True
+    ) -> None:
+        """Run an async generator over each session: to its one ``yield`` before it is welcomed.
+
+        The rest runs when the session has ended. With `authenticated_only` false it begins before
+        the authentication. Raising refuses the session.
+        """
+        self._check_not_frozen()
+        if not inspect.isasyncgenfunction(handler):
+            raise ConfigurationError(f"{handler!r} has to be an async generator with one yield")
+        self._lifespan_functions.append((handler, authenticated_only))
+
+    def add_transport_authenticator(self, authenticator: Function) -> None:
+        """Ask ``authenticator(session)`` for an identity, after those that were added before."""
+        self._check_not_frozen()
+        self.authentication.add_transport(authenticator)
+
+    def set_ticket_authenticator(self, authenticator: Function) -> None:
+        """Ask ``authenticator(session, ticket)`` for the identity of who brings a ticket."""
+        self._check_not_frozen()
+        self.authentication.set_ticket(authenticator)
+
+    def set_cra_handlers(self, requirement_provider: Function, identity_provider: Function) -> None:
+        """Authenticate by WAMP-CRA.
+
+        ``requirement_provider(session)`` returns a `CRAAuthRequirement`, or None for who is
+        unknown; ``identity_provider(session)`` is asked once the client has proved its secret.
+        """
+        self._check_not_frozen()
+        self.authentication.set_cra(requirement_provider, identity_provider)
+
+    def set_authentication_handler(self, handler: Function) -> None:
+        """Leave the whole authentication to ``handler(session)``.
+
+        It returns an identity or awaits ``session.mark_authenticated(identity)``; otherwise the
+        session is refused. It may challenge the client with ``await session.challenge(...)``.
+        """
+        self._check_not_frozen()
+        self.authentication.set_handler(handler)
+
+    def set_rpc_handler(self, handler: Function) -> None:
+        """Leave all calls to ``handler(request)``, whatever their URI; routes aren't looked at."""
+        self._check_not_frozen()
+        self._rpc_function = handler
+
+    def set_subscription_handler(self, handler: Function) -> None:
+        """Leave all subscriptions to ``handler(topic, session)``, an async generator."""
+        self._check_not_frozen()
+        TopicRoute("any", handler)  # checks that it is one
+        self._subscription_function = handler
+
+    def _add_rpc_route(self, route: RPCRoute) -> None:
+        self._check_not_frozen()
+        added = Route(route)
+        try:
+            self._compile_call(route)
+        except NameError:
+            pass  # an annotation that is defined further down: compiled again when frozen
+        self._procedures.add(route.uri, route.kind, added)
+        self._routes.append(added)
+
+    def _add_topic_route(self, route: TopicRoute) -> None:
+        self._check_not_frozen()
+        added = Route(route)
+        self._topics.add(route.uri, route.kind, added)
+        self._routes.append(added)
+
+    def _check_not_frozen(self) -> None:
+        if self._frozen:
+            raise ConfigurationError(
+                "the application is serving already: configure it before the first connection"
+            )
+
+    # ---- freezing
+
+    def freeze(self) -> None:
+        """Compile every handler; nothing can be added afterwards.
+
+        Raises: ConfigurationError when something doesn't fit together.
+        """
+        if self._frozen:
+            return
+        for route in self._routes:
+            compile_route = (
+                self._compile_call
+                if isinstance(route.definition, RPCRoute)
+                else self._compile_topic
+            )
+            try:
+                route._handler = compile_route(route.definition)  # type: ignore[arg-type]
+            except NameError as error:
+                raise ConfigurationError(
+                    f"an annotation of the handler of {route.definition.uri!r}: {error}"
+                ) from error
+        self._lifespan_handlers = [
+            (self._compile(function), authenticated_only)
+            for function, authenticated_only in self._lifespan_functions
+        ]
+        self._compile_custom_handlers()
+        self.authentication.compile(
+            lambda function, leading: self._compile(
+                function, sources=dict.fromkeys(leading), leading=leading
+            )
+        )
+        self._frozen = True
+
+    def _compile_custom_handlers(self) -> None:
+        self._rpc_handler: Route | None = None
+        if self._rpc_function is not None:
+            self._rpc_handler = Route(RPCRoute("any", self._rpc_function))
+            self._rpc_handler._handler = self._compile(
+                self._rpc_function, sources=SOURCES_OF_CALLS, leading=("request",)
+            )
+        self._subscription_handler: Route | None = None
+        if self._subscription_function is not None:
+            self._subscription_handler = Route(TopicRoute("any", self._subscription_function))
+            self._subscription_handler._handler = self._compile(
+                self._subscription_function, sources=SOURCES_OF_TOPICS, leading=("topic", "session")
+            )
+
+    def _compile(
+        self,
+        function: Function,
+        sources: Mapping[str, type | None] = SOURCES_OF_SESSIONS,
+        leading: Sequence[str] = (),
+    ) -> Handler:
+        return Handler(function, sources=sources, default_args=self._default_args, leading=leading)
+
+    def _compile_call(self, route: RPCRoute) -> Handler:
+        return Handler(
+            route.handler,
+            sources=SOURCES_OF_CALLS,
+            default_args=self._default_args,
+            takes_arguments=True,
+            camel_snake_conversion=self._camel_snake_conversion or route.camel_snake_conversion,
+        )
+
+    def _compile_topic(self, route: TopicRoute) -> Handler:
+        return self._compile(route.handler, sources=SOURCES_OF_TOPICS)
+
+    # ---- on the path of a call
+
+    def procedure(self, uri: str) -> Handler:
+        """Return the handler of calls of `uri`.
+
+        Raises: InvalidURI, NoSuchProcedure.
+        """
+        route = self._rpc_handler or self._procedures.resolve(uri)
+        if route is None:
+            if not uris.is_valid_uri(uri):
+                raise InvalidURI(f"{uri!r} is not a valid URI")
+            raise NoSuchProcedure(f"no procedure {uri!r}")
+        return route.handler
+
+    @property
+    def custom_rpc(self) -> bool:
+        """Whether calls go to a custom handler, which takes its arguments from the request."""
+        return self._rpc_handler is not None
+
+    def topic_handler(self, uri: str) -> Handler:
+        """Return the handler of subscriptions to `uri`.
+
+        Raises: InvalidURI; NotAuthorized for a topic that the application doesn't declare.
+        """
+        if not uris.is_valid_uri(uri):
+            raise InvalidURI(f"{uri!r} is not a valid URI")
+        route = self._subscription_handler or self._topics.resolve(uri)
+        if route is None:
+            raise NotAuthorized(f"there is no topic {uri!r} to subscribe to")
+        return route.handler
+
+    async def error_for(self, error: Exception, doing: str, *, debug: bool) -> WAMPError:
+        """Return what a client is told about `error`; the log gets the rest."""
+        try:
+            known = await self._known_error(error)
+        except Exception:
+            logger.exception("the error handler for %s failed", type(error).__name__)
+            known = None
+        if known is not None:
+            return known
+        logger.error("%s failed", doing, exc_info=error)
+        if debug:
+            return RuntimeFailure(f"{type(error).__name__}: {error}")
+        return RuntimeFailure("the handler failed; the server's log says why")
+
+    async def _known_error(self, error: Exception) -> WAMPError | None:
+        if isinstance(error, WAMPError):
+            return error
+        mapping = next(
+            (self._error_mappings[k] for k in type(error).__mro__ if k in self._error_mappings),
+            None,
+        )
+        if mapping is None:
+            return None
+        mapped = mapping if isinstance(mapping, str) else mapping(error)
+        if isinstance(mapped, Awaitable):
+            mapped = await mapped
+        if isinstance(mapped, RPCErrorResult):
+            return WAMPError(mapped.error_uri, mapped.args, mapped.kwargs)
+        return mapped if isinstance(mapped, WAMPError) else WAMPError(mapped)
+
+    # ---- on the path of an event
+
+    async def publish(
+        self,
+        topic: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        exclude: Iterable[Session | int] | Session = (),
+        eligible: Iterable[Session | int] | Session | None = None,
+    ) -> int:
+        """Send an event to every session of the realm that is subscribed to `topic`.
+
+        `exclude` and `eligible` name sessions, or their ids, that don't, or that alone, receive
+        it. Events reach each subscriber in the order in which they were published; no peer is
+        waited for. Returns the id of the publication.
+
+        Raises: ValueError when `topic` is not a valid URI.
+        """
+        if not uris.is_valid_uri(topic):
+            raise ValueError(f"{topic!r} is not a valid URI for a topic")
+        publication = Publication(
+            topic,
+            args,
+            kwargs or {},
+            exclude=_session_ids(exclude),
+            eligible=None if eligible is None else _session_ids(eligible),
+        )
+        await self.backplane.publish(publication, self._deliver)
+        return publication.id
+
+    def _deliver(self, publication: Publication) -> None:
+        for subscription, subscribers in self.broker.recipients(publication.topic):
+            event = EncodedOnce(
+                Event(subscription.id, publication.id, {}, publication.args, publication.kwargs)
+            )
+            for subscriber in subscribers:
+                if publication.is_for(subscriber.session_id):
+                    subscriber.receive(event)
+
+    # ---- over a session
+
+    async def open_lifespan_handlers(
+        self, session: Session, stack: AsyncExitStack, *, authenticated: bool
+    ) -> None:
+        """Start the lifespan handlers that begin after, or before, the authentication."""
+        for handler, authenticated_only in self._lifespan_handlers:
+            if authenticated_only is authenticated:
+                await stack.enter_async_context(handler.opened({"session": session}))
+
+
+def _session_ids(sessions: Iterable[Session | int] | Session) -> frozenset[int]:
+    if isinstance(sessions, Session):
+        return frozenset((sessions.id,))
+    return frozenset(item.id if isinstance(item, Session) else item for item in sessions)

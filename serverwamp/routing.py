@@ -1,0 +1,291 @@
+"""Route sets, the decorators that fill them, and the lookup of a URI.
+
+A route is a pattern and a function. Route sets are plain tables, usable without an application;
+`RouteTable` is the compiled form, in which a realm looks up what a client asked for.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
+
+from serverwamp import uris
+from serverwamp.errors import ConfigurationError
+from serverwamp.migration import TopicRouteSetSpellings
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Target = TypeVar("Target")
+RouteKind: TypeAlias = Literal["exact", "prefix", "wildcard", "regex"]
+
+
+# ---- definitions
+
+
+@dataclass(frozen=True)
+class Route:
+    """A pattern of URIs and the function that serves them.
+
+    Raises: ConfigurationError when the pattern is no valid URI, or is reserved for the protocol.
+    """
+
+    uri: str
+    handler: Callable[..., Any]
+    kind: RouteKind = "exact"
+    camel_snake_conversion: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind == "regex":
+            re.compile(self.uri)
+        elif not uris.is_valid_uri(self.uri, self.kind):
+            raise ConfigurationError(f"{self.uri!r} is not a valid URI for a route")
+        elif uris.is_reserved(self.uri):
+            raise ConfigurationError(f"{self.uri!r}: URIs below 'wamp.' belong to the protocol")
+
+    def below(self, prefix: str) -> Route:
+        """Return the same route with `prefix` before its URI."""
+        if self.kind == "regex":
+            return replace(self, uri=re.escape(uris.joined(prefix, "")) + f"(?:{self.uri})")
+        return replace(self, uri=uris.joined(prefix, self.uri))
+
+
+@dataclass(frozen=True)
+class RPCRoute(Route):
+    """A route to a procedure."""
+
+
+@dataclass(frozen=True)
+class TopicRoute(Route):
+    """A route to a subscription handler: an async generator with one ``yield``."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        called = self.handler
+        if not inspect.isasyncgenfunction(called) and not inspect.isasyncgenfunction(
+            getattr(type(called), "__call__", None)
+        ):
+            raise ConfigurationError(
+                f"{getattr(called, '__qualname__', called)} can't handle subscriptions: it has to"
+                f" be an async generator (async def with one yield)"
+            )
+
+
+# ---- decorators
+
+
+class RPCDecorators:
+    """Decorators that register procedures; each returns the function unchanged."""
+
+    @abstractmethod
+    def _add_rpc_route(self, route: RPCRoute) -> None: ...
+
+    def route(
+        self, uri: str, *, camel_snake_conversion: bool = False
+    ) -> Callable[[Function], Function]:
+        """Serve calls of exactly `uri`.
+
+        With `camel_snake_conversion` a client may write ``countTo`` for a parameter ``count_to``.
+        """
+        return self._rpc_decorator(uri, "exact", camel_snake_conversion)
+
+    def prefix_route(
+        self, uri_prefix: str, *, camel_snake_conversion: bool = False
+    ) -> Callable[[Function], Function]:
+        """Serve calls of every URI that starts with `uri_prefix`, unless a longer one matches."""
+        return self._rpc_decorator(uri_prefix, "prefix", camel_snake_conversion)
+
+    def wildcard_route(
+        self, uri_pattern: str, *, camel_snake_conversion: bool = False
+    ) -> Callable[[Function], Function]:
+        """Serve calls of URIs with as many components as `uri_pattern`, its empty ones being any.
+
+        Spec: Advanced Profile, "Pattern-based Registrations", wildcard matching.
+        """
+        return self._rpc_decorator(uri_pattern, "wildcard", camel_snake_conversion)
+
+    def regex_route(
+        self, uri_pattern: str | re.Pattern[str], *, camel_snake_conversion: bool = False
+    ) -> Callable[[Function], Function]:
+        """Serve calls of URIs that `uri_pattern` matches from their start, as `re.match` does."""
+        return self._rpc_decorator(_text(uri_pattern), "regex", camel_snake_conversion)
+
+    def _rpc_decorator(
+        self, uri: str, kind: RouteKind, camel_snake_conversion: bool
+    ) -> Callable[[Function], Function]:
+        def decorate(function: Function) -> Function:
+            self._add_rpc_route(RPCRoute(uri, function, kind, camel_snake_conversion))
+            return function
+
+        return decorate
+
+
+class TopicDecorators:
+    """Decorators that register subscription handlers; each returns the function unchanged.
+
+    A handler is an async generator with one ``yield``: what is before it happens when a session
+    subscribes, what is after it when that subscription ends, in whatever way.
+    """
+
+    @abstractmethod
+    def _add_topic_route(self, route: TopicRoute) -> None: ...
+
+    def topic(self, uri: str) -> Callable[[Function], Function]:
+        """Handle subscriptions to exactly `uri`."""
+        return self._topic_decorator(uri, "exact")
+
+    def prefix_topic(self, uri_prefix: str) -> Callable[[Function], Function]:
+        """Handle subscriptions to every topic that starts with `uri_prefix`."""
+        return self._topic_decorator(uri_prefix, "prefix")
+
+    def wildcard_topic(self, uri_pattern: str) -> Callable[[Function], Function]:
+        """Handle subscriptions to topics with as many components, the empty ones being any."""
+        return self._topic_decorator(uri_pattern, "wildcard")
+
+    def regex_topic(self, uri_pattern: str | re.Pattern[str]) -> Callable[[Function], Function]:
+        """Handle subscriptions to topics that `uri_pattern` matches from their start."""
+        return self._topic_decorator(_text(uri_pattern), "regex")
+
+    def _topic_decorator(self, uri: str, kind: RouteKind) -> Callable[[Function], Function]:
+        def decorate(function: Function) -> Function:
+            self._add_topic_route(TopicRoute(uri, function, kind))
+            return function
+
+        return decorate
+
+
+def _text(pattern: str | re.Pattern[str]) -> str:
+    return pattern if isinstance(pattern, str) else pattern.pattern
+
+
+# ---- route sets
+
+RouteType = TypeVar("RouteType", bound=Route)
+
+
+class RouteSet(Sequence[RouteType]):
+    """A table of route definitions, below a common prefix if one is given."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self._routes: list[RouteType] = []
+
+    @overload
+    def __getitem__(self, index: int) -> RouteType: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RouteType]: ...
+
+    def __getitem__(self, index: int | slice) -> RouteType | Sequence[RouteType]:
+        return self._routes[index]
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def __iter__(self) -> Iterator[RouteType]:
+        return iter(self._routes)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} routes>"
+
+    def _add(self, route: Any) -> None:
+        self._routes.append(route.below(self.prefix) if self.prefix else route)
+
+
+class RPCRouteSet(RouteSet[RPCRoute], RPCDecorators):
+    """A table of procedures; `Application.add_routes` and `Realm.add_routes` take it over."""
+
+    def __init__(self, prefix: str = "", *, camel_snake_conversion: bool = False) -> None:
+        super().__init__(prefix)
+        self._camel_snake_conversion = camel_snake_conversion
+
+    def _add_rpc_route(self, route: RPCRoute) -> None:
+        if self._camel_snake_conversion:
+            route = replace(route, camel_snake_conversion=True)
+        self._add(route)
+
+
+class TopicRouteSet(RouteSet[TopicRoute], TopicDecorators, TopicRouteSetSpellings):
+    """A table of subscription handlers, taken over by ``add_topics``."""
+
+    def _add_topic_route(self, route: TopicRoute) -> None:
+        self._add(route)
+
+
+# ---- lookup
+
+
+class RouteTable(Generic[Target]):
+    """What is served, by URI: exact before the longest prefix before the best wildcard.
+
+    Regular expressions come last, in the order in which they were added. Only they are tried one
+    by one; the other lookups don't depend on how many routes there are.
+
+    Spec: Advanced Profile, "Pattern-based Registrations", for the precedence.
+    """
+
+    def __init__(self) -> None:
+        self._exact: dict[str, Target] = {}
+        self._prefixes: dict[str, Target] = {}
+        self._prefix_lengths: list[int] = []
+        self._wildcards: dict[str, Any] = {}
+        self._regexes: list[tuple[re.Pattern[str], Target]] = []
+
+    def add(self, uri: str, kind: RouteKind, target: Target) -> None:
+        """Serve the URIs that `uri`, understood as `kind`, matches.
+
+        Raises: ConfigurationError when that pattern is taken.
+        """
+        if kind == "regex":
+            self._regexes.append((re.compile(uri), target))
+        elif kind == "wildcard":
+            node = self._wildcards
+            for component in uri.split("."):
+                node = node.setdefault(component, {})
+            self._put(node, None, uri, target)
+        elif kind == "prefix":
+            self._put(self._prefixes, uri, uri, target)
+            self._prefix_lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
+        else:
+            self._put(self._exact, uri, uri, target)
+
+    @staticmethod
+    def _put(table: dict[Any, Any], key: Any, uri: str, target: Target) -> None:
+        if key in table:
+            raise ConfigurationError(f"there is a route for {uri!r} already")
+        table[key] = target
+
+    def resolve(self, uri: str) -> Target | None:
+        """Return what serves `uri`, or None."""
+        target = self._exact.get(uri)
+        if target is not None:
+            return target
+        for length in self._prefix_lengths:
+            target = self._prefixes.get(uri[:length]) if length <= len(uri) else None
+            if target is not None:
+                return target
+        if self._wildcards:
+            target = self._resolve_wildcard(uri.split("."))
+            if target is not None:
+                return target
+        for pattern, target in self._regexes:
+            if pattern.match(uri):
+                return target
+        return None
+
+    def _resolve_wildcard(self, components: list[str]) -> Target | None:
+        # Depth first, the literal before the empty component: the first leaf is the best match.
+        branches = [(self._wildcards, 0)]
+        while branches:
+            node, depth = branches.pop()
+            if depth == len(components):
+                if None in node:
+                    target: Target = node[None]  # type: ignore[index]
+                    return target
+                continue
+            for component in ("", components[depth]):
+                if component in node:
+                    branches.append((node[component], depth + 1))
+        return None

@@ -1,0 +1,408 @@
+"""One session, from its HELLO to its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final, Protocol
+
+import anyio
+
+from serverwamp import uris
+from serverwamp.calls import Calls
+from serverwamp.errors import (
+    AuthenticationFailed,
+    InvalidURI,
+    NoSuchRealm,
+    NoSuchRegistration,
+    NotAuthorized,
+    ProtocolViolation,
+    SerializationError,
+    WAMPError,
+)
+from serverwamp.limits import Limits
+from serverwamp.outbound import Outbound
+from serverwamp.protocol.ids import new_session_id
+from serverwamp.protocol.messages import (
+    Abort,
+    Authenticate,
+    Call,
+    Cancel,
+    Challenge,
+    Error,
+    Goodbye,
+    Hello,
+    Message,
+    Publish,
+    Register,
+    Subscribe,
+    Unregister,
+    Unsubscribe,
+    Welcome,
+    code_of,
+)
+from serverwamp.protocol.serializers import Serializer, Unit
+from serverwamp.protocol.session import SessionState, State
+from serverwamp.realm import Realm
+from serverwamp.session import Session
+from serverwamp.starting import open_starter
+from serverwamp.subscriptions import Subscriptions
+
+logger = logging.getLogger(__name__)
+
+ROLES: Final[Mapping[str, Any]] = {
+    # Both always have their features, even none: a client fails without.
+    "broker": {"features": {}},
+    "dealer": {
+        "features": {
+            "progressive_call_results": True,
+            "call_canceling": True,
+            "call_timeout": True,
+        }
+    },
+}
+"""What is announced in WELCOME: only what a test proves."""
+
+REFUSED: Final = 1000
+"""The WebSocket close code after an ABORT that refuses a session: nothing was violated."""
+GOING_AWAY: Final = 1001
+INTERNAL_ERROR: Final = 1011
+
+
+class Carrier(Protocol):
+    """The connection that carries a session."""
+
+    transport_info: Mapping[str, Any]
+    serializer: Serializer
+    outbound: Outbound
+
+    async def receive(self) -> tuple[Message, Unit] | None:
+        """Return the next message and what it was decoded from; None when the client is gone.
+
+        Raises: ProtocolViolation.
+        """
+        ...
+
+    async def finish(self, code: int) -> None:
+        """Hand over what is queued, within a bounded time, and close the connection."""
+        ...
+
+
+class Host(Protocol):
+    """The application, as far as a session is concerned."""
+
+    limits: Limits
+    debug: bool
+    synchronize_requests: bool
+    sessions: dict[int, ServedSession]
+    connections: set[Any]
+
+    def realm_for(self, uri: str | None) -> Realm | None: ...
+
+
+class _ClientLeft(Exception):
+    """The client is gone, or has sent ABORT, while it was to be authenticated."""
+
+
+class ServedSession:
+    """What runs a session: reads, answers, and cleans up.
+
+    `run` is over when the session is. `close_code` then tells with which code the connection is
+    to be closed; None lets the client begin another session.
+    """
+
+    def __init__(self, host: Host, carrier: Carrier) -> None:
+        self._host = host
+        self._carrier = carrier
+        self._outbound = carrier.outbound
+        self._encode = carrier.serializer.encode
+        self._state = SessionState()
+        self._scope = anyio.CancelScope()
+        self._reading = anyio.CancelScope()
+        self.close_code: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._state.state is State.OPEN
+
+    # ---- sending
+
+    def send(self, message: Message) -> None:
+        """Queue a message; dropped when the session isn't open any more.
+
+        Raises: SerializationError.
+        """
+        if self._state.state is State.OPEN:
+            self._outbound.put(self._encode(message))
+
+    def send_error(self, kind: int, request: int, error: WAMPError) -> None:
+        """Queue the ERROR that answers a request; if need be, without its arguments."""
+        try:
+            self.send(Error(kind, request, {}, error.uri, error.args, error.kwargs))
+        except SerializationError as failure:
+            logger.error("the arguments of error %s are lost: %s", error.uri, failure)
+            self.send(Error(kind, request, {}, error.uri))
+
+    def _advance(self, message: Message) -> None:
+        """Queue a message that changes the session's state."""
+        self._state.send(message)
+        self._outbound.put(self._encode(message))
+
+    def _abort(self, reason: str, message: str, close_code: int) -> None:
+        if self._state.state is not State.CLOSED:
+            self._advance(Abort({"message": message}, reason))
+            self.close_code = close_code
+
+    def _violate(self, violation: ProtocolViolation) -> None:
+        # Some clients don't show the reason to anybody, so it has to be found here.
+        logger.warning("protocol violation: %s", violation.message)
+        self._abort(violation.uri, violation.message, violation.close_code)
+
+    # ---- the whole session
+
+    async def run(self) -> None:
+        """Serve the session until it ends."""
+        with self._scope:
+            await self._run()
+        if self._scope.cancelled_caught:
+            if self._state.state is State.AWAITING_HELLO:
+                logger.info("no HELLO within %s seconds", self._host.limits.hello_timeout)
+                self._abort(uris.PROTOCOL_VIOLATION, "no HELLO in time", 1002)
+            else:
+                self._abort(uris.AUTHENTICATION_FAILED, "not authenticated in time", REFUSED)
+
+    async def _run(self) -> None:
+        self._scope.deadline = anyio.current_time() + self._host.limits.hello_timeout
+        try:
+            hello = await self._receive_hello()
+        except ProtocolViolation as violation:
+            self._violate(violation)
+            return
+        if hello is None:
+            return
+        self._scope.deadline = anyio.current_time() + self._host.limits.authentication_timeout
+        try:
+            async with AsyncExitStack() as lifespan:
+                if await self._join(hello, lifespan):
+                    self._scope.deadline = float("inf")
+                    await self._converse()
+        except Exception:
+            logger.exception("a lifespan handler failed at the end of its session")
+
+    async def _receive_hello(self) -> Hello | None:
+        received = await self._carrier.receive()
+        if received is None:
+            self._state.lose()
+            return None
+        self._state.receive(received[0])
+        if isinstance(received[0], Hello):
+            return received[0]
+        self.close_code = REFUSED  # the client sent ABORT
+        return None
+
+    # ---- joining
+
+    async def _join(self, hello: Hello, lifespan: AsyncExitStack) -> bool:
+        """Authenticate and welcome the session; tell whether it is open."""
+        realm = self._host.realm_for(hello.realm)
+        if realm is None or hello.realm is None:
+            self._refuse(NoSuchRealm(f"there is no realm {hello.realm!r}"))
+            return False
+        self._realm = realm
+        self.session = self._new_session(hello, hello.realm)
+        try:
+            await realm.open_lifespan_handlers(self.session, lifespan, authenticated=False)
+            await self._authenticate(realm)
+            if self._state.state is State.AUTHENTICATING:
+                await realm.open_lifespan_handlers(self.session, lifespan, authenticated=True)
+        except ProtocolViolation as violation:
+            self._violate(violation)
+        except _ClientLeft:
+            self.close_code = REFUSED
+        except WAMPError as error:
+            self._refuse(error)
+        except Exception as error:
+            doing = f"the beginning of session {self.session.id}"
+            self._refuse(await realm.error_for(error, doing, debug=self._host.debug))
+        return self._state.state is State.AUTHENTICATING
+
+    def _refuse(self, error: WAMPError) -> None:
+        self._abort(error.uri, error.message, REFUSED)
+
+    def _new_session(self, hello: Hello, realm_uri: str) -> Session:
+        session_id = new_session_id()
+        while session_id in self._host.sessions:
+            session_id = new_session_id()
+        details = hello.details
+        return Session(
+            id=session_id,
+            realm=realm_uri,
+            connection=self._carrier,
+            link=self,
+            auth_id=details.authid,
+            auth_methods=details.authmethods or (),
+            auth_extra=details.authextra,
+        )
+
+    async def _authenticate(self, realm: Realm) -> None:
+        try:
+            await realm.authentication.authenticate(self.session)
+        except (ProtocolViolation, WAMPError, _ClientLeft):
+            raise
+        except Exception:
+            logger.exception("an authenticator failed for session %s", self.session.id)
+            raise AuthenticationFailed("authentication failed") from None
+
+    async def challenge(
+        self, method: str, extra: Mapping[str, Any]
+    ) -> tuple[str, Mapping[str, Any]]:
+        """Send CHALLENGE and return what AUTHENTICATE brings."""
+        self._advance(Challenge(method, extra))
+        received = await self._carrier.receive()
+        if received is None:
+            self._state.lose()
+            raise _ClientLeft
+        message = received[0]
+        self._state.receive(message)
+        if not isinstance(message, Authenticate):
+            raise _ClientLeft
+        return message.signature, message.extra
+
+    def _welcome(self) -> Welcome:
+        session = self.session
+        details = {
+            "realm": session.realm,
+            "agent": "serverwamp",
+            "roles": ROLES,
+            "authid": session.auth_id,
+            "authrole": session.auth_role,
+            "authprovider": session.auth_provider,
+        }
+        if session.auth_method is not None:  # told of a method it didn't offer, a client leaves
+            details["authmethod"] = session.auth_method
+        return Welcome(session.id, details)
+
+    # ---- the open session
+
+    async def _converse(self) -> None:
+        async with open_starter() as starter:
+            self._calls = Calls(
+                self.session,
+                self._realm,
+                self._carrier.serializer,
+                starter,
+                self.send,
+                self.send_error,
+                self._outbound.room,
+                synchronize=self._host.synchronize_requests,
+                debug=self._host.debug,
+            )
+            self._subscriptions = Subscriptions(
+                self.session,
+                self._realm,
+                self._carrier.serializer,
+                starter,
+                self.send,
+                self.send_error,
+                self._outbound,
+                debug=self._host.debug,
+            )
+            self._host.sessions[self.session.id] = self
+            try:
+                self._advance(self._welcome())
+                with self._reading:
+                    await self._read()
+            except ProtocolViolation as violation:
+                self._violate(violation)
+            finally:
+                self._release()
+            if self.close_code is not None:
+                await self._carrier.finish(self.close_code)
+
+    async def _read(self) -> None:
+        handlers: Mapping[type[Message], Callable[[Any, Unit], None]] = {
+            Call: self._calls.start,
+            Cancel: lambda message, unit: self._calls.cancel(message),
+            Subscribe: lambda message, unit: self._subscriptions.subscribe(message),
+            Unsubscribe: lambda message, unit: self._subscriptions.unsubscribe(message),
+            Publish: self._on_publish,
+            Register: self._on_register,
+            Unregister: self._on_unregister,
+            Goodbye: self._on_goodbye,
+            Abort: self._on_abort,
+        }
+        state, receive = self._state, self._carrier.receive
+        while state.state is not State.CLOSED:
+            received = await receive()
+            if received is None:
+                state.lose()
+                return
+            message, unit = received
+            if state.receive(message):
+                handlers[type(message)](message, unit)
+
+    def _release(self) -> None:
+        """Cancel what the session is doing; what has to be closed is being closed after this."""
+        self._host.sessions.pop(self.session.id, None)
+        if self.is_open:
+            self._state.lose()
+        self._calls.cancel_all()
+        self._subscriptions.close_all()
+
+    def _on_goodbye(self, message: Goodbye, unit: Unit) -> None:
+        if self._state.state is State.LEAVING:
+            self._advance(Goodbye({}, uris.GOODBYE_AND_OUT))
+
+    def _on_abort(self, message: Abort, unit: Unit) -> None:
+        self.close_code = REFUSED
+
+    def _on_publish(self, message: Publish, unit: Unit) -> None:
+        if message.options.acknowledge:  # without, there is no answer at all
+            self._refuse_action(message, message.topic, "publish")
+
+    def _on_register(self, message: Register, unit: Unit) -> None:
+        self._refuse_action(message, message.procedure, "register")
+
+    def _on_unregister(self, message: Unregister, unit: Unit) -> None:
+        error = NoSuchRegistration("the session has no such registration")
+        self.send_error(code_of(Unregister), message.request, error)
+
+    def _refuse_action(self, message: Publish | Register, uri: str, action: str) -> None:
+        error: WAMPError = NotAuthorized(f"clients may not {action} here")
+        if not uris.is_valid_uri(uri) or uris.is_reserved(uri):
+            error = InvalidURI(f"{uri!r} is not a URI that clients may {action}")
+        self.send_error(code_of(type(message)), message.request, error)
+
+    # ---- what the session handle asks for
+
+    def send_event(
+        self, topic: str | None, subscription: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Awaitable[None]:
+        """Queue an event for this session alone."""
+        return self._subscriptions.send_event(topic, subscription, args, kwargs)
+
+    async def close(self, reason: str, message: str | None) -> None:
+        """Say GOODBYE, and give the client some time to say it too."""
+        if not self.is_open:
+            return
+        details = {} if message is None else {"message": message}
+        self._advance(Goodbye(details, reason))
+        self.close_code = GOING_AWAY if reason == uris.SYSTEM_SHUTDOWN else REFUSED
+        self._reading.deadline = anyio.current_time() + self._host.limits.goodbye_timeout
+        self._release()
+
+    async def abort(self, reason: str, message: str | None) -> None:
+        """Send ABORT: the session is over at once."""
+        self._abort(reason, message or reason, REFUSED)
+        self._reading.cancel()
+
+    def lose(self) -> None:
+        """End the session, whose client is gone or is given up."""
+        self._state.lose()
+        self._reading.cancel()
+        self._scope.cancel()
+
+    async def wait_calls(self) -> None:
+        """Return when no call is running."""
+        await self._calls.wait_idle()

@@ -1,0 +1,214 @@
+"""The handles that application code holds: a session, and the request of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Protocol
+
+from serverwamp import uris
+
+
+class Transport(Protocol):
+    """The connection a session runs over, as far as application code is concerned."""
+
+    transport_info: Mapping[str, Any]
+
+
+class Link(Protocol):
+    """What a session handle needs from what runs the session."""
+
+    @property
+    def is_open(self) -> bool: ...
+
+    def send_event(
+        self, topic: str | None, subscription: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Awaitable[None]: ...
+
+    async def close(self, reason: str, message: str | None) -> None: ...
+
+    async def abort(self, reason: str, message: str | None) -> None: ...
+
+    async def challenge(
+        self, method: str, extra: Mapping[str, Any]
+    ) -> tuple[str, Mapping[str, Any]]: ...
+
+
+class Session:
+    """A client's session, from its HELLO to its end.
+
+    ``session[key]`` holds whatever the application wants to remember with it. The session that a
+    subscription handler gets is *bound* to that subscription: it shares everything with the
+    session, but its events need no topic.
+    """
+
+    # A bound handle shares the dict of its session, so that nothing is kept twice.
+    __slots__ = ("__dict__", "__weakref__", "_subscription")
+
+    id: int
+    """Random, and unique among the sessions that are open."""
+    realm: str
+    """The realm's URI, as the client named it."""
+    connection: Transport
+    """Has `transport_info`, what is known of the client's connection."""
+    auth_id: str | None
+    """Who the client says, and after authentication is known, to be."""
+    auth_methods: Sequence[str]
+    """The authentication methods that the client offered, the best first."""
+    auth_method: str | None
+    """The method by which the session was authenticated, if the client offered it."""
+    auth_role: str | None
+    auth_provider: str | None
+    auth_extra: Mapping[str, Any]
+    """What else the client said for its authentication."""
+    identity: Any
+    """What the authenticator returned; None for anonymous sessions."""
+
+    def __init__(
+        self,
+        *,
+        id: int,
+        realm: str,
+        connection: Transport,
+        link: Link,
+        auth_id: str | None = None,
+        auth_methods: Sequence[str] = (),
+        auth_extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.id = id
+        self.realm = realm
+        self.connection = connection
+        self.auth_id = auth_id
+        self.auth_methods = tuple(auth_methods)
+        self.auth_method = None
+        self.auth_role = None
+        self.auth_provider = None
+        self.auth_extra = auth_extra or {}
+        self.identity = None
+        self._authenticated = False
+        self._link = link
+        self._data: dict[Any, Any] = {}
+        self._subscription: Any = None
+
+    def bound_to(self, subscription: Any) -> Session:
+        """Return a handle of the same session whose events go to `subscription`."""
+        bound = object.__new__(type(self))
+        bound.__dict__ = self.__dict__
+        bound._subscription = subscription
+        return bound
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id} in {self.realm!r} auth_id={self.auth_id!r}>"
+
+    # ---- the application's data
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._data[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._data[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        del self._data[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._data
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return what is remembered under `key`, or else `default`."""
+        return self._data.get(key, default)
+
+    # ---- what can be done with it
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the session has been welcomed and has not ended."""
+        return self._link.is_open
+
+    def send_event(
+        self,
+        topic: str | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Awaitable[None]:
+        """Queue an event for this session, in order; awaiting the result waits for room.
+
+        Without `topic` it goes to the subscription to which the handle is bound. A session that
+        has no such subscription, any more or yet, gets nothing.
+
+        Raises: TypeError without a topic on a handle that no subscription handler got.
+        """
+        if topic is None and self._subscription is None:
+            raise TypeError("send_event() needs a topic outside of a subscription handler")
+        return self._link.send_event(topic, self._subscription, args, kwargs or {})
+
+    async def close(self, reason: str = uris.CLOSE_REALM, message: str | None = None) -> None:
+        """Say GOODBYE: running calls are cancelled and subscriptions end.
+
+        Returns when GOODBYE is on its way. The connection is closed when the client has answered,
+        or hasn't in time. A session that isn't open any more is left alone.
+        """
+        await self._link.close(reason, message)
+
+    async def abort(self, reason: str = uris.NOT_AUTHORIZED, message: str | None = None) -> None:
+        """Send ABORT and close the connection; from an authenticator, refuse the session."""
+        await self._link.abort(reason, message)
+
+    # ---- for custom authentication
+
+    async def challenge(
+        self, method: str, extra: Mapping[str, Any] | None = None
+    ) -> tuple[str, Mapping[str, Any]]:
+        """Send CHALLENGE and return signature and extra of the client's AUTHENTICATE.
+
+        Only an authentication handler can do that.
+        """
+        return await self._link.challenge(method, extra or {})
+
+    async def mark_authenticated(self, identity: Any = None) -> None:
+        """Admit the session: it is welcomed when the authentication handler returns."""
+        self._authenticated = True
+        self.identity = identity
+
+
+class RPCRequest:
+    """A call as its handler can ask for it, by a parameter named ``request``."""
+
+    __slots__ = (
+        "args",
+        "disclose_caller",
+        "id",
+        "kwargs",
+        "receive_progress",
+        "session",
+        "timeout",
+        "uri",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: int,
+        session: Session,
+        uri: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: int = 0,
+        disclose_caller: bool = False,
+        receive_progress: bool = False,
+    ) -> None:
+        self.id = id
+        """The request id of the CALL."""
+        self.session = session
+        self.uri = uri
+        """The URI that was called, which tells what a pattern matched."""
+        self.args = args
+        """The arguments as they were parsed."""
+        self.kwargs: Mapping[str, Any] = kwargs or {}
+        self.timeout = timeout
+        """How long the caller waits, in milliseconds; 0 for as long as it takes."""
+        self.disclose_caller = disclose_caller
+        self.receive_progress = receive_progress
+        """Whether the caller takes progress reports."""
+
+    def __repr__(self) -> str:
+        return f"<RPCRequest {self.id} of {self.uri!r}>"

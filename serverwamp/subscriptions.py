@@ -1,0 +1,248 @@
+"""The subscriptions of one session: each a task, which opens it, keeps it, and closes it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import anyio
+
+from serverwamp.binding import Handler
+from serverwamp.broker import Subscription
+from serverwamp.errors import (
+    NoSuchSubscription,
+    OptionNotAllowed,
+    SerializationError,
+    WAMPError,
+)
+from serverwamp.outbound import Outbound
+from serverwamp.protocol.ids import new_publication_id
+from serverwamp.protocol.messages import (
+    Event,
+    Message,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Unsubscribed,
+    code_of,
+)
+from serverwamp.protocol.serializers import EncodedOnce, Serializer
+from serverwamp.realm import Realm
+from serverwamp.session import Session
+from serverwamp.starting import StartedTask, Starter
+
+logger = logging.getLogger(__name__)
+
+SUBSCRIBE: Final = code_of(Subscribe)
+UNSUBSCRIBE: Final = code_of(Unsubscribe)
+
+
+class Subscriber:
+    """A session's side of a subscription.
+
+    It is *opening* until its handler has come to its ``yield``; what the handler sends before is
+    held back until SUBSCRIBED has left.
+    """
+
+    def __init__(
+        self,
+        session_id: int,
+        subscription: Subscription,
+        outbound: Outbound,
+        serializer: Serializer,
+    ) -> None:
+        self.session_id = session_id
+        self.subscription = subscription
+        self.requests: list[int] = []
+        """The SUBSCRIBE requests that are still to be answered."""
+        self.held: list[EncodedOnce] | None = []
+        """Events to be sent after SUBSCRIBED; None once that has left."""
+        self.unsubscribe: int | None = None
+        """The UNSUBSCRIBE request that is still to be answered."""
+        self.reopenings: list[Subscribe] = []
+        """What came for the same topic while the subscription was closing."""
+        self.closing = anyio.Event()
+        self.task: StartedTask | None = None
+        self._outbound = outbound
+        self._format = serializer.format
+
+    @property
+    def is_open(self) -> bool:
+        return self.held is None and not self.closing.is_set()
+
+    def receive(self, event: EncodedOnce) -> None:
+        """Queue an event of the subscription; one that the client's format can't hold is lost."""
+        try:
+            self._outbound.offer(event.unit(self._format))
+        except SerializationError as error:
+            logger.error(
+                "an event of %r for session %s is lost: %s",
+                self.subscription.topic,
+                self.session_id,
+                error,
+            )
+
+
+class Subscriptions:
+    """The subscriptions of a session."""
+
+    def __init__(
+        self,
+        session: Session,
+        realm: Realm,
+        serializer: Serializer,
+        starter: Starter,
+        send: Callable[[Message], None],
+        send_error: Callable[[int, int, WAMPError], None],
+        outbound: Outbound,
+        *,
+        debug: bool,
+    ) -> None:
+        self._session = session
+        self._realm = realm
+        self._serializer = serializer
+        self._starter = starter
+        self._send = send
+        self._send_error = send_error
+        self._outbound = outbound
+        self._debug = debug
+        self._by_topic: dict[str, Subscriber] = {}
+        self._by_id: dict[int, Subscriber] = {}
+        self._closing: dict[str, Subscriber] = {}
+
+    # ---- requests
+
+    def subscribe(self, message: Subscribe) -> None:
+        """Open a subscription, or answer with the one that the session has already."""
+        subscriber = self._by_topic.get(message.topic)
+        if subscriber is not None:
+            if subscriber.is_open:
+                self._send(Subscribed(message.request, subscriber.subscription.id))
+            else:
+                subscriber.requests.append(message.request)
+            return
+        if message.topic in self._closing:
+            # Its UNSUBSCRIBED has to leave first: the new subscription may have the same id.
+            self._closing[message.topic].reopenings.append(message)
+            return
+        try:
+            if message.options.match not in (None, "exact"):
+                raise OptionNotAllowed("only exact matching is offered to subscribers")
+            handler = self._realm.topic_handler(message.topic)
+        except WAMPError as error:
+            self._send_error(SUBSCRIBE, message.request, error)
+            return
+        subscription = self._realm.broker.hold(message.topic)
+        subscriber = Subscriber(self._session.id, subscription, self._outbound, self._serializer)
+        subscriber.requests.append(message.request)
+        self._by_topic[message.topic] = subscriber
+        subscriber.task = self._starter.start(self._run, subscriber, handler)
+
+    def unsubscribe(self, message: Unsubscribe) -> None:
+        """End a subscription: no event follows, and UNSUBSCRIBED leaves when it is closed."""
+        subscriber = self._by_id.get(message.subscription)
+        if subscriber is None:
+            error = NoSuchSubscription("the session has no such subscription")
+            self._send_error(UNSUBSCRIBE, message.request, error)
+            return
+        subscriber.unsubscribe = message.request
+        self._close(subscriber)
+
+    def close_all(self) -> None:
+        """End every subscription; those that aren't open yet are cancelled."""
+        for subscriber in list(self._by_topic.values()):
+            if subscriber.is_open:
+                self._close(subscriber)
+            elif subscriber.task is not None:
+                subscriber.task.cancel()
+
+    def _close(self, subscriber: Subscriber) -> None:
+        self._realm.broker.leave(subscriber.subscription, subscriber)
+        self._forget(subscriber)
+        self._closing[subscriber.subscription.topic] = subscriber
+        subscriber.closing.set()
+
+    def _forget(self, subscriber: Subscriber) -> None:
+        topic, id_ = subscriber.subscription.topic, subscriber.subscription.id
+        if self._by_topic.get(topic) is subscriber:
+            del self._by_topic[topic]
+        if self._by_id.get(id_) is subscriber:
+            del self._by_id[id_]
+
+    # ---- one subscription
+
+    async def _run(self, subscriber: Subscriber, handler: Handler) -> None:
+        sources = {
+            "topic": subscriber.subscription.topic,
+            "topic_uri": subscriber.subscription.topic,
+            "session": self._session.bound_to(subscriber),
+            "subscription": subscriber.subscription,
+        }
+        try:
+            async with handler.opened(sources):
+                self._confirm(subscriber)
+                await subscriber.closing.wait()
+        except Exception as error:
+            await self._fail(subscriber, error)
+        finally:
+            self._realm.broker.leave(subscriber.subscription, subscriber)
+            self._realm.broker.release(subscriber.subscription)
+            self._forget(subscriber)
+            self._closing.pop(subscriber.subscription.topic, None)
+            if subscriber.unsubscribe is not None:
+                self._send(Unsubscribed(subscriber.unsubscribe))
+            for message in subscriber.reopenings:
+                self.subscribe(message)
+
+    def _confirm(self, subscriber: Subscriber) -> None:
+        # No await in here: what is published meanwhile finds the session subscribed or not.
+        for request in subscriber.requests:
+            self._send(Subscribed(request, subscriber.subscription.id))
+        held, subscriber.held = subscriber.held or (), None
+        self._by_id[subscriber.subscription.id] = subscriber
+        self._realm.broker.join(subscriber.subscription, subscriber)
+        for event in held:
+            subscriber.receive(event)
+        if not self._session.is_open:  # it ended while the handler was opening
+            self._close(subscriber)
+
+    async def _fail(self, subscriber: Subscriber, error: Exception) -> None:
+        doing = (
+            f"the subscription of session {self._session.id} to {subscriber.subscription.topic!r}"
+        )
+        if subscriber.held is None:
+            logger.error("%s failed while closing", doing, exc_info=error)
+            return
+        answer = await self._realm.error_for(error, doing, debug=self._debug)
+        self._forget(subscriber)
+        for request in subscriber.requests:
+            self._send_error(SUBSCRIBE, request, answer)
+
+    # ---- events
+
+    def send_event(
+        self,
+        topic: str | None,
+        bound: Subscriber | None,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Awaitable[None]:
+        """Queue an event for this session alone; awaiting what it returns waits for room."""
+        if bound is not None and topic in (None, bound.subscription.topic):
+            subscriber: Subscriber | None = bound
+        else:
+            subscriber = self._by_topic.get(topic or "")
+            if subscriber is not None and subscriber.held is not None:
+                subscriber = None  # only its own handler is heard while it opens
+        if subscriber is None or subscriber.closing.is_set():
+            logger.debug("session %s isn't subscribed to %r", self._session.id, topic)
+            return self._outbound.room
+        event = EncodedOnce(
+            Event(subscriber.subscription.id, new_publication_id(), {}, args, kwargs)
+        )
+        if subscriber.held is not None:
+            subscriber.held.append(event)
+        else:
+            subscriber.receive(event)
+        return self._outbound.room
