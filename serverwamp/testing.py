@@ -1,0 +1,635 @@
+"""Test an application in process: a WAMP client over ASGI, on asyncio and on trio.
+
+    async with connect(app, "realm1") as client:
+        result = await client.call("math.add", (2, 3))
+        assert result.args == (5,)
+
+There is no network and no server. The client speaks the real protocol and is strict about it:
+whatever a wait doesn't find within its timeout fails the test with a transcript of everything
+that was said.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import anyio
+import msgpack
+from anyio.abc import ObjectReceiveStream, ObjectSendStream
+
+from serverwamp.errors import WAMPError
+from serverwamp.protocol import auth
+from serverwamp.protocol.serializers import Frame, Unit, serializer_for
+
+ASGIEvent: TypeAlias = MutableMapping[str, Any]
+ASGIApplication: TypeAlias = Callable[
+    [
+        MutableMapping[str, Any],
+        Callable[[], Awaitable[ASGIEvent]],
+        Callable[[ASGIEvent], Awaitable[None]],
+    ],
+    Awaitable[None],
+]
+
+ROLES: Mapping[str, Any] = {
+    "caller": {"features": {"progressive_call_results": True, "call_canceling": True}},
+    "subscriber": {"features": {}},
+    "publisher": {"features": {}},
+    "callee": {"features": {}},
+}
+FRAMES_IN_FLIGHT = 64
+"""How many frames either side can send before the other has taken one."""
+
+
+class ExpectationFailed(AssertionError):
+    """Something didn't come in time, or something else came; the text has the transcript."""
+
+
+class HandshakeRefused(Exception):
+    """The application closed the WebSocket before accepting it."""
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """The result of a call."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event as it arrived; `subscription` and `publication` are ids."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    subscription: int
+    publication: int
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """A subscription of the client."""
+
+    id: int
+    topic: str
+
+
+class PendingCall:
+    """A call that was sent and may have its result later."""
+
+    def __init__(self, client: Client, request: int) -> None:
+        self._client = client
+        self.request = request
+        """The request id of the CALL."""
+
+    async def progress(self, *, timeout: float | None = None) -> CallResult:
+        """Return the next progress report."""
+        message = await self._client.expect(
+            lambda m: m[:2] == [50, self.request] and m[2].get("progress") is True,
+            f"progress of call {self.request}",
+            timeout=timeout,
+        )
+        return CallResult(*_payload(message, 3))
+
+    async def cancel(self, mode: str | None = None) -> None:
+        """Send CANCEL; `mode` is "skip", "kill" or "killnowait"."""
+        await self._client.send([49, self.request, {"mode": mode} if mode else {}])
+
+    async def result(self, *, timeout: float | None = None) -> CallResult:
+        """Return the final result.
+
+        Raises: WAMPError when the answer is an ERROR.
+        """
+        message = await self._client.expect(
+            lambda m: (
+                m[:2] == [50, self.request]
+                and not m[2].get("progress")
+                or m[:3] == [8, 48, self.request]
+            ),
+            f"the result of call {self.request}",
+            timeout=timeout,
+        )
+        return CallResult(*_payload(_checked(message), 3))
+
+
+class Client:
+    """A WAMP client that is connected to an application; made by `connect`.
+
+    Every method that waits takes a `timeout` in seconds, otherwise the one of `connect` holds, and
+    raises `ExpectationFailed` when it is over.
+    """
+
+    def __init__(
+        self,
+        subprotocol: str,
+        frames: ObjectSendStream[ASGIEvent],
+        replies: ObjectReceiveStream[ASGIEvent],
+        timeout: float,
+    ) -> None:
+        self.subprotocol = subprotocol
+        self.session: int | None = None
+        """The id of the session, once it is welcomed."""
+        self.welcome: dict[str, Any] = {}
+        """The details of WELCOME."""
+        self.close_code: int | None = None
+        """The code with which the application closed the WebSocket."""
+        self.transcript: list[str] = []
+        """What was said, a line a message."""
+        self._serializer = serializer_for(subprotocol)
+        self._is_text = self._serializer.frame_type is str
+        self._frames = frames
+        self._replies = replies
+        self._timeout = timeout
+        self._inbox: list[list[Any]] = []
+        self._arrived = anyio.Event()
+        self._closed = anyio.Event()
+        self._last_request = 0
+
+    # ---- raw messages
+
+    async def send(self, *messages: Sequence[Any]) -> None:
+        """Send raw messages, as lists, in one frame each; in one altogether when batched."""
+        units = [self._encode(message) for message in messages]
+        for message in messages:
+            self.transcript.append(f"client: {message!r}")
+        frames = [units] if self._serializer.batched else [[unit] for unit in units]
+        for frame in frames:
+            await self._send_frame(self._serializer.join(frame))
+
+    async def send_frame(self, frame: Frame) -> None:
+        """Send a WebSocket message of any content: text for a str, otherwise binary."""
+        self.transcript.append(f"client: frame {frame[:100]!r}")
+        await self._send_frame(frame)
+
+    async def _send_frame(self, frame: Frame) -> None:
+        key = "text" if isinstance(frame, str) else "bytes"
+        with anyio.move_on_after(self._timeout) as scope:
+            await self._frames.send({"type": "websocket.receive", key: frame})
+        if scope.cancelled_caught:
+            self._fail("the application doesn't read")
+
+    async def receive(self, *, timeout: float | None = None) -> list[Any]:
+        """Return the next message that nothing else has taken, as a list."""
+        return await self.expect(lambda message: True, "a message", timeout=timeout)
+
+    async def expect(
+        self,
+        wanted: Callable[[list[Any]], bool],
+        what: str = "a certain message",
+        *,
+        timeout: float | None = None,
+    ) -> list[Any]:
+        """Return the first message that nothing else has taken and for which `wanted` is true."""
+        seconds = self._timeout if timeout is None else timeout
+        with anyio.move_on_after(seconds):
+            while True:
+                for index, message in enumerate(self._inbox):
+                    if wanted(message):
+                        return self._inbox.pop(index)
+                if self._closed.is_set():
+                    self._fail(f"the connection was closed while waiting for {what}")
+                await self._arrived.wait()
+        return self._fail(f"waited {seconds} seconds in vain for {what}")
+
+    async def expect_nothing(self) -> None:
+        """Check that everything that has been received was expected.
+
+        A call that no procedure serves is the last to be answered, so nothing is still on its way.
+        """
+        try:
+            await self.call("serverwamp.testing.nothing")
+        except WAMPError:
+            pass
+        if self._inbox:
+            self._fail(f"nothing was expected, but came: {self._inbox!r}")
+
+    async def expect_close(self, *, timeout: float | None = None) -> int:
+        """Wait until the application closes the WebSocket, and return the code."""
+        seconds = self._timeout if timeout is None else timeout
+        with anyio.move_on_after(seconds):
+            await self._closed.wait()
+        if self.close_code is None:
+            self._fail(f"waited {seconds} seconds in vain for the connection to be closed")
+        assert self.close_code is not None
+        return self.close_code
+
+    def next_request(self) -> int:
+        """Return the next id of this session's requests."""
+        self._last_request += 1
+        return self._last_request
+
+    # ---- sessions
+
+    async def join(
+        self,
+        realm: str = "realm1",
+        *,
+        authid: str | None = None,
+        authmethods: Sequence[str] | None = None,
+        authextra: Mapping[str, Any] | None = None,
+        ticket: str | None = None,
+        secret: str | None = None,
+        roles: Mapping[str, Any] = ROLES,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Open a session and return the details of its WELCOME.
+
+        `ticket` answers a ticket challenge, and `secret` one of WAMP-CRA, salted or not; they are
+        also what is offered, unless `authmethods` says something else.
+
+        Raises: WAMPError when the session is refused, with the reason as its URI.
+        """
+        if authmethods is None:
+            offered = {"ticket": ticket, "wampcra": secret}
+            authmethods = [name for name, given in offered.items() if given is not None] or None
+        details: dict[str, Any] = {"roles": dict(roles)}
+        given = {"authid": authid, "authmethods": authmethods, "authextra": authextra}
+        details.update({key: value for key, value in given.items() if value is not None})
+        self._last_request = 0
+        await self.send([1, realm, details])
+        message = await self._expect_kind((2, 3, 4), "WELCOME", timeout)
+        if message[0] == 4:
+            await self.send([5, self._signature(message, ticket, secret), {}])
+            message = await self._expect_kind((2, 3), "WELCOME", timeout)
+        if message[0] == 3:
+            raise WAMPError(message[2], (message[1].get("message", ""),))
+        self.session, self.welcome = message[1], message[2]
+        return self.welcome
+
+    @staticmethod
+    def _signature(challenge: list[Any], ticket: str | None, secret: str | None) -> str:
+        _, method, extra = challenge
+        if method == "ticket":
+            return ticket or ""
+        key = secret or ""
+        if "salt" in extra:
+            key = auth.derive_cra_secret(key, extra["salt"], extra["iterations"], extra["keylen"])
+        return auth.cra_signature(key, extra["challenge"])
+
+    async def leave(
+        self, reason: str = "wamp.close.close_realm", *, timeout: float | None = None
+    ) -> str:
+        """Say GOODBYE and return the reason of the application's; another `join` may follow."""
+        await self.send([6, {}, reason])
+        message = await self._expect_kind((6,), "GOODBYE", timeout)
+        self.session = None
+        return str(message[2])
+
+    # ---- calls
+
+    async def call(
+        self,
+        uri: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> CallResult:
+        """Call a procedure and return its final result; `options` are those of the CALL.
+
+        Raises: WAMPError when the answer is an ERROR.
+        """
+        pending = await self.start_call(uri, args, kwargs, **options)
+        return await pending.result(timeout=timeout)
+
+    async def start_call(
+        self,
+        uri: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> PendingCall:
+        """Call a procedure without waiting: for progress, and to cancel it.
+
+        ``receive_progress=True`` asks for progress reports, ``timeout`` is not an option here but
+        ``options={"timeout": milliseconds}`` is.
+        """
+        request = self.next_request()
+        options = {**options.pop("options", {}), **options}
+        await self.send([48, request, options, uri, *_sent_payload(args, kwargs)])
+        return PendingCall(self, request)
+
+    # ---- events
+
+    async def subscribe(
+        self, topic: str, *, timeout: float | None = None, **options: Any
+    ) -> Subscription:
+        """Subscribe to a topic; `options` are those of the SUBSCRIBE.
+
+        Raises: WAMPError when the answer is an ERROR.
+        """
+        request = self.next_request()
+        await self.send([32, request, options, topic])
+        message = await self._expect_reply(32, 33, request, timeout)
+        return Subscription(message[2], topic)
+
+    async def unsubscribe(
+        self, subscription: Subscription, *, timeout: float | None = None
+    ) -> None:
+        """End a subscription.
+
+        Raises: WAMPError when the answer is an ERROR.
+        """
+        request = self.next_request()
+        await self.send([34, request, subscription.id])
+        await self._expect_reply(34, 35, request, timeout)
+
+    async def expect_event(
+        self, subscription: Subscription | None = None, *, timeout: float | None = None
+    ) -> Event:
+        """Return the next event, of any subscription or of one."""
+        message = await self.expect(
+            lambda m: m[0] == 36 and (subscription is None or m[1] == subscription.id),
+            "an event",
+            timeout=timeout,
+        )
+        args, kwargs = _payload(message, 4)
+        return Event(args, kwargs, message[1], message[2], message[3])
+
+    async def publish(
+        self,
+        topic: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> int | None:
+        """Publish to a topic; with ``acknowledge=True`` wait, and return the publication's id.
+
+        Raises: WAMPError when the answer is an ERROR.
+        """
+        request = self.next_request()
+        await self.send([16, request, options, topic, *_sent_payload(args, kwargs)])
+        if not options.get("acknowledge"):
+            return None
+        message = await self._expect_reply(16, 17, request, timeout)
+        return int(message[2])
+
+    async def _expect_reply(
+        self, request_type: int, reply_type: int, request: int, timeout: float | None
+    ) -> list[Any]:
+        return _checked(
+            await self.expect(
+                lambda m: m[:2] == [reply_type, request] or m[:3] == [8, request_type, request],
+                f"the reply to request {request}",
+                timeout=timeout,
+            )
+        )
+
+    async def _expect_kind(
+        self, kinds: tuple[int, ...], what: str, timeout: float | None
+    ) -> list[Any]:
+        return await self.expect(lambda m: m[0] in kinds, what, timeout=timeout)
+
+    # ---- the transport
+
+    async def disconnect(self, code: int = 1005) -> None:
+        """Go away without a word, as a client does whose network is gone."""
+        self.transcript.append(f"client: disconnects ({code})")
+        self._replies.close()
+        await self._frames.send({"type": "websocket.disconnect", "code": code, "reason": ""})
+        self._frames.close()
+
+    def _take(self, event: ASGIEvent) -> None:
+        """Note what the application sends."""
+        if event["type"] == "websocket.close":
+            self.close_code = event.get("code", 1000)
+            self.transcript.append(f"server: closes the connection ({self.close_code})")
+            self._closed.set()
+        else:
+            frame = event["text"] if self._is_text else event["bytes"]
+            for unit in self._serializer.split(frame):
+                message = self._decode(unit)
+                self.transcript.append(f"server: {message!r}")
+                self._inbox.append(message)
+        self._arrived.set()
+        self._arrived = anyio.Event()
+
+    def _end(self) -> None:
+        """Note that the application has returned."""
+        self._closed.set()
+        self._arrived.set()
+
+    def _fail(self, what: str) -> Any:
+        lines = "\n  ".join(self.transcript[-50:]) or "nothing was said"
+        raise ExpectationFailed(f"{what}; the transcript:\n  {lines}")
+
+    # The client has codecs of its own, so that it doesn't share the application's mistakes.
+
+    def _encode(self, message: Sequence[Any]) -> Unit:
+        if self._is_text:
+            return json.dumps(message, default=_binary_text)
+        packed: bytes = msgpack.packb(message)
+        return packed
+
+    def _decode(self, unit: Unit) -> list[Any]:
+        message: list[Any] = (
+            _with_binary(json.loads(unit, parse_constant=_refuse_constant))
+            if self._is_text
+            else msgpack.unpackb(unit)
+        )
+        return message
+
+
+def _binary_text(value: Any) -> str:
+    return "\0" + b64encode(value).decode()
+
+
+def _with_binary(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("\0"):
+        return b64decode(value[1:], validate=True)
+    if isinstance(value, list):
+        return [_with_binary(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_binary(item) for key, item in value.items()}
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} isn't JSON")
+
+
+def _sent_payload(args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> list[Any]:
+    if kwargs:
+        return [list(args), dict(kwargs)]
+    return [list(args)] if args else []
+
+
+def _payload(message: list[Any], start: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    args, kwargs = (
+        [*message[start:], [], {}][:2]
+        if len(message) <= start
+        else (
+            message[start],
+            message[start + 1] if len(message) > start + 1 else {},
+        )
+    )
+    return tuple(args), kwargs
+
+
+def _checked(message: list[Any]) -> list[Any]:
+    """Return a reply.
+
+    Raises: WAMPError if it is an ERROR.
+    """
+    if message[0] == 8:
+        raise WAMPError(message[4], *_payload(message, 5))
+    return message
+
+
+@asynccontextmanager
+async def connect(
+    app: ASGIApplication,
+    realm: str | None = "realm1",
+    *,
+    subprotocol: str = "wamp.2.json",
+    subprotocols: Sequence[str] | None = None,
+    path: str = "/",
+    query_string: str = "",
+    headers: Mapping[str, str] | None = None,
+    cookies: Mapping[str, str] | None = None,
+    peer_address: str = "127.0.0.1",
+    extensions: Mapping[str, Any] | None = None,
+    timeout: float = 5.0,
+    **login: Any,
+) -> AsyncIterator[Client]:
+    """Connect a client to an ASGI application, and join `realm` unless that is None.
+
+    `subprotocols` are what the handshake offers, if that is more than the one; `login` goes to
+    `Client.join`. When the block ends, a connection that is still open is dropped, and the
+    application has `timeout` seconds to finish.
+
+    Raises: HandshakeRefused; WAMPError when the session is refused; whatever the application
+        raises, which it shouldn't.
+    """
+    scope = {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "scheme": "ws",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": query_string.encode(),
+        "headers": _headers(headers or {}, cookies or {}),
+        "client": (peer_address, 50000),
+        "server": ("testserver", 80),
+        "subprotocols": [subprotocol] if subprotocols is None else list(subprotocols),
+        "state": {},
+        "extensions": dict(extensions or {}),
+    }
+    to_app, from_client = anyio.create_memory_object_stream[ASGIEvent](FRAMES_IN_FLIGHT)
+    to_client, from_app = anyio.create_memory_object_stream[ASGIEvent](FRAMES_IN_FLIGHT)
+    accepted = anyio.Event()
+    transport = _Transport(from_client, to_client, accepted)
+    failure: BaseException | None = None
+
+    async with from_client, from_app, anyio.create_task_group() as tasks:
+        ended = anyio.Event()
+
+        async def serve() -> None:
+            nonlocal failure
+            try:
+                await app(scope, transport.receive, transport.send)
+            except Exception as error:
+                failure = error
+            finally:
+                to_client.close()
+                accepted.set()
+                ended.set()
+
+        tasks.start_soon(serve)
+        with anyio.move_on_after(timeout):
+            await accepted.wait()
+        client = Client(transport.subprotocol or subprotocol, to_app, from_app, timeout)
+
+        async def take() -> None:
+            try:
+                async for event in from_app:
+                    client._take(event)
+            except anyio.ClosedResourceError:
+                pass  # the client has disconnected
+            client._end()
+
+        tasks.start_soon(take)
+        try:
+            if transport.subprotocol is None:
+                raise failure or HandshakeRefused("the application refused the WebSocket")
+            if realm is not None:
+                await client.join(realm, **login)
+            yield client
+        except Exception as error:
+            failure = failure or error
+        finally:
+            if not ended.is_set():
+                with anyio.move_on_after(timeout, shield=True) as leaving:
+                    with suppress(anyio.ClosedResourceError):
+                        await to_app.send({"type": "websocket.disconnect", "code": 1005})
+                    await ended.wait()
+                if leaving.cancelled_caught and failure is None:
+                    failure = ExpectationFailed("the application doesn't end with its connection")
+            to_app.close()
+            tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+def _headers(headers: Mapping[str, str], cookies: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    raw = [(b"host", b"testserver")]
+    raw += [(name.lower().encode("latin-1"), v.encode("latin-1")) for name, v in headers.items()]
+    if cookies:
+        text = "; ".join(f"{name}={value}" for name, value in cookies.items())
+        raw.append((b"cookie", text.encode("latin-1")))
+    return raw
+
+
+class _Transport:
+    """What an ASGI server gives an application for one WebSocket."""
+
+    def __init__(
+        self,
+        events: ObjectReceiveStream[ASGIEvent],
+        sent: ObjectSendStream[ASGIEvent],
+        accepted: anyio.Event,
+    ) -> None:
+        self._events = events
+        self._sent = sent
+        self._accepted = accepted
+        self._state = "connecting"
+        self.subprotocol: str | None = None
+
+    async def receive(self) -> ASGIEvent:
+        if self._state == "connecting":
+            self._state = "connected"
+            return {"type": "websocket.connect"}
+        if self._state == "disconnected":
+            raise RuntimeError("receive() after websocket.disconnect waits for ever on servers")
+        event = await self._events.receive()
+        if event["type"] == "websocket.disconnect":
+            self._state = "disconnected"
+        return event
+
+    async def send(self, event: ASGIEvent) -> None:
+        if event["type"] == "websocket.accept":
+            self.subprotocol = event.get("subprotocol") or ""
+            self._accepted.set()
+        elif self._state in ("disconnected", "closed"):
+            raise OSError("the client is gone")
+        elif self.subprotocol is None:
+            self._accepted.set()  # closed before it was accepted
+        else:
+            try:
+                await self._sent.send(event)
+            except anyio.BrokenResourceError:
+                raise OSError("the client is gone") from None
+            if event["type"] == "websocket.close":
+                self._state = "closed"
