@@ -174,6 +174,4 @@ class Application(Realm):
         async with anyio.create_task_group() as closing:
             for connection in list(self.connections):
                 closing.start_soon(connection.close, uris.SYSTEM_SHUTDOWN, grace)
-        with anyio.move_on_after(self.limits.goodbye_timeout):
-            while self.connections:
-                await anyio.sleep(0.01)
+                closing.start_soon(connection.wait_ended, self.limits.goodbye_timeout)

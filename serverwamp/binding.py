@@ -161,15 +161,10 @@ class Handler:
         camel_snake_conversion: bool = False,
     ) -> None:
         self.function = function
-        self.name = getattr(function, "__qualname__", None) or repr(function)
-        called = function if _is_plain_function(function) else type(function).__call__
-        self.is_generator = inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(
-            called
-        )
-        self.is_coroutine = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            called
-        )
-        if inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(called):
+        self.name = name_of(function)
+        self.is_generator = is_async_generator(function)
+        self.is_coroutine = inspect.iscoroutinefunction(_called(function))
+        if inspect.isgeneratorfunction(_called(function)):
             raise ConfigurationError(
                 f"{self.name} is a generator: write it as an async generator (async def)"
             )
@@ -467,8 +462,21 @@ def _invalid(message: str, path: str) -> InvalidArgument:
     return InvalidArgument(message, message=message, path=path)
 
 
-def _is_plain_function(function: Function) -> bool:
-    return inspect.isroutine(function) or isinstance(function, (functools.partial, type))
+def name_of(function: Function) -> str:
+    """Return what to call a function when speaking of it to its author."""
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def is_async_generator(function: Function) -> bool:
+    """Tell whether calling `function` makes an async generator."""
+    return inspect.isasyncgenfunction(_called(function))
+
+
+def _called(function: Function) -> Any:
+    """Return what runs when `function` is called: itself, or the method of an instance."""
+    if inspect.isroutine(function) or isinstance(function, (functools.partial, type)):
+        return function
+    return type(function).__call__
 
 
 def _resolved(function: Function, parameter: inspect.Parameter) -> Any:
@@ -476,8 +484,7 @@ def _resolved(function: Function, parameter: inspect.Parameter) -> Any:
     plain: Any = function
     while isinstance(plain, functools.partial):
         plain = plain.func
-    if not inspect.isroutine(plain) and not isinstance(plain, type):
-        plain = type(plain).__call__
+    plain = _called(plain)
     plain = inspect.unwrap(getattr(plain, "__func__", plain))
     names: dict[str, Any] = {}
     if inspect.isfunction(plain):

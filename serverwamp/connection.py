@@ -41,6 +41,7 @@ class Connection:
         self._send = send
         self._units: deque[Unit] = deque()
         self._is_open = True
+        self._ended = anyio.Event()
         self._serving: ServedSession | None = None
         self.serializer = serializer
         self.transport_info: Mapping[str, Any] = transport_info(scope, serializer.subprotocol)
@@ -66,6 +67,7 @@ class Connection:
             finally:
                 self._host.connections.discard(self)
                 self.outbound.discard()
+                self._ended.set()
 
     async def _serve_sessions(self) -> None:
         while self._is_open:
@@ -139,6 +141,11 @@ class Connection:
         else:
             await self.finish(GOING_AWAY)
             self._lose()
+
+    async def wait_ended(self, seconds: float) -> None:
+        """Return when the connection has ended, or after some seconds."""
+        with anyio.move_on_after(seconds):
+            await self._ended.wait()
 
 
 def transport_info(scope: Scope, subprotocol: str) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -12,7 +11,7 @@ from serverwamp import uris
 from serverwamp.authentication import Authentication
 from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
-from serverwamp.binding import DefaultArg, Handler, RPCErrorResult
+from serverwamp.binding import DefaultArg, Handler, RPCErrorResult, is_async_generator, name_of
 from serverwamp.broker import Broker, Publication, Subscription
 from serverwamp.errors import (
     ConfigurationError,
@@ -141,8 +140,10 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         the authentication. Raising refuses the session.
         """
         self._check_not_frozen()
-        if not inspect.isasyncgenfunction(handler):
-            raise ConfigurationError(f"{handler!r} has to be an async generator with one yield")
+        if not is_async_generator(handler):
+            raise ConfigurationError(
+                f"{name_of(handler)} has to be an async generator with one yield"
+            )
         self._lifespan_functions.append((handler, authenticated_only))
 
     def add_transport_authenticator(self, authenticator: Function) -> None:

@@ -6,7 +6,6 @@ A route is a pattern and a function. Route sets are plain tables, usable without
 
 from __future__ import annotations
 
-import inspect
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 from serverwamp import uris
+from serverwamp.binding import is_async_generator, name_of
 from serverwamp.errors import ConfigurationError
 from serverwamp.migration import TopicRouteSetSpellings
 
@@ -63,13 +63,10 @@ class TopicRoute(Route):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        called = self.handler
-        if not inspect.isasyncgenfunction(called) and not inspect.isasyncgenfunction(
-            getattr(type(called), "__call__", None)
-        ):
+        if not is_async_generator(self.handler):
             raise ConfigurationError(
-                f"{getattr(called, '__qualname__', called)} can't handle subscriptions: it has to"
-                f" be an async generator (async def with one yield)"
+                f"{name_of(self.handler)} can't handle subscriptions: it has to be an async"
+                f" generator (async def with one yield)"
             )
 
 
@@ -285,7 +282,9 @@ class RouteTable(Generic[Target]):
                     target: Target = node[None]  # type: ignore[index]
                     return target
                 continue
-            for component in ("", components[depth]):
-                if component in node:
-                    branches.append((node[component], depth + 1))
+            branches += [
+                (node[component], depth + 1)
+                for component in ("", components[depth])
+                if component in node
+            ]
         return None

@@ -16,11 +16,11 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import anyio
 import msgpack
-from anyio.abc import ObjectReceiveStream, ObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from serverwamp.errors import WAMPError
 from serverwamp.protocol import auth
@@ -109,9 +109,8 @@ class PendingCall:
         """
         message = await self._client.expect(
             lambda m: (
-                m[:2] == [50, self.request]
-                and not m[2].get("progress")
-                or m[:3] == [8, 48, self.request]
+                m[:3] == [8, 48, self.request]
+                or (m[:2] == [50, self.request] and not m[2].get("progress"))
             ),
             f"the result of call {self.request}",
             timeout=timeout,
@@ -129,8 +128,8 @@ class Client:
     def __init__(
         self,
         subprotocol: str,
-        frames: ObjectSendStream[ASGIEvent],
-        replies: ObjectReceiveStream[ASGIEvent],
+        frames: MemoryObjectSendStream[ASGIEvent],
+        replies: MemoryObjectReceiveStream[ASGIEvent],
         timeout: float,
     ) -> None:
         self.subprotocol = subprotocol
@@ -196,7 +195,7 @@ class Client:
                 if self._closed.is_set():
                     self._fail(f"the connection was closed while waiting for {what}")
                 await self._arrived.wait()
-        return self._fail(f"waited {seconds} seconds in vain for {what}")
+        self._fail(f"waited {seconds} seconds in vain for {what}")
 
     async def expect_nothing(self) -> None:
         """Check that everything that has been received was expected.
@@ -217,7 +216,6 @@ class Client:
             await self._closed.wait()
         if self.close_code is None:
             self._fail(f"waited {seconds} seconds in vain for the connection to be closed")
-        assert self.close_code is not None
         return self.close_code
 
     def next_request(self) -> int:
@@ -419,7 +417,7 @@ class Client:
         self._closed.set()
         self._arrived.set()
 
-    def _fail(self, what: str) -> Any:
+    def _fail(self, what: str) -> NoReturn:
         lines = "\n  ".join(self.transcript[-50:]) or "nothing was said"
         raise ExpectationFailed(f"{what}; the transcript:\n  {lines}")
 
@@ -465,14 +463,7 @@ def _sent_payload(args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> list
 
 
 def _payload(message: list[Any], start: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    args, kwargs = (
-        [*message[start:], [], {}][:2]
-        if len(message) <= start
-        else (
-            message[start],
-            message[start + 1] if len(message) > start + 1 else {},
-        )
-    )
+    args, kwargs = (*message[start:], *([], {})[len(message) - start :])
     return tuple(args), kwargs
 
 
@@ -597,8 +588,8 @@ class _Transport:
 
     def __init__(
         self,
-        events: ObjectReceiveStream[ASGIEvent],
-        sent: ObjectSendStream[ASGIEvent],
+        events: MemoryObjectReceiveStream[ASGIEvent],
+        sent: MemoryObjectSendStream[ASGIEvent],
         accepted: anyio.Event,
     ) -> None:
         self._events = events
