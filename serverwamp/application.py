@@ -114,7 +114,11 @@ class Application(Realm):
             )
             await send({"type": "websocket.close", "code": 1002})
             return
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        try:
+            await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        except Exception as error:
+            logger.debug("accepting failed, the client is gone: %r", error)
+            return
         serializer = serializer_for(subprotocol)
         await Connection(self, scope, receive, send, serializer).serve()
 

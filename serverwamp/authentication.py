@@ -187,7 +187,7 @@ class Authentication:
         identity = await handler.call({"session": session})
         if _is_identity(identity):
             await session.mark_authenticated(identity)
-        if not session._authenticated:
+        if not session.is_authenticated:
             raise AuthenticationFailed("authentication failed")
         _complete(session, role="user", method=session.auth_method or _offered_transport(session))
 

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 import anyio.to_thread
 
 from serverwamp.conversion import Converter, converter_for
-from serverwamp.errors import ConfigurationError, InvalidArgument
+from serverwamp.errors import ConfigurationError, InvalidArgument, checked_args
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -40,7 +40,7 @@ class RPCResult:
     __slots__ = ("args", "kwargs")
 
     def __init__(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> None:
-        self.args = tuple(args)
+        self.args = checked_args(args)
         self.kwargs: dict[str, Any] = dict(kwargs or {})
 
     def __eq__(self, other: object) -> bool:

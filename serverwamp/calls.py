@@ -184,7 +184,7 @@ class Calls:
         """Call the handler and send its result; with a stack, errors too, before it is closed."""
         try:
             outcome = await self._invoke(running, handler, stack)
-            if hasattr(outcome, "__anext__"):
+            if hasattr(outcome, "__aiter__"):
                 await self._answer_from(running, handler, outcome)
             else:
                 self._answer_result(running, outcome)

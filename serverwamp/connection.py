@@ -66,7 +66,7 @@ class Connection:
                 await self.finish(1011)
             finally:
                 self._host.connections.discard(self)
-                self.outbound.discard()
+                self.outbound.stop()
                 self._ended.set()
 
     async def _serve_sessions(self) -> None:

@@ -31,6 +31,16 @@ from typing import Any
 from serverwamp import uris
 
 
+def checked_args(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Return positional arguments as a tuple.
+
+    Raises: TypeError for a text, whose characters are hardly meant to be the arguments.
+    """
+    if isinstance(args, (str, bytes)):
+        raise TypeError(f"args has to be a sequence of arguments: ({args!r},)?")
+    return tuple(args)
+
+
 class WAMPError(Exception):
     """Answer the request that is being handled with an ERROR.
 
@@ -48,7 +58,7 @@ class WAMPError(Exception):
     ) -> None:
         if not uris.is_valid_uri(uri):
             raise ValueError(f"{uri!r} is not a valid URI for an error")
-        super().__init__(*args)
+        super().__init__(*checked_args(args))
         self.uri = uri
         self.kwargs: Mapping[str, Any] = kwargs or {}
 

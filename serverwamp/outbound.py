@@ -15,7 +15,7 @@ import anyio
 
 from serverwamp.limits import Limits
 from serverwamp.protocol.serializers import Serializer, Unit
-from serverwamp.starting import Starter
+from serverwamp.starting import StartedTask, Starter
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class Outbound:
         self._draining = False
         self._closed = False
         self._changed: anyio.Event | None = None
+        self._task: StartedTask | None = None
         self.room = Room(self)
 
     @property
@@ -81,7 +82,7 @@ class Outbound:
         self._bytes += len(unit)
         if not self._draining:
             self._draining = True
-            self._starter.start(self._drain)
+            self._task = self._starter.start(self._drain)
 
     def offer(self, unit: Unit) -> None:
         """Queue an event: never waits; a client that is too far behind is given up instead."""
@@ -148,3 +149,9 @@ class Outbound:
         self._bytes = 0
         if self._changed is not None:
             self._notify()
+
+    def stop(self) -> None:
+        """Drop everything, what is just being sent included."""
+        self.discard()
+        if self._draining and self._task is not None:
+            self._task.cancel()

@@ -20,6 +20,7 @@ from serverwamp.errors import (
     NotAuthorized,
     RuntimeFailure,
     WAMPError,
+    checked_args,
 )
 from serverwamp.migration import RealmSpellings
 from serverwamp.protocol.messages import Event
@@ -358,7 +359,7 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
             raise ValueError(f"{topic!r} is not a valid URI for a topic")
         publication = Publication(
             topic,
-            args,
+            checked_args(args),
             kwargs or {},
             exclude=_session_ids(exclude),
             eligible=None if eligible is None else _session_ids(eligible),

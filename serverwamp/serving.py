@@ -118,7 +118,7 @@ class ServedSession:
         self._outbound = carrier.outbound
         self._encode = carrier.serializer.encode
         self._state = SessionState()
-        self._scope = anyio.CancelScope()
+        self._joining = anyio.CancelScope()
         self._reading = anyio.CancelScope()
         self.close_code: int | None = None
 
@@ -163,9 +163,9 @@ class ServedSession:
 
     async def run(self) -> None:
         """Serve the session until it ends."""
-        with self._scope:
+        with self._joining:
             await self._run()
-        if self._scope.cancelled_caught:
+        if self._joining.cancelled_caught:
             if self._state.state is State.AWAITING_HELLO:
                 logger.info("no HELLO within %s seconds", self._host.limits.hello_timeout)
                 self._abort(uris.PROTOCOL_VIOLATION, "no HELLO in time", 1002)
@@ -173,7 +173,7 @@ class ServedSession:
                 self._abort(uris.AUTHENTICATION_FAILED, "not authenticated in time", REFUSED)
 
     async def _run(self) -> None:
-        self._scope.deadline = anyio.current_time() + self._host.limits.hello_timeout
+        self._joining.deadline = anyio.current_time() + self._host.limits.hello_timeout
         try:
             hello = await self._receive_hello()
         except ProtocolViolation as violation:
@@ -181,11 +181,11 @@ class ServedSession:
             return
         if hello is None:
             return
-        self._scope.deadline = anyio.current_time() + self._host.limits.authentication_timeout
+        self._joining.deadline = anyio.current_time() + self._host.limits.authentication_timeout
         try:
             async with AsyncExitStack() as lifespan:
                 if await self._join(hello, lifespan):
-                    self._scope.deadline = float("inf")
+                    self._joining.deadline = float("inf")
                     await self._converse()
         except Exception:
             logger.exception("a lifespan handler failed at the end of its session")
@@ -399,9 +399,9 @@ class ServedSession:
 
     def lose(self) -> None:
         """End the session, whose client is gone or is given up."""
+        was_open = self.is_open or self._state.state is State.CLOSING
         self._state.lose()
-        self._reading.cancel()
-        self._scope.cancel()
+        (self._reading if was_open else self._joining).cancel()
 
     async def wait_calls(self) -> None:
         """Return when no call is running."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
 from serverwamp import uris
+from serverwamp.errors import checked_args
 
 
 class Transport(Protocol):
@@ -62,6 +63,8 @@ class Session:
     """What else the client said for its authentication."""
     identity: Any
     """What the authenticator returned; None for anonymous sessions."""
+    is_authenticated: bool
+    """Whether an authenticator has admitted the session; anonymous ones aren't."""
 
     def __init__(
         self,
@@ -84,7 +87,7 @@ class Session:
         self.auth_provider = None
         self.auth_extra = auth_extra or {}
         self.identity = None
-        self._authenticated = False
+        self.is_authenticated = False
         self._link = link
         self._data: dict[Any, Any] = {}
         self._subscription: Any = None
@@ -139,7 +142,7 @@ class Session:
         """
         if topic is None and self._subscription is None:
             raise TypeError("send_event() needs a topic outside of a subscription handler")
-        return self._link.send_event(topic, self._subscription, args, kwargs or {})
+        return self._link.send_event(topic, self._subscription, checked_args(args), kwargs or {})
 
     async def close(self, reason: str = uris.CLOSE_REALM, message: str | None = None) -> None:
         """Say GOODBYE: running calls are cancelled and subscriptions end.
@@ -166,7 +169,7 @@ class Session:
 
     async def mark_authenticated(self, identity: Any = None) -> None:
         """Admit the session: it is welcomed when the authentication handler returns."""
-        self._authenticated = True
+        self.is_authenticated = True
         self.identity = identity
 
 

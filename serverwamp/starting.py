@@ -10,8 +10,8 @@ go through one contract with the cheapest implementation per backend behind it:
 
 * `start` starts now: on asyncio (Python 3.12 and newer) the task runs to its first wait before
   `start` returns; elsewhere tasks begin in the order in which they were started.
-* The block ends only when all its tasks have ended. If it is left by an exception or a
-  cancellation, they are cancelled first.
+* The block ends only when all its tasks have ended, however it is left. Whoever started them
+  tells them to end before; on trio a cancellation from outside reaches them by itself as well.
 * A task's function handles its own exceptions; one that still escapes ends the whole block.
 * `cancel` cancels that task alone, once; it has no effect on a task that has ended.
 """
@@ -109,27 +109,20 @@ class _AsyncioStarter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        if error is not None:
-            self._cancel_all()
         cancelled: BaseException | None = None
         while self._tasks:
             self._ended = anyio.Event()
             try:
-                with anyio.CancelScope(shield=cancelled is not None or error is not None):
+                with anyio.CancelScope(shield=True):
                     await self._ended.wait()
             except asyncio.CancelledError as reason:
-                cancelled = reason
-                self._cancel_all()
+                cancelled = reason  # by the server, as it goes down: the tasks still come first
         if self._failure is not None:
             self._owner.uncancel()
             raise self._failure
         if cancelled is not None:
             raise cancelled
         return None
-
-    def _cancel_all(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
 
 
 # ---- trio

@@ -192,8 +192,9 @@ class Subscriptions:
             self._closing.pop(subscriber.subscription.topic, None)
             if subscriber.unsubscribe is not None:
                 self._send(Unsubscribed(subscriber.unsubscribe))
-            for message in subscriber.reopenings:
-                self.subscribe(message)
+            if self._session.is_open:
+                for message in subscriber.reopenings:
+                    self.subscribe(message)
 
     def _confirm(self, subscriber: Subscriber) -> None:
         # No await in here: what is published meanwhile finds the session subscribed or not.

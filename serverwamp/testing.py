@@ -463,7 +463,8 @@ def _sent_payload(args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> list
 
 
 def _payload(message: list[Any], start: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    args, kwargs = (*message[start:], *([], {})[len(message) - start :])
+    args = message[start] if len(message) > start else []
+    kwargs = message[start + 1] if len(message) > start + 1 else {}
     return tuple(args), kwargs
 
 
