@@ -1,0 +1,1 @@
+"""Runnable examples; each says in its first lines how to run it."""
