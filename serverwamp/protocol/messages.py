@@ -60,7 +60,7 @@ class PayloadMessage(Message, frozen=True):
 
 
 class Role(Options, frozen=True):
-    features: Mapping[str, bool] | None = None
+    features: Mapping[str, bool | None] | None = None
 
 
 class HelloDetails(Options, frozen=True):

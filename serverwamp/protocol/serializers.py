@@ -99,6 +99,19 @@ def _with_integral_ids(raw: Any, failure: Exception) -> list[Any]:
     return mended
 
 
+def _undecodable(format_name: str, failure: Exception) -> ProtocolViolation:
+    """Return what the client is told of `failure`: in words that say nothing of the inside."""
+    if isinstance(failure, msgspec.MsgspecError):
+        reason = str(failure)
+    elif isinstance(failure, (RecursionError, msgpack.StackError)):
+        reason = "nested too deeply"
+    elif isinstance(failure, UnicodeError):
+        reason = "text that isn't UTF-8"
+    else:
+        reason = "malformed"
+    return ProtocolViolation(f"undecodable {format_name}: {reason}")
+
+
 # ---- JSON
 
 
@@ -122,7 +135,7 @@ class JSON:
             if _holds_binary(unit):
                 message = _replaced_payload(message, _with_bytes)
         except (ValueError, RecursionError) as failure:
-            raise ProtocolViolation(f"undecodable JSON: {failure}") from None
+            raise _undecodable("JSON", failure) from None
         return message
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
@@ -157,7 +170,7 @@ class JSON:
                 separators=(",", ":"),
             )
             text.encode()  # lone surrogates
-        except (TypeError, ValueError, RecursionError) as failure:
+        except Exception as failure:  # among them whatever the payload's own classes raise
             raise SerializationError(f"not serializable as JSON: {failure}") from failure
         return text
 
@@ -179,12 +192,19 @@ def _holds_binary(unit: Unit) -> bool:
 def _with_bytes(value: Any) -> Any:
     """Return `value` with every string that starts with NUL as the bytes it stands for."""
     if isinstance(value, str):
-        return b64decode(value[1:], validate=True) if value.startswith("\0") else value
+        return _from_base64(value[1:]) if value.startswith("\0") else value
     if isinstance(value, list):
         return [_with_bytes(item) for item in value]
     if isinstance(value, dict):
         return {key: _with_bytes(item) for key, item in value.items()}
     return value
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except ValueError:
+        raise ProtocolViolation("undecodable JSON: binary that isn't base64") from None
 
 
 def _replaced_payload(message: Any, convert: Callable[[Any], Any]) -> Message:
@@ -226,8 +246,9 @@ class MessagePack:
     def decode(self, unit: Unit) -> Message:
         try:
             raw = msgpack.unpackb(unit, ext_hook=_unpack_extension)
-            cls = BY_CODE.get(raw[0]) if type(raw) is list and raw else None
-            if cls is None or type(raw[0]) is not int:
+            is_message = type(raw) is list and raw and type(raw[0]) is int
+            cls = BY_CODE.get(raw[0]) if is_message else None
+            if cls is None:
                 raise ProtocolViolation("not a WAMP message")
             options = raw[cls.options_position] if len(raw) > cls.options_position else None
             if options and type(options) is dict:
@@ -237,7 +258,7 @@ class MessagePack:
             except msgspec.ValidationError as failure:
                 return msgspec.convert(_with_integral_ids(raw, failure), cls)
         except (ValueError, TypeError, RecursionError) as failure:
-            raise ProtocolViolation(f"undecodable MessagePack: {failure}") from None
+            raise _undecodable("MessagePack", failure) from None
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
         return message.args or (), message.kwargs or {}  # numbers are doubles on this wire
@@ -248,7 +269,7 @@ class MessagePack:
                 message.wire(), builtin_types=BINARY_TYPES, str_keys=True, enc_hook=to_plain
             )
             packed: bytes = self._packer.pack(plain)
-        except (TypeError, ValueError, OverflowError, RecursionError) as failure:
+        except Exception as failure:  # among them whatever the payload's own classes raise
             self._packer.reset()
             raise SerializationError(f"not serializable as MessagePack: {failure}") from failure
         return packed
@@ -257,13 +278,27 @@ class MessagePack:
 _UNDEFINED: Final = (0, b"\0")
 
 
+class Extension:
+    """A value of an extension type that isn't known here; `msgpack`'s own is a tuple, an array."""
+
+    __slots__ = ("code", "data")
+
+    def __init__(self, code: int, data: bytes) -> None:
+        self.code = code
+        self.data = data
+
+
 def _unpack_extension(code: int, data: bytes) -> Any:
-    return None if (code, data) == _UNDEFINED else msgpack.ExtType(code, data)
+    return None if (code, data) == _UNDEFINED else Extension(code, data)
 
 
 def _without_extensions(options: dict[str, Any]) -> dict[str, Any]:
     """Return `options` without values of unknown extension types: JavaScript sends such."""
-    return {key: value for key, value in options.items() if type(value) is not msgpack.ExtType}
+    return {
+        key: _without_extensions(value) if type(value) is dict else value
+        for key, value in options.items()
+        if type(value) is not Extension
+    }
 
 
 # ---- framings
