@@ -1,0 +1,150 @@
+"""An application behind a real server, and the test client over a real socket, on both backends."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import hypercorn.config
+import hypercorn.trio
+import sniffio
+import uvicorn
+from hypercorn.config import Sockets
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Ping,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
+
+from serverwamp.testing import Client, HandshakeRefused
+
+SECONDS = 10.0
+
+
+@asynccontextmanager
+async def serve(app: Any) -> AsyncIterator[int]:
+    """Serve `app` at the port that this gives: by uvicorn on asyncio, by hypercorn on trio."""
+    listener = socket.create_server(("127.0.0.1", 0))  # connections queue until the server is up
+    port = listener.getsockname()[1]
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        if sniffio.current_async_library() == "trio":
+            config = hypercorn.config.Config()
+            # hypercorn would leave a socket that it makes itself open
+            config.create_sockets = lambda: Sockets([], [listener], [])  # type: ignore[method-assign]
+            config.errorlog = config.accesslog = None
+            stop = anyio.Event()
+
+            async def run() -> None:
+                await hypercorn.trio.serve(app, config, shutdown_trigger=stop.wait)
+
+            end = stop.set
+        else:
+            server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+
+            async def run() -> None:
+                await server.serve(sockets=[listener])
+
+            def end() -> None:
+                server.should_exit = True
+
+        tasks.start_soon(run)
+        try:
+            yield port
+        except Exception as error:
+            failure = error
+        end()
+    listener.close()
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def connect_socket(
+    port: int,
+    realm: str | None = "realm1",
+    *,
+    path: str = "/",
+    subprotocol: str = "wamp.2.json",
+    headers: Mapping[str, str] | None = None,
+    **login: Any,
+) -> AsyncIterator[Client]:
+    """Connect the test client to a server's port, and join `realm` unless that is None."""
+    protocol = WSConnection(ConnectionType.CLIENT)
+    from_client, to_socket = anyio.create_memory_object_stream[Any](64)
+    from_socket, to_client = anyio.create_memory_object_stream[Any](64)
+    failure: BaseException | None = None
+    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+        request = Request(
+            host=f"127.0.0.1:{port}",
+            target=path,
+            subprotocols=[subprotocol],
+            extra_headers=[(n.encode(), v.encode()) for n, v in (headers or {}).items()],
+        )
+        await stream.send(protocol.send(request))
+        answer = None
+        with anyio.fail_after(SECONDS):
+            while answer is None:
+                protocol.receive_data(await stream.receive())
+                answer = next(
+                    (
+                        event
+                        for event in protocol.events()
+                        if isinstance(event, (AcceptConnection, RejectConnection))
+                    ),
+                    None,
+                )
+        if not isinstance(answer, AcceptConnection):
+            raise HandshakeRefused("refused")
+        client = Client(subprotocol, from_client, to_client, SECONDS)
+
+        async def write() -> None:
+            async for event in to_socket:
+                if event["type"] == "websocket.disconnect":
+                    await stream.aclose()
+                elif "text" in event:
+                    await stream.send(protocol.send(TextMessage(event["text"])))
+                else:
+                    await stream.send(protocol.send(BytesMessage(event["bytes"])))
+
+        async def read() -> None:
+            parts: list[Any] = []
+            try:
+                while True:
+                    for event in protocol.events():
+                        if isinstance(event, (TextMessage, BytesMessage)):
+                            parts.append(event.data)
+                            if event.message_finished:
+                                whole = type(event.data)().join(parts)
+                                parts.clear()
+                                key = "text" if isinstance(whole, str) else "bytes"
+                                client._take({"type": "websocket.send", key: whole})
+                        elif isinstance(event, Ping):
+                            await stream.send(protocol.send(event.response()))
+                        elif isinstance(event, CloseConnection):
+                            client._take({"type": "websocket.close", "code": event.code})
+                            await stream.send(protocol.send(event.response()))
+                    protocol.receive_data(await stream.receive())
+            except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
+                client._end()
+
+        async with from_client, to_socket, from_socket, to_client, anyio.create_task_group() as t:
+            t.start_soon(write)
+            t.start_soon(read)
+            try:
+                if realm is not None:
+                    await client.join(realm, **login)
+                yield client
+            except Exception as error:
+                failure = error
+            t.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
