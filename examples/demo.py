@@ -157,7 +157,7 @@ async def check_ticket(session: Session, ticket: str) -> Member | None:
 
 async def cra_requirement(session: Session) -> CRAAuthRequirement | None:
     member = accounts.get(session.auth_id or "")
-    return CRAAuthRequirement(member.password, auth_role="member") if member else None
+    return CRAAuthRequirement(member.password) if member else None
 
 
 async def cra_identity(session: Session) -> Member:
