@@ -178,8 +178,14 @@ class Handler:
         self._compile(sources, default_args, list(leading), takes_arguments)
 
         self._by_name = {p.name: p for p in self._parameters if p.by_name}
-        self._names_of_sources = frozenset(name for _, name in self._filled_in)
-        self._plain = not self._filled_in and all(p.by_position for p in self._parameters)
+        self._names_of_sources = frozenset(
+            name for parameter, source in self._filled_in for name in (parameter.name, source)
+        )
+        self._plain = (
+            not self._filled_in
+            and self._named_rest is None
+            and all(p.by_position for p in self._parameters)
+        )
         self.wants_exact_numbers = any(
             p is not None and p.convert is not None and p.convert.wants_exact_numbers
             for p in (*self._parameters, self._rest, self._named_rest)
