@@ -1,0 +1,537 @@
+"""Autobahn|Python against every server, with every serializer that both sides speak."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from typing import Any
+
+import pytest
+import txaio
+from autobahn.asyncio.wamp import ApplicationSession
+from autobahn.asyncio.websocket import WampWebSocketClientFactory
+from autobahn.wamp import auth
+from autobahn.wamp.exception import ApplicationError
+from autobahn.wamp.serializer import JsonSerializer, MsgPackSerializer
+from autobahn.wamp.types import (
+    CallOptions,
+    CallResult,
+    Challenge,
+    CloseDetails,
+    ComponentConfig,
+    EventDetails,
+    SessionDetails,
+    SubscribeOptions,
+)
+
+TIMEOUT = 15.0
+OPEN = "clients.open"
+
+SERIALIZERS: dict[str, Callable[[], Any]] = {
+    "json": JsonSerializer,
+    "msgpack": MsgPackSerializer,
+    "msgpack.batched": lambda: MsgPackSerializer(batched=True),
+}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The client runs on asyncio; on what the server runs is its own affair."""
+    return "asyncio"
+
+
+# ---- the client
+
+
+class Client(ApplicationSession):
+    """A session whose joining, leaving and closing can be awaited."""
+
+    def __init__(
+        self,
+        realm: str,
+        authmethods: list[str] | None,
+        authid: str | None,
+        answer: Callable[[Challenge], str] | None,
+    ) -> None:
+        super().__init__(ComponentConfig(realm))
+        loop = asyncio.get_running_loop()
+        self.welcome: asyncio.Future[SessionDetails] = loop.create_future()
+        self.goodbye: asyncio.Future[CloseDetails] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self.stays_connected = False
+        self.mishaps: list[str] = []
+        self._joining = {"authmethods": authmethods, "authid": authid}
+        self._answer = answer
+
+    def onConnect(self) -> None:
+        self.join(self.config.realm, **self._joining)
+
+    def onChallenge(self, challenge: Challenge) -> str:
+        assert self._answer is not None
+        return self._answer(challenge)
+
+    def onJoin(self, details: SessionDetails) -> None:
+        self.welcome.set_result(details)
+
+    def onLeave(self, details: CloseDetails) -> None:
+        if self.welcome.done():
+            self.goodbye.set_result(details)
+        else:
+            self.welcome.set_exception(ApplicationError(details.reason, details.message))
+        if not self.stays_connected:
+            self.disconnect()
+
+    def onDisconnect(self) -> None:
+        self.closed.set_result(None)
+
+    def onUserError(self, fail: Any, msg: str) -> None:
+        self.mishaps.append(f"{msg}: {fail}")
+
+    def rejoin(self) -> asyncio.Future[SessionDetails]:
+        """Begin another session over the same connection."""
+        loop = asyncio.get_running_loop()
+        self.welcome, self.goodbye = loop.create_future(), loop.create_future()
+        self.stays_connected = False
+        self.onConnect()
+        return self.welcome
+
+
+class Connector:
+    """Opens sessions at one server with one serializer, and closes what is left open."""
+
+    def __init__(self, url: str, serializer: str) -> None:
+        self.url = url
+        self.serializer = serializer
+
+    @asynccontextmanager
+    async def join(
+        self,
+        realm: str = OPEN,
+        authmethods: list[str] | None = None,
+        authid: str | None = None,
+        answer: Callable[[Challenge], str] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> AsyncIterator[Client]:
+        """Open a session; leaving the block ends it, and its connection, if that isn't done yet.
+
+        Raises: ApplicationError when the server refuses it.
+        """
+        loop = asyncio.get_running_loop()
+        txaio.config.loop = loop
+        client = Client(realm, authmethods, authid, answer)
+        factory = WampWebSocketClientFactory(
+            lambda: client,
+            url=self.url,
+            serializers=[SERIALIZERS[self.serializer]()],
+            headers=headers,
+            loop=loop,
+        )
+        async with asyncio.timeout(TIMEOUT):
+            await loop.create_connection(factory, factory.host, factory.port)
+            try:
+                await client.welcome
+            except ApplicationError:
+                await client.closed
+                raise
+        try:
+            assert client.transport.websocket_protocol_in_use == f"wamp.2.{self.serializer}"
+            yield client
+        finally:
+            async with asyncio.timeout(TIMEOUT):
+                if not client.goodbye.done():
+                    client.leave()
+                    await client.goodbye
+                await client.closed
+        assert client.mishaps == []
+
+    async def refused(self, **joining: Any) -> str:
+        """Return the reason for which the server doesn't let this client in."""
+        with pytest.raises(ApplicationError) as refusal:
+            async with self.join(**joining):
+                pass
+        return str(refusal.value.error)
+
+
+@pytest.fixture(params=SERIALIZERS)
+def connector(request: pytest.FixtureRequest, server: str) -> Connector:
+    return Connector(server, request.param)
+
+
+async def soon(awaited: Any) -> Any:
+    """Await what may take a while, but not for ever."""
+    async with asyncio.timeout(TIMEOUT):
+        return await awaited
+
+
+def forms(result: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Return args and kwargs of a result; the client hands out a lone value as it is."""
+    if isinstance(result, CallResult):
+        return list(result.results or ()), result.kwresults or {}
+    return [result], {}
+
+
+async def fails(call: Any) -> tuple[str, list[Any], dict[str, Any]]:
+    """Return the error with which a request is answered."""
+    with pytest.raises(ApplicationError) as failure:
+        await soon(call)
+    return failure.value.error, list(failure.value.args), failure.value.kwargs
+
+
+# ---- sessions
+
+
+async def test_join_and_leave(connector: Connector) -> None:
+    async with connector.join() as client:
+        welcome = client.welcome.result()
+        assert 1 <= welcome.session <= 2**53
+        assert welcome.realm == OPEN
+        assert (welcome.authrole, welcome.authmethod) == ("anonymous", "anonymous")
+        client.leave()
+        assert (await soon(client.goodbye)).reason == "wamp.close.goodbye_and_out"
+
+
+async def test_join_again_over_the_same_connection(connector: Connector) -> None:
+    async with connector.join() as client:
+        first = client.welcome.result().session
+        assert await soon(client.call("test.add", 1, 2)) == 3
+        client.stays_connected = True
+        client.leave()
+        await soon(client.goodbye)
+        second = (await soon(client.rejoin())).session
+        assert second != first
+        assert await soon(client.call("test.add", 3, 4)) == 7
+
+
+async def test_unknown_realm(connector: Connector) -> None:
+    assert await connector.refused(realm="clients.nowhere") == "wamp.error.no_such_realm"
+
+
+async def test_fifty_sessions_at_once(connector: Connector) -> None:
+    count = 50
+    heard: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+    everybody_is_here = asyncio.Barrier(count + 1)
+    everybody_has_heard = asyncio.Event()
+
+    async def take_part(number: int) -> int:
+        async with connector.join() as client:
+            await soon(
+                client.subscribe(lambda text: heard.put_nowait((number, text)), "test.crowd")
+            )
+            assert await soon(client.call("test.add", number, number)) == 2 * number
+            await soon(everybody_is_here.wait())
+            await soon(everybody_has_heard.wait())
+            return int(client.welcome.result().session)
+
+    async with asyncio.TaskGroup() as crowd, connector.join() as publisher:
+        parts = [crowd.create_task(take_part(number)) for number in range(count)]
+        await soon(everybody_is_here.wait())
+        await soon(publisher.call("test.publish", "test.crowd", "hello"))
+        listeners = [await soon(heard.get()) for _ in range(count)]
+        everybody_has_heard.set()
+    assert sorted(listeners) == [(number, "hello") for number in range(count)]
+    assert len({part.result() for part in parts}) == count
+
+
+# ---- calls
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((), {}),
+        ((1, "two", 3.5, None, True, [4, [5]], {"six": 6}), {}),
+        ((), {"name": "Anna", "list": [1, 2], "nested": {"deep": {"deeper": False}}}),
+        ((1, 2), {"three": 3}),
+        ((2**53, -(2**53), 2**31, -1, 0), {}),
+    ],
+    ids=["none", "positional", "by name", "both", "large numbers"],
+)
+async def test_arguments(connector: Connector, args: Any, kwargs: Any) -> None:
+    async with connector.join() as client:
+        result = await soon(client.call("test.arguments", *args, **kwargs))
+        assert forms(result) == ([list(args), kwargs], {})
+
+
+async def test_arguments_of_a_signature(connector: Connector) -> None:
+    async with connector.join() as client:
+        assert await soon(client.call("test.add", 1, 2)) == 3
+        assert await soon(client.call("test.add", 1)) == 11
+        assert await soon(client.call("test.add", a=1, b=2)) == 3
+        assert await soon(client.call("test.add", 1, b=2)) == 3
+        assert await soon(client.call("test.add", "1", "2")) == 3
+        assert await soon(client.call("test.blocking_add", 1, 2)) == 3
+
+
+@pytest.mark.parametrize(
+    ("form", "args", "kwargs"),
+    [
+        ("none", [None], {}),
+        ("scalar", [23], {}),
+        ("list", [1, "two", [3]], {}),
+        ("mapping", [], {"name": "Anna", "nested": {"deep": True}}),
+        ("result", [1, 2], {"three": 3}),
+        ("empty", [None], {}),  # this client makes None of a result without any arguments
+    ],
+)
+async def test_results(connector: Connector, form: str, args: Any, kwargs: Any) -> None:
+    async with connector.join() as client:
+        assert forms(await soon(client.call("test.returned", form))) == (args, kwargs)
+
+
+async def test_errors(connector: Connector) -> None:
+    async with connector.join() as client:
+        assert await fails(client.call("test.raise_error")) == (
+            "test.error.raised",
+            ["told", 1],
+            {"reason": "because"},
+        )
+        assert await fails(client.call("test.return_error")) == (
+            "test.error.returned",
+            ["told", 2],
+            {"reason": "why not"},
+        )
+        uri, args, _ = await fails(client.call("test.fail"))
+        assert uri == "wamp.error.runtime_error"
+        assert "a part of the test" not in str(args)
+        for wrong in (("one", 2), (1, 2, 3), ()):
+            uri, *_ = await fails(client.call("test.add", *wrong))
+            assert uri == "wamp.error.invalid_argument"
+        assert await soon(client.call("test.add", 1, 2)) == 3
+
+
+async def test_unknown_procedure(connector: Connector) -> None:
+    async with connector.join() as client:
+        uri, *_ = await fails(client.call("test.nothing.here", 1))
+        assert uri == "wamp.error.no_such_procedure"
+        assert await soon(client.call("test.add", 1, 2)) == 3
+
+
+async def test_progress(connector: Connector) -> None:
+    reports: list[Any] = []
+
+    def report(number: int, of: int) -> None:
+        reports.append((number, of))
+
+    async with connector.join() as client:
+        call = client.call("test.count", 20, options=CallOptions(on_progress=report))
+        assert await soon(call) == 20
+        assert reports == [(number, 20) for number in range(1, 20)]
+
+
+async def test_progress_that_nobody_asked_for(connector: Connector) -> None:
+    """The client would close the connection if it got any."""
+    async with connector.join() as client:
+        assert await soon(client.call("test.count", 20)) == 20
+        assert await soon(client.call("test.add", 1, 2)) == 3
+
+
+async def test_cancel(connector: Connector) -> None:
+    begun = asyncio.Event()
+
+    def report(text: str) -> None:
+        assert text == "begun"
+        begun.set()
+
+    async with connector.join() as client:
+        call = client.call("test.wait", options=CallOptions(on_progress=report))
+        await soon(begun.wait())
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await soon(client.call("test.wait_has_ended")) is True
+
+
+async def test_timeout(connector: Connector) -> None:
+    async with connector.join() as client:
+        uri, *_ = await fails(client.call("test.wait", options=CallOptions(timeout=50)))
+        assert uri == "wamp.error.timeout"
+        assert await soon(client.call("test.wait_has_ended")) is True
+
+
+# ---- values
+
+
+@pytest.mark.parametrize("data", [b"", bytes(range(256)), b"\0" * 1000], ids=["empty", "all", "0"])
+async def test_binary(connector: Connector, data: bytes) -> None:
+    async with connector.join() as client:
+        args, kwargs = forms(await soon(client.call("test.binary", data)))
+        assert args == [data]
+        assert kwargs == {"length": len(data), "sha256": sha256(data).hexdigest()}
+
+
+async def test_unicode(connector: Connector) -> None:
+    value = 'Grüße, 世界 \N{PARTY POPPER} e\u0301 \u202eright\u202c \u2028 "quoted" \\ \x01 \x7f'
+    async with connector.join() as client:
+        args, kwargs = forms(await soon(client.call("test.text", value)))
+        assert args == [value]
+        assert kwargs == {"length": len(value), "sha256": sha256(value.encode()).hexdigest()}
+        named = await soon(client.call("test.arguments", **{"größe": value}))
+        assert forms(named) == ([[], {"größe": value}], {})
+
+
+async def test_one_mebibyte(connector: Connector) -> None:
+    value = "".join(chr(ord("a") + number % 26) for number in range(2**20))
+    async with connector.join() as client:
+        args, kwargs = forms(await soon(client.call("test.text", value)))
+        assert args == [value]
+        assert kwargs == {"length": 2**20, "sha256": sha256(value.encode()).hexdigest()}
+
+
+# ---- events
+
+
+async def test_a_thousand_events_in_order(connector: Connector) -> None:
+    received: list[int] = []
+    async with connector.join() as client:
+        await soon(client.subscribe(received.append, "test.news"))
+        await soon(client.call("test.publish_numbers", "test.news", 1000))
+        # The events left before the reply, so that all of them are here.
+        assert received == list(range(1000))
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((), {}), ((1, "two"), {}), ((), {"name": "Anna"}), ((1,), {"name": "Anna"})],
+    ids=["nothing", "positional", "by name", "both"],
+)
+async def test_arguments_of_events(connector: Connector, args: Any, kwargs: Any) -> None:
+    received: list[Any] = []
+
+    def receive(*args: Any, details: EventDetails, **kwargs: Any) -> None:
+        received.append((args, kwargs, details.topic))
+        assert 1 <= details.publication <= 2**53
+
+    async with connector.join() as client:
+        options = SubscribeOptions(details=True)
+        await soon(client.subscribe(receive, "test.news", options))
+        await soon(client.call("test.publish", "test.news", *args, **kwargs))
+        assert received == [(args, kwargs, "test.news")]
+
+
+async def test_event_of_the_subscription_handler(connector: Connector) -> None:
+    received: asyncio.Queue[Any] = asyncio.Queue()
+    async with connector.join() as client:
+        await soon(
+            client.subscribe(lambda *args, **kw: received.put_nowait((args, kw)), "test.greeting")
+        )
+        assert await soon(received.get()) == (("first",), {"topic": "test.greeting"})
+
+
+async def test_unsubscribe_and_subscribe_again(connector: Connector) -> None:
+    received: list[str] = []
+    async with connector.join() as client:
+        for time in ("first", "second"):
+            subscription = await soon(client.subscribe(received.append, "test.news"))
+            await soon(client.call("test.publish", "test.news", f"{time} time"))
+            await soon(subscription.unsubscribe())
+            await soon(client.call("test.publish", "test.news", "to nobody"))
+        assert received == ["first time", "second time"]
+
+
+async def test_refused_subscriptions(connector: Connector) -> None:
+    async with connector.join() as client:
+        refused = await fails(client.subscribe(lambda: None, "test.closed_club"))
+        assert refused == ("test.error.members_only", ["sorry"], {})
+        uri, *_ = await fails(client.subscribe(lambda: None, "test.no_such_topic"))
+        assert uri == "wamp.error.not_authorized"
+        assert await soon(client.call("test.add", 1, 2)) == 3
+
+
+# ---- authentication
+
+
+def ticket(text: str) -> Callable[[Challenge], str]:
+    return lambda challenge: text
+
+
+def signature(secret: str) -> Callable[[Challenge], str]:
+    """Answer a challenge of WAMP-CRA, salted or not, as the client's documentation does it."""
+
+    def sign(challenge: Challenge) -> str:
+        extra = challenge.extra
+        key = secret.encode()
+        if "salt" in extra:
+            key = auth.derive_key(key, extra["salt"], extra["iterations"], extra["keylen"])
+        return str(auth.compute_wcs(key, extra["challenge"]).decode())
+
+    return sign
+
+
+TICKET = {"realm": "clients.ticket", "authmethods": ["ticket"]}
+CRA = {"realm": "clients.cra", "authmethods": ["wampcra"]}
+COOKIE = {"realm": "clients.cookie"}
+
+DETAILS = ("authid", "authrole", "authmethod", "authprovider")
+ANNA = ["anna", "admin", "wampcra", "test"]
+BERT = ["bert", "member", "wampcra", "test"]
+
+
+@pytest.mark.parametrize(
+    ("joining", "identity", "details"),
+    [
+        (
+            {**TICKET, "authid": "anna", "answer": ticket("anna's ticket")},
+            "Anna by ticket",
+            ["anna", "user", "ticket", "dynamic"],
+        ),
+        ({**CRA, "authid": "anna", "answer": signature("anna's secret")}, "anna by secret", ANNA),
+        ({**CRA, "authid": "bert", "answer": signature("bert's password")}, "bert by secret", BERT),
+        (
+            {**COOKIE, "headers": {"Cookie": "other=1; login=annas-cookie"}},
+            "Anna by cookie",
+            ["anna", "user", "anonymous", "dynamic"],
+        ),
+        (
+            {
+                **COOKIE,
+                "authmethods": ["cookie"],
+                "headers": {"Cookie": "login=annas-cookie"},
+            },
+            "Anna by cookie",
+            ["anna", "user", "cookie", "dynamic"],
+        ),
+    ],
+    ids=["ticket", "cra", "salted cra", "cookie", "cookie as a method"],
+)
+async def test_login(
+    connector: Connector, joining: dict[str, Any], identity: str, details: list[str]
+) -> None:
+    expected = dict(zip(DETAILS, details, strict=True))
+    async with connector.join(**joining) as client:
+        welcome = client.welcome.result()
+        assert {name: getattr(welcome, name) for name in DETAILS} == expected
+        who = forms(await soon(client.call("test.who_am_i")))
+        assert who == ([], {"identity": identity, **expected})
+
+
+@pytest.mark.parametrize(
+    ("joining", "reason"),
+    [
+        ({**TICKET, "authid": "anna", "answer": ticket("a forged one")}, "authentication_failed"),
+        ({**TICKET, "authid": "eve", "answer": ticket("anna's ticket")}, "authentication_failed"),
+        ({**CRA, "authid": "anna", "answer": signature("a guess")}, "authentication_failed"),
+        ({**CRA, "authid": "bert", "answer": signature("a guess")}, "authentication_failed"),
+        ({**CRA, "authid": "eve", "answer": signature("a guess")}, "authentication_failed"),
+        ({**COOKIE, "headers": {"Cookie": "login=forged"}}, "authentication_failed"),
+        (COOKIE, "authentication_failed"),
+        ({"realm": "clients.ticket"}, "authentication_required"),
+        ({"realm": "clients.cra", "authid": "anna"}, "authentication_required"),
+        ({**CRA, "authid": "anna", "authmethods": ["ticket"]}, "no_matching_auth_method"),
+    ],
+    ids=[
+        "ticket",
+        "ticket of somebody else",
+        "cra",
+        "salted cra",
+        "cra of nobody",
+        "forged cookie",
+        "no cookie",
+        "no method for a ticket",
+        "no method for cra",
+        "another method",
+    ],
+)
+async def test_refused_login(connector: Connector, joining: dict[str, Any], reason: str) -> None:
+    assert await connector.refused(**joining) == f"wamp.error.{reason}"
