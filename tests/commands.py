@@ -20,16 +20,18 @@ RUNNING = re.compile(r"running on http://127\.0\.0\.1:(\d+)", re.IGNORECASE)
 
 
 @contextmanager
-def serving(*command: str) -> Iterator[int]:
+def serving(*command: str, directory: Path = ROOT) -> Iterator[int]:
     """Run a Python module with its arguments, give the port it announces, and terminate it.
+
+    The modules in `directory` and those of the repository can be imported.
 
     Raises: AssertionError with all its output when it doesn't start or stop in time, or when the
         output has a traceback.
     """
     server = subprocess.Popen(
         [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

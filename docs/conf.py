@@ -1,0 +1,26 @@
+"""How Sphinx builds this documentation; there is nothing to fetch from anywhere."""
+
+project = "serverwamp"
+author = "The serverwamp developers"
+copyright = f"2026, {author}"
+version = "3.0"
+release = "3.0.0"
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+default_role = "py:obj"
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:obj", r".*"),  # in docstrings, `name` may be a parameter
+    ("py:.*", r"(typing|collections|contextlib|re|anyio|datetime|abc)\..*"),  # elsewhere
+    ("py:.*", r"(Any|Function|Lifespan|ASGIApplication|ASGIEvent|Frame|RouteType|TypeAlias)"),
+    ("py:class", r"serverwamp\.(routing|migration|realm|connection|session)\..*"),  # internal
+]
+
+html_theme = "furo"
+html_title = "serverwamp"
+
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+napoleon_numpy_docstring = False
