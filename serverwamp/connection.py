@@ -93,8 +93,9 @@ class Connection:
                 return None
             frame = event.get(self._key)
             if frame is None:
-                raise ProtocolViolation(f"{self.serializer.subprotocol} wants {self._key} messages")
-            if len(frame) > self._host.limits.message_bytes:
+                kind = "text" if self._key == "text" else "binary"
+                raise ProtocolViolation(f"{self.serializer.subprotocol} wants {kind} messages")
+            if _is_longer(frame, self._host.limits.message_bytes):
                 raise ProtocolViolation("the message is too long", close_code=1009)
             self._units.extend(self.serializer.split(frame))
         unit = self._units.popleft()
@@ -146,6 +147,15 @@ class Connection:
         """Return when the connection has ended, or after some seconds."""
         with anyio.move_on_after(seconds):
             await self._ended.wait()
+
+
+def _is_longer(frame: str | bytes, limit: int) -> bool:
+    """Tell whether a frame has more than `limit` bytes."""
+    if len(frame) * 4 <= limit or len(frame) > limit:  # text has up to four bytes a character
+        return len(frame) > limit
+    if isinstance(frame, bytes) or frame.isascii():
+        return False
+    return len(frame.encode("utf-8", "surrogatepass")) > limit
 
 
 def transport_info(scope: Scope, subprotocol: str) -> Mapping[str, Any]:
