@@ -2,15 +2,15 @@
 
 from serverwamp.application import Application as Application
 from serverwamp.authentication import CRAAuthRequirement as CRAAuthRequirement
-from serverwamp.binding import RPCErrorResult as RPCErrorResult
-from serverwamp.binding import RPCProgressReport as RPCProgressReport
-from serverwamp.binding import RPCResult as RPCResult
 from serverwamp.broker import Subscription as Subscription
 from serverwamp.errors import ConfigurationError as ConfigurationError
 from serverwamp.errors import WAMPError as WAMPError
 from serverwamp.limits import Limits as Limits
 from serverwamp.protocol.auth import derive_cra_secret as derive_cra_secret
 from serverwamp.realm import Realm as Realm
+from serverwamp.results import RPCErrorResult as RPCErrorResult
+from serverwamp.results import RPCProgressReport as RPCProgressReport
+from serverwamp.results import RPCResult as RPCResult
 from serverwamp.routing import RPCRouteSet as RPCRouteSet
 from serverwamp.routing import TopicRouteSet as TopicRouteSet
 from serverwamp.session import RPCRequest as RPCRequest

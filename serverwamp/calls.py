@@ -12,12 +12,7 @@ from typing import Any, Final
 
 import anyio
 
-from serverwamp.binding import (
-    Handler,
-    RPCErrorResult,
-    RPCProgressReport,
-    as_result,
-)
+from serverwamp.binding import Handler
 from serverwamp.errors import (
     CallCanceled,
     CallTimeout,
@@ -29,6 +24,7 @@ from serverwamp.errors import (
 from serverwamp.protocol.messages import Call, Cancel, Message, Result, code_of
 from serverwamp.protocol.serializers import Serializer, Unit
 from serverwamp.realm import Realm
+from serverwamp.results import RPCErrorResult, RPCProgressReport, as_result
 from serverwamp.session import RPCRequest, Session
 from serverwamp.starting import StartedTask, Starter
 

@@ -6,9 +6,9 @@ are in it, msgspec otherwise. Constraint metadata never falls to the library tha
 
 from __future__ import annotations
 
+import functools
 import typing
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -19,9 +19,6 @@ try:
     import pydantic
 except ImportError:  # pragma: no cover - whether it is installed is the user's choice
     pydantic = None  # type: ignore[assignment]
-
-BUILTIN_TYPES: Final = (bytes, bytearray, memoryview, Decimal)
-"""What is passed as it is: bytes are never parsed from base64 text."""
 
 EXACT_TYPES: Final = (int, str, float, bool, bytes)
 """For these a value of exactly that type needs no conversion."""
@@ -84,11 +81,7 @@ def converter_for(hint: Any) -> Converter | None:
             return _pydantic_converter(hint)
         raise ConfigurationError(f"{error} (installing pydantic may help)") from None
 
-    def convert(value: Any) -> Any:
-        return msgspec.convert(
-            value, hint, strict=False, builtin_types=BUILTIN_TYPES, dec_hook=_construct
-        )
-
+    convert = functools.partial(msgspec.convert, type=hint, strict=False, dec_hook=_construct)
     return Converter(convert, hint, wants_exact_numbers=_holds_decimal(hint))
 
 
@@ -101,7 +94,7 @@ def _construct(kind: type[Any], value: Any) -> Any:
     try:
         return validate(value) if validate is not None else plain(value)
     except Exception:  # what it says is the server's business
-        raise msgspec.ValidationError(f"Expected `{plain.__name__}`") from None
+        raise ValueError(f"Expected `{plain.__name__}`") from None  # msgspec adds the path
 
 
 # ---- pydantic

@@ -11,7 +11,7 @@ from serverwamp import uris
 from serverwamp.authentication import Authentication
 from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
-from serverwamp.binding import DefaultArg, Handler, RPCErrorResult, is_async_generator, name_of
+from serverwamp.binding import DefaultArg, Handler, is_async_generator, name_of
 from serverwamp.broker import Broker, Publication, Subscription
 from serverwamp.errors import (
     ConfigurationError,
@@ -25,6 +25,7 @@ from serverwamp.errors import (
 from serverwamp.migration import RealmSpellings
 from serverwamp.protocol.messages import Event
 from serverwamp.protocol.serializers import EncodedOnce
+from serverwamp.results import RPCErrorResult
 from serverwamp.routing import (
     RouteTable,
     RPCDecorators,

@@ -7,6 +7,8 @@
 There is no network and no server. The client speaks the real protocol and is strict about it:
 whatever a wait doesn't find within its timeout fails the test with a transcript of everything
 that was said.
+
+One module, though a long one: the client and the transport below it are of no use alone.
 """
 
 from __future__ import annotations
@@ -149,6 +151,8 @@ class Client:
         self._inbox: list[list[Any]] = []
         self._arrived = anyio.Event()
         self._closed = anyio.Event()
+        self._resumed = anyio.Event()
+        self._resumed.set()
         self._last_request = 0
 
     # ---- raw messages
@@ -397,6 +401,15 @@ class Client:
         await self._frames.send({"type": "websocket.disconnect", "code": code, "reason": ""})
         self._frames.close()
 
+    def pause(self) -> None:
+        """Read nothing more, as a client does that is too slow or has gone to sleep."""
+        if self._resumed.is_set():
+            self._resumed = anyio.Event()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._resumed.set()
+
     def _take(self, event: ASGIEvent) -> None:
         """Note what the application sends."""
         if event["type"] == "websocket.close":
@@ -547,6 +560,8 @@ async def connect(
         async def take() -> None:
             try:
                 async for event in from_app:
+                    if not client._resumed.is_set():
+                        await client._resumed.wait()
                     client._take(event)
             except anyio.ClosedResourceError:
                 pass  # the client has disconnected

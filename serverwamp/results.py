@@ -1,0 +1,73 @@
+"""What a handler of calls can return or yield, and what of it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from serverwamp.errors import checked_args
+
+
+class RPCResult:
+    """A result of any combination of positional and keyword arguments."""
+
+    __slots__ = ("args", "kwargs")
+
+    def __init__(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> None:
+        self.args = checked_args(args)
+        self.kwargs: dict[str, Any] = dict(kwargs or {})
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars_of(other) == vars_of(self)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(args={self.args!r}, kwargs={self.kwargs!r})"
+
+
+class RPCProgressReport(RPCResult):
+    """An intermediate result: yielded before the final one, to callers that asked for progress."""
+
+    __slots__ = ()
+
+
+class RPCErrorResult(RPCResult):
+    """An error as the result; can be returned or yielded instead of raising `WAMPError`."""
+
+    __slots__ = ("error_uri",)
+
+    def __init__(
+        self,
+        error_uri: str = "wamp.error.runtime_error",
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(args, kwargs)
+        self.error_uri = error_uri
+
+    def __repr__(self) -> str:
+        return (
+            f"RPCErrorResult(error_uri={self.error_uri!r}, args={self.args!r}, "
+            f"kwargs={self.kwargs!r})"
+        )
+
+
+def vars_of(result: object) -> tuple[Any, ...]:
+    """Return what makes a result equal to another one."""
+    return tuple(getattr(result, name, None) for name in ("error_uri", "args", "kwargs"))
+
+
+def as_result(value: Any) -> RPCResult:
+    """Return what a handler returned or yielded as a result.
+
+    A list or tuple is the positional arguments, a mapping the keyword arguments; anything else,
+    None included, is the single argument.
+    """
+    if isinstance(value, RPCResult):
+        return value
+    if isinstance(value, (list, tuple)):
+        return RPCResult(value)
+    if isinstance(value, Mapping):
+        return RPCResult((), {str(key): item for key, item in value.items()})
+    return RPCResult((value,))

@@ -1,0 +1,207 @@
+"""Data flows one way: every import inside the package is an arrow of this table."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import serverwamp
+
+PACKAGE = Path(serverwamp.__file__).parent
+
+# What each module may import of the package. Beside the modules that the design began with stand
+# those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures); `limits`;
+# `outbound`, `calls` and `subscriptions`, the three parts of an open session, and `serving`, which
+# is its course from HELLO to GOODBYE, so that `connection` is left with frames; `migration`, which
+# holds the spellings of serverwamp 2.0 in one place.
+MAY_IMPORT: dict[str, set[str]] = {
+    "uris": set(),
+    "limits": set(),
+    "starting": set(),
+    "migration": set(),
+    "errors": {"uris"},
+    "protocol": set(),
+    "protocol.ids": set(),
+    "protocol.messages": {"uris", "protocol.ids"},
+    "protocol.serializers": {"protocol.messages", "errors"},
+    "protocol.auth": {"protocol.ids"},
+    "protocol.session": {"protocol.messages", "protocol.ids", "errors", "uris"},
+    "conversion": {"errors"},
+    "results": {"errors"},
+    "binding": {"conversion", "errors", "protocol.messages"},
+    "routing": {"binding", "uris", "errors", "migration"},
+    "broker": {"protocol.messages", "protocol.ids", "uris", "errors"},
+    "authentication": {"protocol.auth", "protocol.messages", "errors"},
+    "backplanes": {"backplanes.base", "backplanes.memory"},
+    "backplanes.base": set(),
+    "backplanes.memory": {"backplanes.base"},
+    "session": {"protocol.session", "errors", "uris"},
+    "realm": {
+        "routing",
+        "binding",
+        "broker",
+        "authentication",
+        "backplanes.base",
+        "backplanes.memory",
+        "results",
+        "session",
+        "migration",
+        "protocol.messages",
+        "protocol.serializers",
+        "uris",
+        "errors",
+    },
+    "outbound": {"protocol.serializers", "starting", "limits"},
+    "calls": {
+        "realm",
+        "results",
+        "session",
+        "binding",
+        "protocol.messages",
+        "protocol.serializers",
+        "starting",
+        "errors",
+    },
+    "subscriptions": {
+        "realm",
+        "session",
+        "binding",
+        "broker",
+        "outbound",
+        "protocol.ids",
+        "protocol.messages",
+        "protocol.serializers",
+        "starting",
+        "errors",
+    },
+    "serving": {
+        "calls",
+        "subscriptions",
+        "outbound",
+        "realm",
+        "session",
+        "protocol.ids",
+        "protocol.messages",
+        "protocol.serializers",
+        "protocol.session",
+        "starting",
+        "limits",
+        "errors",
+        "uris",
+    },
+    "connection": {
+        "serving",
+        "outbound",
+        "protocol.messages",
+        "protocol.serializers",
+        "starting",
+        "errors",
+    },
+    "application": {
+        "connection",
+        "serving",
+        "realm",
+        "protocol.serializers",
+        "limits",
+        "errors",
+        "uris",
+        "adapters.aiohttp",
+    },
+    "adapters": set(),
+    "adapters.aiohttp": set(),
+    "testing": {"protocol.auth", "protocol.serializers", "errors"},
+}
+MAY_IMPORT_ASYNCIO = {"starting", "adapters.aiohttp"}
+NOT_IN_PROTOCOL = {"anyio", "asyncio", "trio", "starlette", "time", "threading"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the names of everything that a file imports, wherever in it, as absolute names."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module is not None
+            names |= {
+                f"{node.module}.{alias.name}"
+                if f"{node.module}.{alias.name}".removeprefix("serverwamp.") in MODULES
+                else node.module
+                for alias in node.names
+            }
+    return names
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {""}))
+def test_imports_follow_the_table(name: str) -> None:
+    own = {
+        imported.removeprefix("serverwamp.")
+        for imported in imports_of(MODULES[name])
+        if imported.partition(".")[0] == "serverwamp"
+    }
+    assert own <= MAY_IMPORT[name]
+
+
+def test_the_table_has_no_module_too_many() -> None:
+    assert set(MAY_IMPORT) | {""} == set(MODULES)
+
+
+def test_the_table_has_no_cycle() -> None:
+    order: list[str] = []
+    left = dict(MAY_IMPORT)
+    del left["backplanes"]  # names its modules for convenience
+    while left:
+        free = [name for name, wanted in left.items() if wanted.isdisjoint(left)]
+        assert free, f"a cycle among {sorted(left)}"
+        order += free
+        for name in free:
+            del left[name]
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_the_event_loop_stays_where_it_belongs(name: str) -> None:
+    roots = {imported.partition(".")[0] for imported in imports_of(MODULES[name])}
+    assert "asyncio" not in roots or name in MAY_IMPORT_ASYNCIO
+    assert "trio" not in roots or name == "starting"
+    if name.startswith("protocol"):
+        assert roots.isdisjoint(NOT_IN_PROTOCOL)
+
+
+def test_the_public_surface() -> None:
+    assert sorted(serverwamp.__all__) == [
+        "Application",
+        "CRAAuthRequirement",
+        "ConfigurationError",
+        "Limits",
+        "RPCErrorResult",
+        "RPCProgressReport",
+        "RPCRequest",
+        "RPCResult",
+        "RPCRouteSet",
+        "Realm",
+        "Session",
+        "Subscription",
+        "TopicRouteSet",
+        "WAMPError",
+        "derive_cra_secret",
+    ]
+    public = {name for name in vars(serverwamp) if not name.startswith("_")}
+    assert public - set(serverwamp.__all__) <= {name.partition(".")[0] for name in MODULES if name}
+
+
+def test_long_modules_say_why() -> None:
+    for name, path in MODULES.items():
+        if len(path.read_text().splitlines()) > 450:  # "about 400"
+            docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+            assert "One module" in docstring, f"{name} is long and doesn't say why"
