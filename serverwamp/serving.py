@@ -150,7 +150,9 @@ class ServedSession:
         self._outbound.put(self._encode(message))
 
     def _abort(self, reason: str, message: str, close_code: int) -> None:
-        if self._state.state is not State.CLOSED:
+        if self._state.state is State.CLOSING:
+            self._state.lose()  # no message may follow GOODBYE
+        elif self._state.state is not State.CLOSED:
             self._advance(Abort({"message": message}, reason))
             self.close_code = close_code
 

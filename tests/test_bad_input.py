@@ -730,7 +730,9 @@ async def test_null_stands_for_no_payload(subprotocol: str) -> None:
         assert await client.receive() == [50, 3, {}, [1]]
 
 
-async def test_what_a_client_sends_after_goodbye_of_the_server_is_ignored() -> None:
+@pytest.mark.spec("ABT-08")
+@pytest.mark.parametrize("last", ['[6,{},"wamp.close.goodbye_and_out"]', "garbage", '[6,{},""]'])
+async def test_what_a_client_sends_after_goodbye_of_the_server_is_ignored(last: str) -> None:
     app = application()
 
     @app.route("dismiss")
@@ -743,6 +745,7 @@ async def test_what_a_client_sends_after_goodbye_of_the_server_is_ignored() -> N
         await client.send([48, 2, {}, "add", [1, 2]])
         await client.send([48, 1, {}, "add", [1, 2]])
         await client.send([1, "realm1", {"roles": {"caller": {}}}])
-        await client.send([6, {}, "wamp.close.goodbye_and_out"])
+        said = len(client.transcript)
+        await client.send_frame(last)
         assert await client.expect_close() == 1000
-        assert [line for line in client.transcript if line.startswith("server: [")][2:] == []
+        assert client.transcript[said + 1 :] == ["server: closes the connection (1000)"]

@@ -8,9 +8,9 @@
                                 ▼      │                  ▼                        ▼
                                CHALLENGED              LEAVING ──GOODBYE sent─▶ CLOSED
 
-ABORT, sent or received, leads from everywhere to CLOSED. What the tables don't hold is a protocol
-violation when it is received, and a bug of ours when it is sent; an illegal move leaves the state
-as it was. While CLOSING, what the client still sends is ignored.
+ABORT, sent or received, leads from everywhere to CLOSED, but none is sent after GOODBYE. What the
+tables don't hold is a protocol violation when it is received, and a bug of ours when it is sent;
+an illegal move leaves the state as it was. While CLOSING, what the client still sends is ignored.
 
 Spec: Basic Profile, "Sessions"; Advanced Profile, "Authentication".
 """
@@ -93,7 +93,7 @@ SENT: Final[Mapping[State, Moves]] = {
         Abort: State.CLOSED,
     },
     State.LEAVING: {Goodbye: State.CLOSED},
-    State.CLOSING: {Abort: State.CLOSED},
+    State.CLOSING: {},
     State.CLOSED: {},
 }
 
