@@ -1,0 +1,48 @@
+"""One pydantic model for the HTTP API and the WAMP API of a FastAPI application.
+
+Run it::
+
+    pip install fastapi
+    uvicorn examples.fastapi_mount:app
+
+HTTP is described at http://127.0.0.1:8000/docs; WAMP is at ws://127.0.0.1:8000/ws/, where
+``books.add`` takes what ``POST /books`` takes, and ``books.added`` tells of both.
+"""
+
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from pydantic import BaseModel, Field
+
+import serverwamp
+
+
+class Book(BaseModel):
+    title: str = Field(min_length=1)
+    year: int = Field(ge=1450)
+
+
+app = FastAPI(title="Books")
+wamp = serverwamp.Application()
+app.mount("/ws", wamp)
+
+shelf: list[Book] = []
+
+
+@app.get("/books")
+async def list_books() -> list[Book]:
+    return shelf
+
+
+@app.post("/books", status_code=201)
+@wamp.route("books.add")
+async def add_book(book: Book) -> Book:
+    """Both APIs check a book before it comes here; both return it."""
+    shelf.append(book)
+    await wamp.publish("books.added", (book,))
+    return book
+
+
+@wamp.topic("books.added")
+async def watch_books() -> AsyncIterator[None]:
+    yield

@@ -1,0 +1,48 @@
+"""WAMP beside the HTTP routes of a Starlette application: one process, one port.
+
+Run it::
+
+    uvicorn examples.starlette_mount:app
+
+Whoever is subscribed to ``shop.ordered`` at ws://127.0.0.1:8000/ws hears of this order::
+
+    curl -X POST "http://127.0.0.1:8000/orders?item=tea"
+"""
+
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
+
+import serverwamp
+
+wamp = serverwamp.Application()
+orders: list[str] = []
+
+
+@wamp.route("shop.count")
+async def count_orders(item: str) -> int:
+    return orders.count(item)
+
+
+@wamp.topic("shop.ordered")
+async def watch_orders() -> AsyncIterator[None]:
+    yield  # nothing has to be done when somebody subscribes, or leaves
+
+
+async def order(request: Request) -> JSONResponse:
+    item = request.query_params.get("item", "tea")
+    orders.append(item)
+    await wamp.publish("shop.ordered", kwargs={"item": item, "number": len(orders)})
+    return JSONResponse({"number": len(orders)}, status_code=201)
+
+
+app = Starlette(
+    routes=[
+        Route("/orders", order, methods=["POST"]),
+        # Mount("/ws", wamp) does it, too; it takes /ws/ with a slash, and all paths below.
+        WebSocketRoute("/ws", wamp),
+    ]
+)

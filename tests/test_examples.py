@@ -1,0 +1,274 @@
+"""Every example, run by the command that its docstring gives, and used over a real socket."""
+
+from __future__ import annotations
+
+import ast
+import html
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
+
+import anyio.to_thread
+import httpx
+import pytest
+
+from serverwamp import WAMPError
+from serverwamp.testing import Client
+from tests.commands import ROOT, serving
+from tests.sockets import connect_socket
+
+EXAMPLES = ROOT / "examples"
+FREE_PORT = {
+    "uvicorn": ["--port", "0"],
+    "hypercorn": ["-b", "127.0.0.1:0", "-w", "0"],
+    "python": ["-P", "0"],
+}
+
+
+def command_of(name: str) -> list[str]:
+    """Return the last command of an example's docstring that runs the example itself."""
+    docstring = ast.get_docstring(ast.parse((EXAMPLES / f"{name}.py").read_text("utf-8"))) or ""
+    commands = [shlex.split(line) for line in docstring.splitlines() if line.startswith("    ")]
+    return next(
+        command
+        for command in commands
+        if any(part.startswith((f"examples.{name}", f"examples/{name}")) for part in command)
+    )
+
+
+class Example(NamedTuple):
+    name: str
+    port: int
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def connect(self, realm: str = "realm1", **options: Any) -> AbstractAsyncContextManager[Client]:
+        return connect_socket(self.port, realm, **options)
+
+
+@pytest.fixture(scope="module")
+def example(request: pytest.FixtureRequest) -> Iterator[Example]:
+    """A running example, at a port that nobody else has."""
+    command = command_of(request.param)
+    module = command[2:] if command[0] == "python" else command
+    with serving(*module[:1], *FREE_PORT[command[0]], *port_removed(module[1:])) as port:
+        yield Example(request.param, port)
+
+
+def port_removed(arguments: list[str]) -> list[str]:
+    """Return the arguments without those that say where to listen: there is a free port instead."""
+    kept = list(arguments)
+    for option in ("-b", "-P"):
+        if option in kept:
+            at = kept.index(option)
+            del kept[at : at + 2]
+    return kept
+
+
+used: set[str] = set()
+
+
+def running(name: str) -> pytest.MarkDecorator:
+    """Parametrize a test by the running example."""
+    used.add(name)
+    return pytest.mark.parametrize("example", [name], indirect=True)
+
+
+async def request(method: str, url: str, **options: Any) -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.request(method, url, **options)
+
+
+# ---- the demo; tests/browser has what people do with it
+
+
+@running("demo")
+async def test_demo_has_a_page_and_a_socket(example: Example) -> None:
+    page = await request("GET", example.url("/"))
+    assert page.headers["content-type"].startswith("text/html")
+    async with example.connect(path="/ws", authextra={"name": "Ada"}) as ada:
+        await ada.subscribe("demo.visitors")
+        assert (await ada.expect_event()).args[-1]["name"] == "Ada"
+        assert (await ada.call("demo.add", (0.1, 0.2))).args == ("0.3",)
+        await ada.subscribe("demo.temperature")
+        assert isinstance((await ada.expect_event()).kwargs["celsius"], float)
+
+
+@running("demo")
+async def test_demo_has_members(example: Example) -> None:
+    for login in {"ticket": "compiler"}, {"secret": "compiler"}:
+        async with example.connect("demo.members", path="/ws", authid="grace", **login) as grace:
+            greeting = await grace.call("demo.members.greet")
+            assert greeting.args == ("Welcome back, Grace Hopper!",)
+
+
+def test_the_python_that_the_demo_page_shows_is_what_runs() -> None:
+    page = (EXAMPLES / "demo.html").read_text("utf-8")
+    source = (EXAMPLES / "demo.py").read_text("utf-8")
+    shown = [html.unescape(code) for code in re.findall("<pre>(.*?)</pre>", page, re.DOTALL)]
+    assert shown
+    for code in shown:
+        indented = (textwrap.indent(code, " " * depth) for depth in (0, 4, 8))
+        assert any(block in source for block in indented), code
+
+
+# ---- beside HTTP
+
+
+@running("starlette_mount")
+async def test_starlette_mount(example: Example) -> None:
+    async with example.connect(path="/ws") as client:
+        await client.subscribe("shop.ordered")
+        before = (await client.call("shop.count", ("cake",))).args[0]
+        answer = await request("POST", example.url("/orders?item=cake"))
+        event = await client.expect_event()
+        assert event.kwargs == {"item": "cake", "number": answer.json()["number"]}
+        assert (await client.call("shop.count", ("cake",))).args == (before + 1,)
+
+
+@running("fastapi_mount")
+async def test_fastapi_mount(example: Example) -> None:
+    book = {"title": "Emma", "year": 1815}
+    async with example.connect(path="/ws/") as client:
+        await client.subscribe("books.added")
+        assert (await client.call("books.add", (book,))).args == (book,)
+        assert (await client.expect_event()).args == (book,)
+        assert (await request("POST", example.url("/books"), json=book)).status_code == 201
+        assert (await client.expect_event()).args == (book,)
+        with pytest.raises(WAMPError) as failure:
+            await client.call("books.add", ({"title": "Emma", "year": 815},))
+        assert failure.value.uri == "wamp.error.invalid_argument"
+    assert book in (await request("GET", example.url("/books"))).json()
+    assert (await request("GET", example.url("/docs"))).status_code == 200
+
+
+@running("aiohttp_server")
+async def test_aiohttp_server(example: Example) -> None:
+    async with example.connect(path="/ws") as client:
+        assert (await client.call("time.until", ("2100-01-01T00:00:00Z",))).args[0] > 0
+        await client.subscribe("time.now")
+        assert (await client.expect_event()).args
+        assert (await request("GET", example.url("/"))).text.endswith("connected.\n")
+
+
+# ---- trio
+
+
+@running("trio_server")
+async def test_trio_server(example: Example) -> None:
+    async with example.connect() as client:
+        prices = await client.call("shop.prices", ("tea",), {"patience": 1.0})
+        assert prices.kwargs == {"corner shop": 14, "market": 9}
+        await client.subscribe("shop.open")
+        assert (await client.expect_event()).args == ("The shops are open.",)
+
+
+# ---- realms
+
+
+@running("several_realms")
+async def test_several_realms(example: Example) -> None:
+    async with example.connect("tenants.red") as red, example.connect("tenants.blue") as blue:
+        await red.subscribe("notes.added")
+        await blue.subscribe("notes.added")
+        await red.call("notes.add", ("of red",))
+        await blue.call("notes.add", ("of blue",))
+        assert (await red.expect_event()).args == ("of red",)
+        assert (await blue.expect_event()).args == ("of blue",)
+        assert set((await red.call("notes.list")).args) == {"of red"}
+        with pytest.raises(WAMPError) as failure:
+            await red.call("notes.add", ("of red", "a notebook of its own"))
+        assert failure.value.uri == "wamp.error.invalid_argument"
+
+
+@running("several_realms")
+async def test_there_is_no_other_realm(example: Example) -> None:
+    with pytest.raises(WAMPError) as refusal:
+        async with example.connect("tenants.green"):
+            pass
+    assert refusal.value.uri == "wamp.error.no_such_realm"
+
+
+# ---- authentication
+
+
+@running("authentication")
+@pytest.mark.parametrize(
+    ("login", "user"),
+    [
+        (
+            {"headers": {"Cookie": "visit=4711"}, "authmethods": ["cookie"]},
+            {"name": "Visitor of the website", "role": "user", "method": "cookie"},
+        ),
+        (
+            {"authid": "robot", "ticket": "oil-can"},
+            {"name": "Robot", "role": "user", "method": "ticket"},
+        ),
+        (
+            {"authid": "ada", "secret": "engine"},
+            {"name": "Ada", "role": "user", "method": "wampcra"},
+        ),
+        (
+            {"authid": "grace", "secret": "compiler"},
+            {"name": "Grace", "role": "admin", "method": "wampcra"},
+        ),
+    ],
+    ids=["cookie", "ticket", "cra", "salted-cra"],
+)
+async def test_authentication(
+    example: Example, login: dict[str, Any], user: dict[str, str]
+) -> None:
+    async with example.connect(**login) as client:
+        assert (await client.call("who.am_i")).kwargs == user
+
+
+@running("authentication")
+@pytest.mark.parametrize(
+    "login",
+    [
+        {"headers": {"Cookie": "visit=1"}, "authmethods": ["cookie", "ticket"], "ticket": "?"},
+        {"authid": "robot", "ticket": "rust"},
+        {"authid": "nobody", "ticket": "oil-can"},
+        {"authid": "ada", "secret": "compiler"},
+        {"authid": "grace", "secret": "engine"},
+        {"authid": "nobody", "secret": "engine"},
+    ],
+    ids=["cookie", "ticket", "ticket-of-nobody", "cra", "salted-cra", "cra-of-nobody"],
+)
+async def test_wrong_credentials_are_refused(example: Example, login: dict[str, Any]) -> None:
+    with pytest.raises(WAMPError) as refusal:
+        async with example.connect(**login):
+            pass
+    assert refusal.value.uri == "wamp.error.authentication_failed"
+
+
+# ---- tests
+
+
+async def test_testing_an_app() -> None:
+    command = command_of("testing_an_app")
+    outcome = await anyio.to_thread.run_sync(
+        lambda: subprocess.run(
+            [sys.executable, "-m", *command, "-n0", "-q", "-p", "no:cacheprovider"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+    )
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert "12 passed" in outcome.stdout
+
+
+# ---- all of them
+
+
+def test_no_example_is_left_out() -> None:
+    there = {path.stem for path in EXAMPLES.glob("*.py")} - {"__init__"}
+    assert there == used | {"testing_an_app"}
