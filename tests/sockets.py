@@ -18,6 +18,7 @@ from wsproto.events import (
     AcceptConnection,
     BytesMessage,
     CloseConnection,
+    Event,
     Ping,
     RejectConnection,
     Request,
@@ -105,15 +106,20 @@ async def connect_socket(
         if not isinstance(answer, AcceptConnection):
             raise HandshakeRefused("refused")
         client = Client(subprotocol, from_client, to_client, SECONDS)
+        writing = anyio.Lock()
+
+        async def put(event: Event) -> None:
+            async with writing:  # both tasks below write
+                await stream.send(protocol.send(event))
 
         async def write() -> None:
             async for event in to_socket:
                 if event["type"] == "websocket.disconnect":
                     await stream.aclose()
                 elif "text" in event:
-                    await stream.send(protocol.send(TextMessage(event["text"])))
+                    await put(TextMessage(event["text"]))
                 else:
-                    await stream.send(protocol.send(BytesMessage(event["bytes"])))
+                    await put(BytesMessage(event["bytes"]))
 
         async def read() -> None:
             parts: list[Any] = []
@@ -128,10 +134,10 @@ async def connect_socket(
                                 key = "text" if isinstance(whole, str) else "bytes"
                                 client._take({"type": "websocket.send", key: whole})
                         elif isinstance(event, Ping):
-                            await stream.send(protocol.send(event.response()))
+                            await put(event.response())
                         elif isinstance(event, CloseConnection):
                             client._take({"type": "websocket.close", "code": event.code})
-                            await stream.send(protocol.send(event.response()))
+                            await put(event.response())
                     protocol.receive_data(await stream.receive())
             except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
                 client._end()
