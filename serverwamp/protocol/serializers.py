@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 from base64 import b64decode, b64encode
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from decimal import Decimal
@@ -31,6 +32,15 @@ Frame: TypeAlias = str | bytes
 
 BINARY_TYPES: Final = (bytes, bytearray, memoryview)
 
+PLAIN_TYPES: Final[Sequence[tuple[type, Callable[[Any], Any]]]] = (
+    (str, str.__str__),  # what else subclasses make of themselves is for people
+    (int, int.__int__),
+    (float, float.__float__),
+    (Mapping, dict),
+    (deque, list),
+)
+"""What subclasses of a class become; enums are known already."""
+
 
 def to_plain(value: Any) -> Any:
     """Turn a value that a format doesn't know into one that every format knows.
@@ -40,6 +50,9 @@ def to_plain(value: Any) -> Any:
     dump = getattr(value, "model_dump", None)  # pydantic, which need not be installed
     if dump is not None and not isinstance(value, type):
         return dump(mode="json")
+    for kind, plain_type in PLAIN_TYPES:
+        if isinstance(value, kind):
+            return plain_type(value)
     if is_dataclass(value) or isinstance(value, (msgspec.Struct, tuple, set, frozenset)):
         return msgspec.to_builtins(value, builtin_types=BINARY_TYPES, enc_hook=to_plain)
     if hasattr(type(value), "__attrs_attrs__"):
