@@ -178,4 +178,3 @@ class Application(Realm):
         async with anyio.create_task_group() as closing:
             for connection in list(self.connections):
                 closing.start_soon(connection.close, uris.SYSTEM_SHUTDOWN, grace)
-                closing.start_soon(connection.wait_ended, self.limits.goodbye_timeout)

@@ -377,16 +377,18 @@ class Handler:
 
         Raises: RuntimeError when it ends before its ``yield``, or yields again.
         """
-        async with AsyncExitStack() as stack:
-            generator = await self.invoke(sources, stack)
-            try:
-                await anext(generator)
-            except StopAsyncIteration:
-                raise RuntimeError(f"{self.name} ended without a yield") from None
-            try:
-                yield
-            finally:
-                with anyio.CancelScope(shield=True):
+        # The scope spans the whole generator, which may have scopes of its own open at its yield.
+        with anyio.CancelScope() as scope:
+            async with AsyncExitStack() as stack:
+                generator = await self.invoke(sources, stack)
+                try:
+                    await anext(generator)
+                except StopAsyncIteration:
+                    raise RuntimeError(f"{self.name} ended without a yield") from None
+                try:
+                    yield
+                finally:
+                    scope.shield = True
                     await self._finish(generator)
 
     async def _finish(self, generator: Any) -> None:

@@ -133,7 +133,10 @@ class Connection:
                 logger.debug("closing failed, the client is gone: %r", error)
 
     async def close(self, reason: str, grace: float) -> None:
-        """Say GOODBYE when running calls are over, or `grace` seconds have passed."""
+        """Say GOODBYE when running calls are over, or `grace` seconds have passed.
+
+        Returns when the connection has ended, or should have.
+        """
         serving = self._serving
         if serving is not None and serving.is_open:
             with anyio.move_on_after(grace):
@@ -142,10 +145,7 @@ class Connection:
         else:
             await self.finish(GOING_AWAY)
             self._lose()
-
-    async def wait_ended(self, seconds: float) -> None:
-        """Return when the connection has ended, or after some seconds."""
-        with anyio.move_on_after(seconds):
+        with anyio.move_on_after(2 * self._host.limits.goodbye_timeout):
             await self._ended.wait()
 
 
