@@ -80,8 +80,6 @@ async def connect_socket(
 ) -> AsyncIterator[Client]:
     """Connect the test client to a server's port, and join `realm` unless that is None."""
     protocol = WSConnection(ConnectionType.CLIENT)
-    from_client, to_socket = anyio.create_memory_object_stream[Any](64)
-    from_socket, to_client = anyio.create_memory_object_stream[Any](64)
     failure: BaseException | None = None
     async with await anyio.connect_tcp("127.0.0.1", port) as stream:
         request = Request(
@@ -105,6 +103,8 @@ async def connect_socket(
                 )
         if not isinstance(answer, AcceptConnection):
             raise HandshakeRefused("refused")
+        from_client, to_socket = anyio.create_memory_object_stream[Any](64)
+        from_socket, to_client = anyio.create_memory_object_stream[Any](64)
         client = Client(subprotocol, from_client, to_client, SECONDS)
         writing = anyio.Lock()
 

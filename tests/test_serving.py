@@ -1,0 +1,452 @@
+"""Serving: as ASGI application, mounted, by path, through aiohttp; and what is known of clients."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import fastapi
+import httpx
+import pytest
+import sniffio
+from aiohttp import web
+from starlette.applications import Starlette
+from starlette.routing import Mount, WebSocketRoute
+
+import serverwamp
+from serverwamp import Application, ConfigurationError, Session, WAMPError
+from serverwamp.protocol.serializers import SUBPROTOCOLS
+from serverwamp.testing import HandshakeRefused, connect
+from tests.sockets import connect_socket, serve
+
+
+def greeting() -> Application:
+    app = Application()
+
+    @app.route("greet")
+    async def greet() -> str:
+        return "hello"
+
+    @app.route("info")
+    async def info(session: Session) -> dict[str, Any]:
+        info = dict(session.connection.transport_info)
+        info["http_headers_raw"] = [
+            [name, value] for name, value in info["http_headers_raw"] if name.startswith(b"x-")
+        ]
+        return info
+
+    return app
+
+
+async def get(app: Any, path: str = "/", method: str = "GET") -> httpx.Response:
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        return await client.request(method, path)
+
+
+# ---- the handshake
+
+
+@pytest.mark.spec("WS-01", "WS-02", "WS-03")
+@pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
+async def test_subprotocols(subprotocol: str) -> None:
+    async with connect(greeting(), subprotocol=subprotocol) as client:
+        assert client.subprotocol == subprotocol
+        assert (await client.call("greet")).args == ("hello",)
+
+
+@pytest.mark.spec("WS-01", "WS-08")
+async def test_the_order_of_the_client_decides() -> None:
+    for offered, chosen in (
+        (["wamp.2.cbor", "wamp.2.msgpack", "wamp.2.json"], "wamp.2.msgpack"),
+        (["wamp.2.json", "wamp.2.msgpack"], "wamp.2.json"),
+        (["WAMP.2.JSON", "wamp.2.json.batched"], "wamp.2.json.batched"),
+    ):
+        async with connect(greeting(), subprotocols=offered) as client:
+            assert client.subprotocol == chosen
+
+
+@pytest.mark.spec("WS-04")
+@pytest.mark.parametrize("offered", [[], ["wamp.2.cbor"], ["chat", "WAMP.2.JSON"]])
+async def test_no_common_subprotocol(offered: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(HandshakeRefused):
+        async with connect(greeting(), subprotocols=offered):
+            pass
+    assert "handshake was refused" in caplog.text
+    assert str(offered) in caplog.text
+
+
+async def test_a_client_that_leaves_during_the_handshake() -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(event: Any) -> None:
+        raise OSError
+
+    scope = {"type": "websocket", "path": "/", "subprotocols": ["wamp.2.json"], "headers": []}
+    await greeting()(scope, receive, send)
+
+
+# ---- plain HTTP, and paths
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+async def test_plain_http_gets_a_page(method: str) -> None:
+    response = await get(greeting(), method=method)
+    assert response.status_code == 426
+    assert response.headers["upgrade"] == "websocket"
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    if method == "GET":
+        assert "WAMP endpoint" in response.text
+        assert all(name in response.text for name in SUBPROTOCOLS)
+
+
+async def test_an_application_at_certain_paths() -> None:
+    app = greeting().asgi_application(paths=["/ws", "/other"])
+    for path in ("/ws", "/other"):
+        async with connect(app, path=path) as client:
+            assert (await client.call("greet")).args == ("hello",)
+        assert (await get(app, path)).status_code == 426
+    assert (await get(app, "/")).status_code == 404
+    with pytest.raises(HandshakeRefused):
+        async with connect(app, path="/ws/x"):
+            pass
+
+
+async def test_an_application_at_every_path() -> None:
+    app = greeting()
+    for served in (app, app.asgi_application()):
+        async with connect(served, path="/any/where") as client:
+            assert (await client.call("greet")).args == ("hello",)
+
+
+# ---- mounted
+
+
+async def test_mounted_under_starlette() -> None:
+    wamp = greeting()
+    routes = [Mount("/mounted", wamp), WebSocketRoute("/route", wamp)]
+    app = Starlette(routes=routes)
+    async with serve(app) as port:
+        for path in ("/mounted/", "/route"):
+            async with connect_socket(port, path=path) as client:
+                assert (await client.call("greet")).args == ("hello",)
+                assert (await client.call("info")).kwargs["http_path"] == path
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            assert (await http.get("/mounted/")).status_code == 426
+            assert (await http.get("/")).status_code == 404
+
+
+async def test_mounted_under_fastapi() -> None:
+    app = fastapi.FastAPI()
+    app.mount("/ws", greeting())
+
+    @app.get("/")
+    async def root() -> str:
+        return "page"
+
+    async with serve(app) as port:
+        async with connect_socket(port, path="/ws/") as client:
+            assert (await client.call("greet")).args == ("hello",)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            assert (await http.get("/")).json() == "page"
+
+
+# ---- lifespan
+
+
+@asynccontextmanager
+async def lifespan_of(app: Any) -> AsyncIterator[list[dict[str, Any]]]:
+    """Run an application's lifespan; give what it sends."""
+    to_app, events = anyio.create_memory_object_stream[dict[str, Any]](2)
+    sent: list[dict[str, Any]] = []
+    changed = anyio.Event()
+
+    async def send(event: dict[str, Any]) -> None:
+        sent.append(event)
+        changed.set()
+
+    async with to_app, events, anyio.create_task_group() as tasks:
+        tasks.start_soon(app, {"type": "lifespan"}, events.receive, send)
+        await to_app.send({"type": "lifespan.startup"})
+        with anyio.fail_after(5):
+            await changed.wait()
+        yield sent
+        await to_app.send({"type": "lifespan.shutdown"})
+
+
+async def test_lifespan() -> None:
+    log: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(application: Application) -> AsyncIterator[None]:
+        assert application is app
+        log.append("starts")
+        async with anyio.create_task_group():
+            yield
+        log.append("ends")
+
+    app = Application(lifespan=lifespan)
+    async with lifespan_of(app) as sent:
+        assert sent == [{"type": "lifespan.startup.complete"}]
+        assert log == ["starts"]
+        async with connect(app) as client:
+            await client.leave()
+    assert sent[1:] == [{"type": "lifespan.shutdown.complete"}]
+    assert log == ["starts", "ends"]
+
+
+async def test_a_lifespan_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    @asynccontextmanager
+    async def lifespan(application: Application) -> AsyncIterator[None]:
+        raise ValueError("the database is down")
+        yield
+
+    async def handler(value: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    broken = Application()
+    broken.route("a")(handler)
+    for app, message in (
+        (Application(lifespan=lifespan), "the database is down"),
+        (broken, "Nowhere"),
+    ):
+        async with lifespan_of(app) as sent:
+            assert [event["type"] for event in sent] == ["lifespan.startup.failed"]
+            assert message in sent[0]["message"]
+
+
+async def test_sessions_are_closed_at_shutdown() -> None:
+    app = greeting()
+    async with connect(app) as client:
+        async with lifespan_of(app):
+            pass
+        assert await client.receive() == [6, {}, "wamp.close.system_shutdown"]
+
+
+# ---- what is known of a client
+
+
+async def test_transport_info_in_process() -> None:
+    certificate = "-----BEGIN CERTIFICATE-----..."
+    async with connect(
+        greeting(),
+        path="/some path",
+        query_string="a=1&b=%20",
+        headers={"X-One": "1", "x-two": "zwei"},
+        cookies={"a": "1", "b": "two words"},
+        peer_address="::1",
+        extensions={"tls": {"client_cert_chain": [certificate, "issuer"]}},
+        subprotocol="wamp.2.msgpack",
+    ) as client:
+        assert (await client.call("info")).kwargs == {
+            "http_cookies": {"a": "1", "b": "two words"},
+            "http_headers_raw": [[b"x-one", b"1"], [b"x-two", b"zwei"]],
+            "http_path": "/some path",
+            "http_query_string": "a=1&b=%20",
+            "peer_address": "::1",
+            "peer_certificate": certificate,
+            "subprotocol": "wamp.2.msgpack",
+        }
+
+
+@asynccontextmanager
+async def serve_aiohttp(app: Application, path: str | None = None) -> AsyncIterator[int]:
+    """Serve `app` by aiohttp: at a TCP port, which this gives, or at a Unix socket."""
+    served = web.Application()
+    served.router.add_route("*", "/{path:.*}", app.aiohttp_websocket_handler())
+    runner = web.AppRunner(served, shutdown_timeout=1)
+    await runner.setup()
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    site: Any = web.UnixSite(runner, path) if path else web.SockSite(runner, listener)
+    await site.start()
+    try:
+        yield port
+    finally:
+        await runner.cleanup()
+        listener.close()
+
+
+REQUEST_HEADERS = {"x-one": "1", "X-Two": "zwei", "cookie": "a=1; b=2"}
+
+
+async def test_transport_info_is_the_same_on_every_server() -> None:
+    app = greeting()
+    servers = [serve]
+    if sniffio.current_async_library() == "asyncio":
+        servers.append(serve_aiohttp)
+    for server in servers:
+        async with (
+            server(app) as port,
+            connect_socket(
+                port,
+                path="/p/a%20th?a=1&b=%20",
+                subprotocol="wamp.2.msgpack",
+                headers=REQUEST_HEADERS,
+            ) as client,
+        ):
+            assert (await client.call("info")).kwargs == {
+                "http_cookies": {"a": "1", "b": "2"},
+                "http_headers_raw": [[b"x-one", b"1"], [b"x-two", b"zwei"]],
+                "http_path": "/p/a th",
+                "http_query_string": "a=1&b=%20",
+                "peer_address": "127.0.0.1",
+                "peer_certificate": None,
+                "subprotocol": "wamp.2.msgpack",
+            }, server
+
+
+# ---- aiohttp
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # aiohttp has no other
+class TestAiohttp:
+    async def test_calls_and_events(self) -> None:
+        app = greeting()
+
+        @app.topic("topic")
+        async def topic(session: Session) -> AsyncIterator[None]:
+            session.send_event(args=("welcome",))
+            yield
+
+        for subprotocol in SUBPROTOCOLS:
+            async with (
+                serve_aiohttp(app) as port,
+                connect_socket(port, subprotocol=subprotocol) as client,
+            ):
+                assert (await client.call("greet")).args == ("hello",)
+                await client.subscribe("topic")
+                assert (await client.expect_event()).args == ("welcome",)
+                assert await client.leave() == "wamp.close.goodbye_and_out"
+                await client.join()
+                await client.send(["nonsense"])
+                assert (await client.receive())[2] == "wamp.error.protocol_violation"
+                assert await client.expect_close() == 1002
+
+    async def test_refused_handshakes_and_plain_http(self) -> None:
+        async with serve_aiohttp(greeting()) as port:
+            with pytest.raises(HandshakeRefused):
+                async with connect_socket(port, subprotocol="chat"):
+                    pass
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+                response = await http.post("/", content=b"body")
+                assert response.status_code == 426
+                assert response.headers["upgrade"] == "websocket"
+                assert "WAMP endpoint" in response.text
+
+    async def test_other_asgi_applications(self) -> None:
+        """The adapter knows no WAMP: it serves whatever speaks ASGI."""
+        from serverwamp.adapters.aiohttp import request_handler
+
+        app = fastapi.FastAPI()
+
+        @app.post("/echo")
+        async def echo(request: fastapi.Request) -> Any:
+            return [(await request.body()).decode(), request.url.query, request.url.scheme]
+
+        @app.get("/fails")
+        async def fails() -> None:
+            raise ValueError
+
+        @app.websocket("/ws")
+        async def ws(socket: fastapi.WebSocket) -> None:
+            await socket.accept(headers=[(b"x-own", b"1")])
+            text = await socket.receive_text()
+            if text == "fail":
+                raise ValueError
+            await socket.send_text(text)
+            await socket.send_bytes(text.encode())
+            await socket.close(3000, "enough")
+
+        served = web.Application()
+        served.router.add_route("*", "/{path:.*}", request_handler(app))
+        runner = web.AppRunner(served)
+        await runner.setup()
+        listener = socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(runner, listener).start()
+        port = listener.getsockname()[1]
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+                answer = (await http.post("/echo?a=1", content="body")).json()
+                assert answer == ["body", "a=1", "http"]
+                assert (await http.get("/fails")).status_code == 500
+            import aiohttp
+
+            async with aiohttp.ClientSession() as session:
+                url = f"http://127.0.0.1:{port}/ws"
+                async with session.ws_connect(url) as websocket:
+                    assert websocket._response.headers["x-own"] == "1"
+                    await websocket.send_str("text")
+                    assert (await websocket.receive(5)).data == "text"
+                    assert (await websocket.receive(5)).data == b"text"
+                    closed = await websocket.receive(5)
+                    assert (closed.data, closed.extra) == (3000, "enough")
+                async with session.ws_connect(url) as websocket:
+                    await websocket.send_str("fail")
+                    assert (await websocket.receive(5)).data == 1011
+        finally:
+            await runner.cleanup()
+            listener.close()
+
+    async def test_over_a_unix_socket(self, tmp_path: Path) -> None:
+        import aiohttp
+        import msgpack
+
+        path = str(tmp_path / "socket")
+        async with (
+            serve_aiohttp(greeting(), path),
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as session,
+            session.ws_connect("http://server/ws", protocols=["wamp.2.msgpack"]) as websocket,
+        ):
+            for message in (
+                [1, "realm1", {"roles": {"caller": {}}}],
+                [48, 1, {}, "info"],
+            ):
+                await websocket.send_bytes(msgpack.packb(message))
+                answer = msgpack.unpackb((await websocket.receive(5)).data)
+        assert answer[4]["peer_address"] == path
+
+    async def test_a_client_that_vanishes(self) -> None:
+        app = greeting()
+        async with serve_aiohttp(app) as port:
+            async with connect_socket(port) as client:
+                await client.disconnect()
+            with anyio.fail_after(5):
+                while app.connections:
+                    await anyio.lowlevel.checkpoint()
+
+
+async def test_peer_addresses_of_unix_sockets() -> None:
+    from serverwamp.connection import transport_info
+
+    scope = {"type": "websocket", "path": "/", "client": None, "server": ("/run/app", None)}
+    assert transport_info(scope, "wamp.2.json")["peer_address"] == "/run/app"
+    scope = {"type": "websocket", "path": "/", "client": ["", "0"], "server": None}
+    assert transport_info(scope, "wamp.2.json")["peer_address"] is None
+
+
+# ---- public behaviour around it
+
+
+async def test_nothing_escapes_to_the_server() -> None:
+    app = greeting()
+    for how in ("nonsense", "vanish", "abort"):
+        async with connect(app, None) as client:
+            if how == "nonsense":
+                await client.send_frame("nonsense")
+            elif how == "vanish":
+                await client.disconnect()
+            else:
+                await client.send([3, {}, "a.b"])
+                assert await client.expect_close() == 1000
+    assert not app.connections
+
+
+def test_configuration_errors_are_for_developers() -> None:
+    assert issubclass(ConfigurationError, RuntimeError)
+    assert not issubclass(ConfigurationError, WAMPError)
+    assert serverwamp.Realm("a").uri == "a"
