@@ -382,6 +382,9 @@ class ServedSession:
         self, topic: str | None, subscription: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Awaitable[None]:
         """Queue an event for this session alone."""
+        if not hasattr(self, "_subscriptions"):
+            logger.debug("session %s isn't welcomed yet", self.session.id)
+            return self._outbound.room
         return self._subscriptions.send_event(topic, subscription, args, kwargs)
 
     async def close(self, reason: str, message: str | None) -> None:
