@@ -1,0 +1,122 @@
+"""Starting tasks: one contract on every backend."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from serverwamp.starting import open_starter
+
+
+async def test_tasks_start_in_order_and_are_waited_for() -> None:
+    log: list[int] = []
+
+    async def task(number: int) -> None:
+        log.append(number)
+        await anyio.lowlevel.checkpoint()
+        log.append(-number)
+
+    async with open_starter() as starter:
+        for number in range(1, 50):
+            starter.start(task, number)
+    assert [number for number in log if number > 0] == list(range(1, 50))
+    assert len(log) == 98
+
+
+async def test_a_task_is_cancelled_alone() -> None:
+    ended: list[str] = []
+
+    async def waits(name: str, proceed: anyio.Event) -> None:
+        try:
+            await proceed.wait()
+            ended.append(f"{name} finishes")
+        except anyio.get_cancelled_exc_class():
+            ended.append(f"{name} is cancelled")
+            raise
+
+    events = [anyio.Event(), anyio.Event()]
+    async with open_starter() as starter:
+        one, two = (
+            starter.start(waits, name, event)
+            for name, event in zip(("one", "two"), events, strict=True)
+        )
+        await anyio.wait_all_tasks_blocked()
+        one.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert ended == ["one is cancelled"]
+        events[1].set()
+    assert ended == ["one is cancelled", "two finishes"]
+    one.cancel()
+    two.cancel()
+
+
+async def test_a_cancelled_owner_waits_for_its_tasks() -> None:
+    finished = anyio.Event()
+    started = anyio.Event()
+
+    async def task() -> None:
+        with anyio.CancelScope(shield=True):
+            started.set()
+            for _ in range(10):
+                await anyio.lowlevel.checkpoint()
+            finished.set()
+
+    with anyio.CancelScope() as scope:
+        async with open_starter() as starter:
+            starter.start(task)
+            await started.wait()
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert finished.is_set()
+
+
+async def test_a_server_that_cancels_while_tasks_end(anyio_backend: str) -> None:
+    """As asyncio servers do at shutdown: by cancelling the task, not a scope."""
+    finished = anyio.Event()
+    proceed = anyio.Event()
+
+    async def task() -> None:
+        with anyio.CancelScope(shield=True):
+            await proceed.wait()
+            finished.set()
+
+    async def owner() -> None:
+        async with open_starter() as starter:
+            starter.start(task)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(owner)
+        await anyio.wait_all_tasks_blocked()
+        if anyio_backend == "asyncio":
+            import asyncio
+
+            for other in asyncio.all_tasks():
+                if "owner" in repr(other.get_coro()):
+                    other.cancel()
+        else:
+            tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await anyio.wait_all_tasks_blocked()
+            assert not finished.is_set()
+            proceed.set()
+    assert finished.is_set()
+
+
+class Bug(Exception):
+    pass
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+async def test_what_escapes_ends_the_block(when: str) -> None:
+    async def task() -> None:
+        if when == "later":
+            await anyio.lowlevel.checkpoint()
+        raise Bug
+
+    with pytest.raises((Bug, ExceptionGroup)) as failure:  # noqa: PT012
+        async with open_starter() as starter:
+            starter.start(task)
+            await anyio.sleep_forever()
+    group = failure.value
+    assert isinstance(group, Bug) or group.subgroup(Bug) is not None
