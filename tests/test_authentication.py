@@ -362,7 +362,7 @@ def test_one_authenticator_of_a_kind() -> None:
 # ---- authenticators that fail
 
 
-@pytest.mark.spec("AUT-05")
+@pytest.mark.spec("ERR-authentication_failed")
 @pytest.mark.parametrize("kind", ["transport", "ticket", "requirement", "identity", "handler"])
 @pytest.mark.parametrize("error", [KeyError("secret"), WAMPError("com.app.banned", ("go away",))])
 async def test_what_an_authenticator_raises(

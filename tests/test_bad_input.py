@@ -132,7 +132,8 @@ ALMOST_ANYTIME: Sequence[type[Message]] = (Hello, Abort, Authenticate, Goodbye, 
 
 
 @pytest.mark.spec("MSG-01", "MSG-02", "MSG-04", "MSG-07", "IDS-01", "IDS-09", "SER-01")
-@pytest.mark.spec("VIO-01", "VIO-02", "VIO-03", "VIO-04", "VIO-05", "ABT-02", "ABT-04")
+@pytest.mark.spec("VIO-01", "VIO-02", "VIO-03", "VIO-04", "VIO-05", "ABT-02", "T-11")
+@pytest.mark.spec("ERR-protocol_violation")
 @pytest.mark.parametrize("subprotocol", UNBATCHED)
 @pytest.mark.parametrize(
     ("state", "cls"),
@@ -421,6 +422,8 @@ UNANSWERED: Sequence[list[Any]] = (
 
 
 @pytest.mark.spec("VIO-07", "URI-04", "URI-05", "URI-06", "URI-07", "PUB-08", "IDS-05")
+@pytest.mark.spec("ERR-invalid_uri", "ERR-no_such_procedure", "ERR-no_such_subscription")
+@pytest.mark.spec("ERR-invalid_argument", "ERR-not_authorized", "SUB-04", "SUB-08", "T-19")
 @pytest.mark.parametrize("subprotocol", UNBATCHED)
 @pytest.mark.parametrize(
     ("request_", "kind", "uri"), REFUSED, ids=[f"{case[0]}" for case in REFUSED]
@@ -437,7 +440,7 @@ async def test_a_request_that_is_not_possible_gets_an_error(
         assert await client.receive() == [50, 2, {}, [3]]
 
 
-@pytest.mark.spec("PUB-08", "URI-06", "URI-07", "IDS-08")
+@pytest.mark.spec("PUB-08", "URI-06", "URI-07", "T-28")
 @pytest.mark.parametrize("subprotocol", UNBATCHED)
 @pytest.mark.parametrize("request_", UNANSWERED, ids=str)
 async def test_what_asks_for_no_answer_gets_none(request_: list[Any], subprotocol: str) -> None:
@@ -522,7 +525,7 @@ async def test_ids_may_jump_forward_and_wrap_around(ids: list[int], subprotocol:
             assert await client.receive() == [50, id_, {}, [id_]]
 
 
-@pytest.mark.spec("IDS-04", "IDS-06", "IDS-07", "IDS-08", "IDS-09", "VIO-02")
+@pytest.mark.spec("IDS-04", "IDS-07", "IDS-08", "IDS-09", "VIO-02", "T-05")
 @pytest.mark.parametrize("subprotocol", UNBATCHED)
 @pytest.mark.parametrize(
     "request_",
@@ -548,7 +551,7 @@ async def test_ids_may_not_be_repeated_or_go_back(request_: list[Any], subprotoc
         assert said == f"request id {int(request_[1])} after 5 is out of sequence"
 
 
-@pytest.mark.spec("IDS-06")
+@pytest.mark.spec("IDS-07")
 async def test_only_one_wraps_around() -> None:
     async with connect(application()) as client:
         await client.send([16, 2**53, {}, "news"])

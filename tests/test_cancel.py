@@ -57,7 +57,7 @@ async def error_of(client: Client, request: int) -> str:
 # ---- CANCEL
 
 
-@pytest.mark.spec("CAN-01", "CAN-03", "CAN-06", "CAN-11")
+@pytest.mark.spec("CAN-01", "CAN-03", "CAN-06", "CAN-11", "ERR-canceled")
 async def test_kill_ends_the_handler_and_then_answers() -> None:
     handler = Handler()
     async with connect(serving(handler)) as client:
@@ -267,6 +267,7 @@ async def test_the_earliest_timeout_comes_first() -> None:
         assert (await calls[0].result()).args == ("result",)
 
 
+@pytest.mark.spec("PRG-10")
 async def test_progress_restarts_the_timeout() -> None:
     async def procedure() -> AsyncIterator[Any]:
         for _ in range(5):

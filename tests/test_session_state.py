@@ -273,7 +273,7 @@ def requests_with(id_: int) -> Sequence[Message]:
     )
 
 
-@pytest.mark.spec("IDS-04", "IDS-06", "IDS-07", "IDS-08", "T-05")
+@pytest.mark.spec("IDS-04", "IDS-07", "IDS-08", "T-05")
 def test_all_requests_share_one_sequence() -> None:
     session = session_in(State.OPEN)
     for id_, request in enumerate(requests_with(1), start=1):

@@ -54,7 +54,7 @@ async def test_welcome() -> None:
         await client.expect_nothing()
 
 
-@pytest.mark.spec("ABT-06", "ABT-07", "ABT-11", "WS-09", "SES-01")
+@pytest.mark.spec("ABT-06", "ABT-07", "ABT-11", "WS-09", "SES-01", "ERR-goodbye_and_out")
 async def test_sessions_one_after_the_other() -> None:
     app = Application()
     sessions = remembering(app)
@@ -196,7 +196,7 @@ async def test_the_session_handle() -> None:
     await session.abort()
 
 
-@pytest.mark.spec("ABT-04", "ABT-08", "ABT-10", "ABT-12")
+@pytest.mark.spec("ABT-04", "ABT-08", "ABT-10", "ABT-12", "ERR-close_realm")
 async def test_the_server_says_goodbye() -> None:
     app = Application(limits=Limits(goodbye_timeout=0.05))
     sessions = remembering(app)

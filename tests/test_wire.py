@@ -35,7 +35,7 @@ def application(**settings: Any) -> serverwamp.Application:
 # ---- the handshake
 
 
-@pytest.mark.spec("WS-01", "WS-02", "WS-05", "WS-06", "WS-07", "SER-02", "WS-03")
+@pytest.mark.spec("WS-01", "WS-02", "WS-05", "WS-06", "WS-07", "SER-02")
 @pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
 async def test_a_subprotocol_is_answered_with_itself(subprotocol: str) -> None:
     async with connect(application(), subprotocols=[subprotocol]) as client:
