@@ -21,8 +21,9 @@ from serverwamp.errors import (
     SerializationError,
     WAMPError,
 )
+from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call, Cancel, Message, Result, code_of
-from serverwamp.protocol.serializers import Serializer, Unit
+from serverwamp.protocol.serializers import Serializer
 from serverwamp.realm import Realm
 from serverwamp.results import RPCErrorResult, RPCProgressReport, as_result
 from serverwamp.session import RPCRequest, Session

@@ -12,8 +12,9 @@ from starlette.requests import cookie_parser
 
 from serverwamp.errors import ProtocolViolation
 from serverwamp.outbound import Outbound
+from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Message
-from serverwamp.protocol.serializers import Serializer, Unit
+from serverwamp.protocol.serializers import Serializer
 from serverwamp.serving import GOING_AWAY, Host, ServedSession
 from serverwamp.starting import open_starter
 

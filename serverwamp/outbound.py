@@ -14,7 +14,8 @@ from typing import Any
 import anyio
 
 from serverwamp.limits import Limits
-from serverwamp.protocol.serializers import Serializer, Unit
+from serverwamp.protocol.formats import Unit
+from serverwamp.protocol.serializers import Serializer
 from serverwamp.starting import StartedTask, Starter
 
 logger = logging.getLogger(__name__)

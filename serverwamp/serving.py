@@ -23,6 +23,7 @@ from serverwamp.errors import (
 )
 from serverwamp.limits import Limits
 from serverwamp.outbound import Outbound
+from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.ids import new_session_id
 from serverwamp.protocol.messages import (
     Abort,
@@ -42,7 +43,7 @@ from serverwamp.protocol.messages import (
     Welcome,
     code_of,
 )
-from serverwamp.protocol.serializers import Serializer, Unit
+from serverwamp.protocol.serializers import Serializer
 from serverwamp.protocol.session import SessionState, State
 from serverwamp.realm import Realm
 from serverwamp.session import Session

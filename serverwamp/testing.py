@@ -26,7 +26,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from serverwamp.errors import WAMPError
 from serverwamp.protocol import auth
-from serverwamp.protocol.serializers import Frame, Unit, serializer_for
+from serverwamp.protocol.formats import Unit
+from serverwamp.protocol.framings import Frame
+from serverwamp.protocol.serializers import serializer_for
 
 ASGIEvent: TypeAlias = MutableMapping[str, Any]
 ASGIApplication: TypeAlias = Callable[

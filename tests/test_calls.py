@@ -738,7 +738,7 @@ async def test_the_shape_of_results_on_the_wire() -> None:
 @pytest.mark.parametrize(
     "returned",
     [object(), math.nan, [math.inf], {"a": -math.inf}, "\ud800", lambda: None],
-    ids=repr,
+    ids=["object", "NaN", "infinity", "minus infinity", "surrogate", "function"],
 )
 @pytest.mark.spec("SER-11", "SER-12", "CAL-01")
 async def test_results_that_cant_be_serialized(returned: Any) -> None:

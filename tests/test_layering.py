@@ -13,6 +13,7 @@ PACKAGE = Path(serverwamp.__file__).parent
 
 # What each module may import of the package. Beside the modules that the design began with stand
 # those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures); `limits`;
+# `protocol.formats` and `protocol.framings`, of which a serializer is made;
 # `outbound`, `calls` and `subscriptions`, the three parts of an open session, and `serving`, which
 # is its course from HELLO to GOODBYE, so that `connection` is left with frames; `migration`, which
 # holds the spellings of serverwamp 2.0 in one place.
@@ -25,7 +26,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol": set(),
     "protocol.ids": set(),
     "protocol.messages": {"uris", "protocol.ids"},
-    "protocol.serializers": {"protocol.messages", "errors"},
+    "protocol.formats": {"protocol.messages", "errors"},
+    "protocol.framings": {"protocol.formats", "errors"},
+    "protocol.serializers": {"protocol.formats", "protocol.framings", "protocol.messages"},
     "protocol.auth": {"protocol.ids"},
     "protocol.session": {"protocol.messages", "protocol.ids", "errors", "uris"},
     "conversion": {"errors"},
@@ -48,17 +51,19 @@ MAY_IMPORT: dict[str, set[str]] = {
         "results",
         "session",
         "migration",
+        "protocol.formats",
         "protocol.messages",
         "protocol.serializers",
         "uris",
         "errors",
     },
-    "outbound": {"protocol.serializers", "starting", "limits"},
+    "outbound": {"protocol.formats", "protocol.serializers", "starting", "limits"},
     "calls": {
         "realm",
         "results",
         "session",
         "binding",
+        "protocol.formats",
         "protocol.messages",
         "protocol.serializers",
         "starting",
@@ -71,6 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "broker",
         "outbound",
         "protocol.ids",
+        "protocol.formats",
         "protocol.messages",
         "protocol.serializers",
         "starting",
@@ -83,6 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "realm",
         "session",
         "protocol.ids",
+        "protocol.formats",
         "protocol.messages",
         "protocol.serializers",
         "protocol.session",
@@ -94,6 +101,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "connection": {
         "serving",
         "outbound",
+        "protocol.formats",
         "protocol.messages",
         "protocol.serializers",
         "starting",
@@ -111,7 +119,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "adapters": set(),
     "adapters.aiohttp": set(),
-    "testing": {"protocol.auth", "protocol.serializers", "errors"},
+    "testing": {
+        "protocol.auth",
+        "protocol.formats",
+        "protocol.framings",
+        "protocol.serializers",
+        "errors",
+    },
 }
 MAY_IMPORT_ASYNCIO = {"starting", "adapters.aiohttp"}
 NOT_IN_PROTOCOL = {"anyio", "asyncio", "trio", "starlette", "time", "threading"}

@@ -25,6 +25,7 @@ import pytest
 from serverwamp import uris
 from serverwamp.errors import ProtocolViolation, SerializationError
 from serverwamp.protocol import auth, ids
+from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import (
     BY_CODE,
     Abort,
@@ -47,7 +48,6 @@ from serverwamp.protocol.serializers import (
     SUBPROTOCOLS,
     EncodedOnce,
     Serializer,
-    Unit,
     serializer_for,
 )
 from tests.malformed import MESSAGE_CLASSES, malformed, well_formed

@@ -59,7 +59,7 @@ async def test_subprotocols(subprotocol: str) -> None:
         assert (await client.call("greet")).args == ("hello",)
 
 
-@pytest.mark.spec("WS-01", "WS-08")
+@pytest.mark.spec("WS-01")
 async def test_the_order_of_the_client_decides() -> None:
     for offered, chosen in (
         (["wamp.2.cbor", "wamp.2.msgpack", "wamp.2.json"], "wamp.2.msgpack"),
