@@ -181,7 +181,7 @@ async def test_an_impatient_client_subscribes_twice() -> None:
         assert opened == 2
 
 
-@pytest.mark.spec("SUB-08", "SUB-09", "AZN-01", "AZN-02", "URI-05")
+@pytest.mark.spec("SUB-08", "SUB-09", "AZN-02", "URI-05")
 async def test_subscriptions_that_are_refused(caplog: pytest.LogCaptureFixture) -> None:
     async def refuses() -> AsyncIterator[None]:
         raise WAMPError("com.app.no", ("text",), {"a": 1})

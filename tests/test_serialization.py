@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import enum
 import json
+import re
 import struct
 import types
 import typing
@@ -37,6 +38,7 @@ from serverwamp.protocol.messages import (
     Goodbye,
     Hello,
     Message,
+    Options,
     Publish,
     Result,
     Subscribed,
@@ -50,6 +52,7 @@ from serverwamp.protocol.serializers import (
     Serializer,
     serializer_for,
 )
+from serverwamp.serving import ROLES
 from tests.malformed import MESSAGE_CLASSES, malformed, well_formed
 
 EXAMPLES = json.loads((Path(__file__).parent / "data" / "worked_examples.json").read_text("utf-8"))
@@ -177,11 +180,23 @@ def test_a_signature_stays_out_of_logs() -> None:
     assert "secret" not in repr(Authenticate("secret", {}))
 
 
-@pytest.mark.spec("MSG-05", "MSG-06")
+@pytest.mark.spec("MSG-05")
 def test_unknown_options_are_ignored_and_null_is_absent(serializer: Serializer) -> None:
     options = {"timeout": None, "x": 1, "progress": False, "_ours": {"a": [1]}, "UPPER": None}
     message = serializer.decode(raw(serializer, [48, 1, options, "a.b"]))
     assert message == Call(1, CallOptions(progress=False), "a.b")
+
+
+@pytest.mark.spec("MSG-06")
+def test_the_names_of_options_and_features() -> None:
+    options = {
+        field.name for cls in Options.__subclasses__() for field in msgspec.structs.fields(cls)
+    }
+    features = {feature for role in ROLES.values() for feature in role["features"]}
+    assert len(options) > 20
+    assert len(features) > 2
+    for name in options | features:
+        assert re.fullmatch("[a-z][a-z0-9_]{2,}", name), name
 
 
 @pytest.mark.spec("SES-03", "SES-11", "T-17", "T-27")

@@ -1,9 +1,8 @@
-"""What passes between client and server around the messages: handshakes, batches, order, room."""
+"""What passes between client and server around the messages: order, batches, and room."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +16,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 import serverwamp
 from serverwamp import Limits, RPCProgressReport, RPCResult, Session
 from serverwamp.protocol.serializers import SUBPROTOCOLS
-from serverwamp.testing import HandshakeRefused, connect
+from serverwamp.testing import connect
 
 SECONDS = 5.0
 
@@ -30,58 +29,6 @@ def application(**settings: Any) -> serverwamp.Application:
         return RPCResult(args)
 
     return app
-
-
-# ---- the handshake
-
-
-@pytest.mark.spec("WS-01", "WS-02", "WS-05", "WS-06", "WS-07", "SER-02")
-@pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
-async def test_a_subprotocol_is_answered_with_itself(subprotocol: str) -> None:
-    async with connect(application(), subprotocols=[subprotocol]) as client:
-        assert client.subprotocol == subprotocol
-        assert (await client.call("echo", (1, "ß", b"\0"))).args == (1, "ß", b"\0")
-
-
-@pytest.mark.spec("WS-01", "WS-02")
-@pytest.mark.parametrize(
-    ("offered", "chosen"),
-    [
-        (["wamp.2.msgpack", "wamp.2.json"], "wamp.2.msgpack"),
-        (["wamp.2.json", "wamp.2.msgpack"], "wamp.2.json"),
-        (["wamp.2.json.batched", "wamp.2.json"], "wamp.2.json.batched"),
-        (
-            ["wamp.2.cbor.batched", "wamp.2.cbor", "wamp.2.msgpack.batched", "wamp.2.json"],
-            "wamp.2.msgpack.batched",
-        ),
-        (["chat", "WAMP.2.JSON", "wamp.2.msgpack"], "wamp.2.msgpack"),
-    ],
-)
-async def test_the_first_of_the_offered_subprotocols_that_is_known(
-    offered: Sequence[str], chosen: str
-) -> None:
-    async with connect(application(), subprotocols=offered) as client:
-        assert client.subprotocol == chosen
-        assert (await client.call("echo", (1,))).args == (1,)
-
-
-@pytest.mark.spec("WS-04")
-@pytest.mark.parametrize(
-    "offered", [[], ["chat"], ["wamp.2.cbor"], ["WAMP.2.JSON"], ["wamp.2.json2", "wamp"]]
-)
-async def test_no_common_subprotocol(
-    offered: Sequence[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    app = application()
-    with pytest.raises(HandshakeRefused):
-        async with connect(app, subprotocols=offered):
-            pytest.fail("the handshake was accepted")
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
-    assert str(list(offered)) in record.getMessage()
-    assert "wamp.2.json" in record.getMessage()
-    async with connect(app) as client:
-        assert (await client.call("echo", (1,))).args == (1,)
 
 
 # ---- after WELCOME
