@@ -47,6 +47,8 @@ import pytest
 from websockets import Subprotocol
 from websockets.sync.client import connect
 
+import serverwamp
+from serverwamp import testing
 from tests.commands import serving
 
 ROOT = Path(__file__).parent.parent
@@ -98,10 +100,8 @@ def blocks_of_rst(lines: list[str]) -> Iterator[Block]:
             end += 1
         body = lines[number + 1 : end]
         options = {}
-        while not body[0] or (option := OPTION.match(body[0])):
-            if body[0]:
-                options[option[1]] = option[2]
-            body = body[1:]
+        while not body[0] or OPTION.match(body[0]):
+            options.update(OPTION.findall(body.pop(0)))
         code = textwrap.dedent("\n".join(body)).rstrip()
         yield Block(language, code, end - len(body) + 1, options.get("caption"))
 
@@ -154,6 +154,18 @@ async def test_python(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 for name, value in vars(module).items():
                     if not name.startswith("__"):
                         setattr(shared, name, value)
+
+
+async def test_the_example_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = blocks_of(ROOT / "README.md")[0]
+    example = ModuleType("example")
+    monkeypatch.setitem(sys.modules, example.__name__, example)
+    await execute(block, ROOT / "README.md", example)
+    async with testing.connect(example.wamp) as client:
+        await client.subscribe("chat.messages")
+        assert (await client.expect_event()).args == ("Welcome!",)
+        assert (await client.call("chat.say", ["Hello!", 2])).args == ("said 2 times",)
+        assert (await client.expect_event()).args == ("Hello!",)
 
 
 async def execute(block: Block, page: Path, module: ModuleType) -> None:
@@ -308,3 +320,23 @@ def check_nginx(code: str) -> None:
         depth += line.count("{") - line.count("}")
         assert depth >= 0
     assert depth == 0
+
+
+# ---- what a page has to be complete in
+
+
+def test_the_internals_name_every_module() -> None:
+    package = ROOT / "serverwamp"
+    modules = {
+        ".".join(path.relative_to(package).with_suffix("").parts)
+        for path in package.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    page = (ROOT / "docs" / "internals.rst").read_text("utf-8")
+    assert modules == set(re.findall(r"\* - ``([\w.]+)``", page))
+
+
+def test_the_api_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "api.rst").read_text("utf-8")
+    documented = re.findall(r"^\.\. auto(?:class|function|exception):: (\w+)", page, re.MULTILINE)
+    assert set(serverwamp.__all__) <= set(documented)
