@@ -18,7 +18,7 @@ from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
 from serverwamp.realm import Realm
 from serverwamp.serving import ServedSession
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 ASGIApplication: TypeAlias = Callable[[Scope, Receive, Send], Any]
 Lifespan: TypeAlias = Callable[["Application"], AbstractAsyncContextManager[None]]
@@ -57,7 +57,7 @@ class Application(Realm):
         debug: bool = False,
     ) -> None:
         super().__init__(None, camel_snake_conversion=camel_snake_conversion)
-        self.limits = limits or Limits()
+        self.limits: Limits = limits or Limits()
         self.debug = debug
         self.synchronize_requests = synchronize_requests
         self.sessions: dict[int, ServedSession] = {}

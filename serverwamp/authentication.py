@@ -23,7 +23,7 @@ from serverwamp.errors import (
 )
 from serverwamp.protocol import auth
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 TRANSPORT_METHODS = ("cookie", "tls", "anonymous")
 """The names by which clients offer what needs no challenge."""

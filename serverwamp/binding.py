@@ -93,9 +93,9 @@ class Handler:
         camel_snake_conversion: bool = False,
     ) -> None:
         self.function = function
-        self.name = name_of(function)
-        self.is_generator = is_async_generator(function)
-        self.is_coroutine = inspect.iscoroutinefunction(_called(function))
+        self.name: str = name_of(function)
+        self.is_generator: bool = is_async_generator(function)
+        self.is_coroutine: bool = inspect.iscoroutinefunction(_called(function))
         if inspect.isgeneratorfunction(_called(function)):
             raise ConfigurationError(
                 f"{self.name} is a generator: write it as an async generator (async def)"
@@ -118,12 +118,12 @@ class Handler:
             and self._named_rest is None
             and all(p.by_position for p in self._parameters)
         )
-        self.wants_exact_numbers = any(
+        self.wants_exact_numbers: bool = any(
             p is not None and p.convert is not None and p.convert.wants_exact_numbers
             for p in (*self._parameters, self._rest, self._named_rest)
         )
-        self.takes_request = any(source == "request" for _, source in self._filled_in)
-        self.has_factories = any(arg.factory for arg in self._default_args.values())
+        self.takes_request: bool = any(source == "request" for _, source in self._filled_in)
+        self.has_factories: bool = any(arg.factory for arg in self._default_args.values())
 
     def _compile(
         self,

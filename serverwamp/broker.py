@@ -47,9 +47,9 @@ class Subscription:
     __slots__ = ("_holders", "_subscribers", "id", "match", "topic")
 
     def __init__(self, id: int, topic: str, match: str = "exact") -> None:
-        self.id = id
-        self.topic = topic
-        self.match = match
+        self.id: int = id
+        self.topic: str = topic
+        self.match: str = match
         self._holders = 0
         self._subscribers: dict[Any, None] = {}  # ordered, and cheap to leave
 

@@ -29,7 +29,7 @@ from serverwamp.results import RPCErrorResult, RPCProgressReport, as_result
 from serverwamp.session import RPCRequest, Session
 from serverwamp.starting import StartedTask, Starter
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 CALL: Final = code_of(Call)
 LONGEST_TIMEOUT: Final = 365 * 24 * 3600.0
@@ -42,11 +42,11 @@ class RunningCall:
     __slots__ = ("answered", "call", "deadline", "task", "unit")
 
     def __init__(self, call: Call, unit: Unit) -> None:
-        self.call = call
-        self.unit = unit
+        self.call: Call = call
+        self.unit: Unit = unit
         self.task: StartedTask | None = None
-        self.answered = False
-        self.deadline = 0.0
+        self.answered: bool = False
+        self.deadline: float = 0.0
 
     def cancel(self) -> None:
         if self.task is not None:

@@ -18,7 +18,7 @@ from serverwamp.protocol.serializers import Serializer
 from serverwamp.serving import GOING_AWAY, Host, ServedSession
 from serverwamp.starting import open_starter
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -51,7 +51,7 @@ class Connection:
     async def serve(self) -> None:
         """Serve sessions until the connection is closed."""
         async with open_starter() as starter:
-            self.outbound = Outbound(
+            self.outbound: Outbound = Outbound(
                 self._send,
                 self.serializer,
                 starter,

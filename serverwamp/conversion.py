@@ -32,7 +32,7 @@ class Converter:
     def __init__(self, convert: Callable[[Any], Any], hint: Any, wants_exact_numbers: bool) -> None:
         self._convert = convert
         self._exact_type = hint if hint in EXACT_TYPES else None
-        self.wants_exact_numbers = wants_exact_numbers
+        self.wants_exact_numbers: bool = wants_exact_numbers
 
     def __call__(self, value: Any, path: str) -> Any:
         """Return `value` converted.

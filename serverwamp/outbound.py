@@ -18,7 +18,7 @@ from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.serializers import Serializer
 from serverwamp.starting import StartedTask, Starter
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Room:
@@ -65,7 +65,7 @@ class Outbound:
         self._closed = False
         self._changed: anyio.Event | None = None
         self._task: StartedTask | None = None
-        self.room = Room(self)
+        self.room: Room = Room(self)
 
     @property
     def is_full(self) -> bool:

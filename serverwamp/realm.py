@@ -35,20 +35,20 @@ from serverwamp.routing import (
 )
 from serverwamp.session import RPCRequest, Session
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Function: TypeAlias = Callable[..., Any]
 ErrorMapping: TypeAlias = str | Callable[[Any], Any]
 
-SOURCES_OF_CALLS: Final = {"request": RPCRequest, "session": Session}
+SOURCES_OF_CALLS: Final[Mapping[str, type | None]] = {"request": RPCRequest, "session": Session}
 # topic_uri is what serverwamp 2.0 called it.
-SOURCES_OF_TOPICS: Final = {
+SOURCES_OF_TOPICS: Final[Mapping[str, type | None]] = {
     "topic": None,
     "topic_uri": None,
     "session": Session,
     "subscription": Subscription,
 }
-SOURCES_OF_SESSIONS: Final = {"session": Session}
+SOURCES_OF_SESSIONS: Final[Mapping[str, type | None]] = {"session": Session}
 
 
 class Route:
@@ -57,7 +57,7 @@ class Route:
     __slots__ = ("_handler", "definition")
 
     def __init__(self, definition: RPCRoute | TopicRoute) -> None:
-        self.definition = definition
+        self.definition: RPCRoute | TopicRoute = definition
         self._handler: Handler | None = None
 
     @property
@@ -88,8 +88,8 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         self._rpc_function: Function | None = None
         self._subscription_function: Function | None = None
         self._frozen = False
-        self.broker = Broker()
-        self.authentication = Authentication()
+        self.broker: Broker = Broker()
+        self.authentication: Authentication = Authentication()
         self.backplane: Backplane = MemoryBackplane()
 
     # ---- configuration

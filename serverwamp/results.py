@@ -14,13 +14,14 @@ class RPCResult:
     __slots__ = ("args", "kwargs")
 
     def __init__(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> None:
-        self.args = checked_args(args)
+        self.args: tuple[Any, ...] = checked_args(args)
         self.kwargs: dict[str, Any] = dict(kwargs or {})
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars_of(other) == vars_of(self)
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        raise TypeError(f"unhashable type: {type(self).__name__!r}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(args={self.args!r}, kwargs={self.kwargs!r})"
@@ -44,7 +45,7 @@ class RPCErrorResult(RPCResult):
         kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(args, kwargs)
-        self.error_uri = error_uri
+        self.error_uri: str = error_uri
 
     def __repr__(self) -> str:
         return (

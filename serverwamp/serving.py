@@ -50,7 +50,7 @@ from serverwamp.session import Session
 from serverwamp.starting import open_starter
 from serverwamp.subscriptions import Subscriptions
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 ROLES: Final[Mapping[str, Any]] = {
     # Both always have their features, even none: a client fails without.
@@ -213,7 +213,7 @@ class ServedSession:
             self._refuse(NoSuchRealm(f"there is no realm {hello.realm!r}"))
             return False
         self._realm = realm
-        self.session = self._new_session(hello, hello.realm)
+        self.session: Session = self._new_session(hello, hello.realm)
         try:
             await realm.open_lifespan_handlers(self.session, lifespan, authenticated=False)
             await self._authenticate(realm)

@@ -199,18 +199,18 @@ class RPCRequest:
         disclose_caller: bool = False,
         receive_progress: bool = False,
     ) -> None:
-        self.id = id
+        self.id: int = id
         """The request id of the CALL."""
-        self.session = session
-        self.uri = uri
+        self.session: Session = session
+        self.uri: str = uri
         """The URI that was called, which tells what a pattern matched."""
-        self.args = args
+        self.args: Sequence[Any] = args
         """The arguments as they were parsed."""
         self.kwargs: Mapping[str, Any] = kwargs or {}
-        self.timeout = timeout
+        self.timeout: int = timeout
         """How long the caller waits, in milliseconds; 0 for as long as it takes."""
-        self.disclose_caller = disclose_caller
-        self.receive_progress = receive_progress
+        self.disclose_caller: bool = disclose_caller
+        self.receive_progress: bool = receive_progress
         """Whether the caller takes progress reports."""
 
     def __repr__(self) -> str:

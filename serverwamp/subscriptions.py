@@ -32,7 +32,7 @@ from serverwamp.realm import Realm
 from serverwamp.session import Session
 from serverwamp.starting import StartedTask, Starter
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 SUBSCRIBE: Final = code_of(Subscribe)
 UNSUBSCRIBE: Final = code_of(Unsubscribe)
@@ -62,7 +62,7 @@ class Subscriber:
         """The UNSUBSCRIBE request that is still to be answered."""
         self.reopenings: list[Subscribe] = []
         """What came for the same topic while the subscription was closing."""
-        self.closing = anyio.Event()
+        self.closing: anyio.Event = anyio.Event()
         self.task: StartedTask | None = None
         self._outbound = outbound
         self._format = serializer.format

@@ -12,11 +12,11 @@ import serverwamp
 PACKAGE = Path(serverwamp.__file__).parent
 
 # What each module may import of the package. Beside the modules that the design began with stand
-# those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures); `limits`;
-# `protocol.formats` and `protocol.framings`, of which a serializer is made;
-# `outbound`, `calls` and `subscriptions`, the three parts of an open session, and `serving`, which
-# is its course from HELLO to GOODBYE, so that `connection` is left with frames; `migration`, which
-# holds the spellings of serverwamp 2.0 in one place.
+# those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures);
+# `limits`; `protocol.formats` and `protocol.framings`, of which a serializer is made; `outbound`,
+# `calls` and `subscriptions`, the three parts of an open session, and `serving`, which is its
+# course from HELLO to GOODBYE, so that `connection` is left with frames; `migration`, which holds
+# the spellings of serverwamp 2.0 in one place.
 MAY_IMPORT: dict[str, set[str]] = {
     "uris": set(),
     "limits": set(),

@@ -293,8 +293,8 @@ class Extension:
     __slots__ = ("code", "data")
 
     def __init__(self, code: int, data: bytes) -> None:
-        self.code = code
-        self.data = data
+        self.code: int = code
+        self.data: bytes = data
 
 
 def _unpack_extension(code: int, data: bytes) -> Any:

@@ -75,7 +75,7 @@ class HelloDetails(Options, frozen=True):
 class Hello(Message, tag=1, frozen=True):
     """``[HELLO, Realm|uri, Details|dict]``"""
 
-    id_positions = ()
+    id_positions: ClassVar[tuple[int, ...]] = ()
 
     realm: str | None
     details: HelloDetails
@@ -94,8 +94,8 @@ class Abort(PayloadMessage, tag=3, frozen=True):
     Only the first three are ever sent: Autobahn|Python refuses a longer ABORT.
     """
 
-    id_positions = ()
-    options_position = 1
+    id_positions: ClassVar[tuple[int, ...]] = ()
+    options_position: ClassVar[int] = 1
 
     details: Details
     reason: str
@@ -106,7 +106,7 @@ class Abort(PayloadMessage, tag=3, frozen=True):
 class Challenge(Message, tag=4, frozen=True):
     """``[CHALLENGE, AuthMethod|string, Extra|dict]``"""
 
-    id_positions = ()
+    id_positions: ClassVar[tuple[int, ...]] = ()
 
     method: str
     extra: Details
@@ -115,7 +115,7 @@ class Challenge(Message, tag=4, frozen=True):
 class Authenticate(Message, tag=5, frozen=True):
     """``[AUTHENTICATE, Signature|string, Extra|dict]``"""
 
-    id_positions = ()
+    id_positions: ClassVar[tuple[int, ...]] = ()
 
     signature: str
     extra: Details
@@ -127,8 +127,8 @@ class Authenticate(Message, tag=5, frozen=True):
 class Goodbye(Message, tag=6, frozen=True):
     """``[GOODBYE, Details|dict, Reason|uri]``"""
 
-    id_positions = ()
-    options_position = 1
+    id_positions: ClassVar[tuple[int, ...]] = ()
+    options_position: ClassVar[int] = 1
 
     details: Details
     reason: str
@@ -138,8 +138,8 @@ class Error(PayloadMessage, tag=8, frozen=True):
     """``[ERROR, REQUEST.Type|int, REQUEST.Request|id, Details|dict, Error|uri, Arguments|list,
     ArgumentsKw|dict]``"""
 
-    id_positions = (2,)
-    options_position = 3
+    id_positions: ClassVar[tuple[int, ...]] = (2,)
+    options_position: ClassVar[int] = 3
 
     request_type: int
     request: Id
@@ -178,7 +178,7 @@ class Publish(PayloadMessage, tag=16, frozen=True):
 class Published(Message, tag=17, frozen=True):
     """``[PUBLISHED, PUBLISH.Request|id, Publication|id]``"""
 
-    id_positions = (1, 2)
+    id_positions: ClassVar[tuple[int, ...]] = (1, 2)
 
     request: Id
     publication: Id
@@ -200,7 +200,7 @@ class Subscribe(Message, tag=32, frozen=True):
 class Subscribed(Message, tag=33, frozen=True):
     """``[SUBSCRIBED, SUBSCRIBE.Request|id, Subscription|id]``"""
 
-    id_positions = (1, 2)
+    id_positions: ClassVar[tuple[int, ...]] = (1, 2)
 
     request: Id
     subscription: Id
@@ -209,7 +209,7 @@ class Subscribed(Message, tag=33, frozen=True):
 class Unsubscribe(Message, tag=34, frozen=True):
     """``[UNSUBSCRIBE, Request|id, SUBSCRIBED.Subscription|id]``"""
 
-    id_positions = (1, 2)
+    id_positions: ClassVar[tuple[int, ...]] = (1, 2)
 
     request: Id
     subscription: Id
@@ -225,8 +225,8 @@ class Event(PayloadMessage, tag=36, frozen=True):
     """``[EVENT, Subscription|id, Publication|id, Details|dict, Arguments|list,
     ArgumentsKw|dict]``"""
 
-    id_positions = (1, 2)
-    options_position = 3
+    id_positions: ClassVar[tuple[int, ...]] = (1, 2)
+    options_position: ClassVar[int] = 3
 
     subscription: Id
     publication: Id
@@ -296,7 +296,7 @@ class Register(Message, tag=64, frozen=True):
 class Registered(Message, tag=65, frozen=True):
     """``[REGISTERED, REGISTER.Request|id, Registration|id]``"""
 
-    id_positions = (1, 2)
+    id_positions: ClassVar[tuple[int, ...]] = (1, 2)
 
     request: Id
     registration: Id
@@ -305,7 +305,7 @@ class Registered(Message, tag=65, frozen=True):
 class Unregister(Message, tag=66, frozen=True):
     """``[UNREGISTER, Request|id, REGISTERED.Registration|id]``"""
 
-    id_positions = (1, 2)
+    id_positions: ClassVar[tuple[int, ...]] = (1, 2)
 
     request: Id
     registration: Id
@@ -321,8 +321,8 @@ class Invocation(PayloadMessage, tag=68, frozen=True):
     """``[INVOCATION, Request|id, REGISTERED.Registration|id, Details|dict, CALL.Arguments|list,
     CALL.ArgumentsKw|dict]``"""
 
-    id_positions = (1, 2)
-    options_position = 3
+    id_positions: ClassVar[tuple[int, ...]] = (1, 2)
+    options_position: ClassVar[int] = 3
 
     request: Id
     registration: Id

@@ -5,11 +5,11 @@ A *format* turns one unit into one message; a *framing* cuts units out of frames
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from serverwamp.protocol.formats import JSON, Format, MessagePack, Unit
-from serverwamp.protocol.framings import Framing, PrefixedBatch, SeparatedBatch, Unbatched
+from serverwamp.protocol.framings import Frame, Framing, PrefixedBatch, SeparatedBatch, Unbatched
 from serverwamp.protocol.messages import Message
 
 
@@ -20,12 +20,12 @@ class Serializer:
         self.subprotocol = subprotocol
         self.format = format_
         self.framing = framing
-        self.frame_type = format_.frame_type
-        self.decode = format_.decode
-        self.encode = format_.encode
-        self.split = framing.split
-        self.join = framing.join
-        self.batched = framing.batched
+        self.frame_type: type[str] | type[bytes] = format_.frame_type
+        self.decode: Callable[[Unit], Message] = format_.decode
+        self.encode: Callable[[Message], Unit] = format_.encode
+        self.split: Callable[[Frame], Sequence[Unit]] = framing.split
+        self.join: Callable[[Sequence[Unit]], Frame] = framing.join
+        self.batched: bool = framing.batched
 
 
 class EncodedOnce:

@@ -107,7 +107,7 @@ class SessionState:
     """The state of one session, from before its HELLO until after its end."""
 
     def __init__(self) -> None:
-        self.state = State.AWAITING_HELLO
+        self.state: State = State.AWAITING_HELLO
         self._last_request = 0
 
     def receive(self, message: Message) -> bool:
