@@ -39,7 +39,7 @@ LONGEST_TIMEOUT: Final = 365 * 24 * 3600.0
 class RunningCall:
     """A call from its arrival until its handler has ended, which may be after its reply."""
 
-    __slots__ = ("answered", "call", "deadline", "task", "unit")
+    __slots__ = ("answered", "call", "deadline", "failure", "task", "unit")
 
     def __init__(self, call: Call, unit: Unit) -> None:
         self.call: Call = call
@@ -47,6 +47,8 @@ class RunningCall:
         self.task: StartedTask | None = None
         self.answered: bool = False
         self.deadline: float = 0.0
+        self.failure: Exception | None = None
+        """What the handler raised: default args from factories see it before the call is over."""
 
     def cancel(self) -> None:
         if self.task is not None:
@@ -257,6 +259,9 @@ class Calls:
         running.answered = True
 
     async def _answer_exception(self, running: RunningCall, error: Exception) -> None:
+        if error is running.failure:
+            return  # it has passed through the default args since
+        running.failure = error
         doing = f"the call of {running.call.procedure!r} by session {self._session.id}"
         if running.answered:
             if not isinstance(error, WAMPError):

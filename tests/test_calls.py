@@ -662,6 +662,23 @@ async def test_a_factory_that_fails() -> None:
         assert await outcome(client, "procedure") == "wamp.error.runtime_error"
 
 
+async def test_a_failure_that_passes_a_factory_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def resource() -> AsyncIterator[None]:
+        yield None
+
+    async def procedure(resource: Any) -> str:
+        raise ValueError
+
+    app = serving(procedure)
+    app.add_default_arg("resource", factory=resource)
+    async with connect(app) as client:
+        assert await outcome(client, "procedure") == "wamp.error.runtime_error"
+        await client.expect_nothing()
+    assert len(caplog.records) == 1
+
+
 # ---- results
 
 
