@@ -99,7 +99,7 @@ def blocks_of_rst(lines: list[str]) -> Iterator[Block]:
         while end < len(lines) and (not lines[end] or lines[end].startswith(indent + " ")):
             end += 1
         body = lines[number + 1 : end]
-        options = {}
+        options: dict[str, str] = {}
         while not body[0] or OPTION.match(body[0]):
             options.update(OPTION.findall(body.pop(0)))
         code = textwrap.dedent("\n".join(body)).rstrip()
