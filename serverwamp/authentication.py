@@ -38,11 +38,17 @@ class CRAAuthRequirement:
     """
 
     secret: str | bytes = field(repr=False)
+    """The secret itself, or with a salt what `derive_cra_secret` has made of it."""
     auth_role: str = "user"
+    """What the session may be; told to the client."""
     auth_provider: str = "dynamic"
+    """Who vouches for the session; told to the client."""
     salt: str | None = None
+    """The salt of a derived secret."""
     iterations: int = 1000
+    """How often a derived secret was hashed."""
     keylen: int = 32
+    """The length of a derived secret in bytes, before base64."""
 
 
 class Caller(Protocol):

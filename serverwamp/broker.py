@@ -39,17 +39,17 @@ class Subscriber(Protocol):
 
 
 class Subscription:
-    """A topic that sessions of a realm are subscribed to.
-
-    `id` is the same for all of them, `topic` the URI, and `match` how it is understood: "exact".
-    """
+    """A topic that sessions of a realm are subscribed to."""
 
     __slots__ = ("_holders", "_subscribers", "id", "match", "topic")
 
     def __init__(self, id: int, topic: str, match: str = "exact") -> None:
         self.id: int = id
+        """The same for all subscribers."""
         self.topic: str = topic
+        """The URI."""
         self.match: str = match
+        """Always "exact", for the URI is one topic and not a pattern."""
         self._holders = 0
         self._subscribers: dict[Any, None] = {}  # ordered, and cheap to leave
 

@@ -60,7 +60,9 @@ class WAMPError(Exception):
             raise ValueError(f"{uri!r} is not a valid URI for an error")
         super().__init__(*checked_args(args))
         self.uri = uri
+        """What kind of an error it is."""
         self.kwargs: Mapping[str, Any] = kwargs or {}
+        """The keyword arguments."""
 
     def __str__(self) -> str:
         return f"{self.uri}: {self.args[0]}" if self.args else self.uri

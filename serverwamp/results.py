@@ -15,7 +15,9 @@ class RPCResult:
 
     def __init__(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> None:
         self.args: tuple[Any, ...] = checked_args(args)
+        """The positional arguments."""
         self.kwargs: dict[str, Any] = dict(kwargs or {})
+        """The keyword arguments."""
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars_of(other) == vars_of(self)
@@ -46,6 +48,7 @@ class RPCErrorResult(RPCResult):
     ) -> None:
         super().__init__(args, kwargs)
         self.error_uri: str = error_uri
+        """What kind of an error it is."""
 
     def __repr__(self) -> str:
         return (

@@ -50,15 +50,17 @@ class Session:
     realm: str
     """The realm's URI, as the client named it."""
     connection: Transport
-    """Has `transport_info`, what is known of the client's connection."""
+    """Has `transport_info`, a mapping of what is known of the client's connection."""
     auth_id: str | None
-    """Who the client says, and after authentication is known, to be."""
+    """Who the client says it is; after its authentication, who it is."""
     auth_methods: Sequence[str]
     """The authentication methods that the client offered, the best first."""
     auth_method: str | None
     """The method by which the session was authenticated, if the client offered it."""
     auth_role: str | None
+    """What the session may be; an authenticator can set it. None before the authentication."""
     auth_provider: str | None
+    """Who has authenticated the session; an authenticator can set it, too."""
     auth_extra: Mapping[str, Any]
     """What else the client said for its authentication."""
     identity: Any
@@ -202,14 +204,17 @@ class RPCRequest:
         self.id: int = id
         """The request id of the CALL."""
         self.session: Session = session
+        """The session of the caller."""
         self.uri: str = uri
         """The URI that was called, which tells what a pattern matched."""
         self.args: Sequence[Any] = args
-        """The arguments as they were parsed."""
+        """The positional arguments as they were parsed."""
         self.kwargs: Mapping[str, Any] = kwargs or {}
+        """The keyword arguments as they were parsed."""
         self.timeout: int = timeout
         """How long the caller waits, in milliseconds; 0 for as long as it takes."""
         self.disclose_caller: bool = disclose_caller
+        """Whether the caller wants the procedure to know who it is; here it does anyway."""
         self.receive_progress: bool = receive_progress
         """Whether the caller takes progress reports."""
 
