@@ -13,7 +13,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", r".*"),  # in docstrings, `name` may be a parameter
     ("py:.*", r"(typing|collections|contextlib|re|anyio|datetime|abc)\..*"),  # elsewhere
-    ("py:.*", r"(Any|Function|Lifespan|ASGIApplication|ASGIEvent|Frame|RouteType|TypeAlias)"),
+    ("py:.*", r"(Any|ASGIApplication|ErrorMapping|Function|Lifespan)"),
     ("py:class", r"serverwamp\.(routing|migration|realm|connection|session)\..*"),  # internal
 ]
 
@@ -22,5 +22,6 @@ html_title = "serverwamp"
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+autodoc_type_aliases = {name: name for name in ("ASGIApplication", "ErrorMapping")}
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
