@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
+from threading import get_ident
 from typing import Any, Protocol
+
+from anyio import from_thread
 
 from serverwamp import uris
 from serverwamp.errors import checked_args
@@ -91,6 +94,7 @@ class Session:
         self.identity = None
         self.is_authenticated = False
         self._link = link
+        self._thread = get_ident()
         self._data: dict[Any, Any] = {}
         self._subscription: Any = None
 
@@ -138,13 +142,17 @@ class Session:
         """Queue an event for this session, in order; awaiting the result waits for room.
 
         Without `topic` it goes to the subscription to which the handle is bound. A session that
-        has no such subscription, any more or yet, gets nothing.
+        has no such subscription, any more or yet, gets nothing. It can also be called in the
+        worker threads in which plain functions run; there the result is not to be awaited.
 
         Raises: TypeError without a topic on a handle that no subscription handler got.
         """
         if topic is None and self._subscription is None:
             raise TypeError("send_event() needs a topic outside of a subscription handler")
-        return self._link.send_event(topic, self._subscription, checked_args(args), kwargs or {})
+        send, args, kwargs = self._link.send_event, checked_args(args), kwargs or {}
+        if get_ident() != self._thread:  # nothing of ours can be touched from there
+            return from_thread.run_sync(send, topic, self._subscription, args, kwargs)
+        return send(topic, self._subscription, args, kwargs)
 
     async def close(self, reason: str = uris.CLOSE_REALM, message: str | None = None) -> None:
         """Say GOODBYE: running calls are cancelled and subscriptions end.

@@ -665,6 +665,23 @@ async def test_an_event_that_one_client_cant_get(caplog: pytest.LogCaptureFixtur
     assert caplog.text.count("is lost") == 4
 
 
+async def test_a_plain_function_sends_events_from_its_thread() -> None:
+    topic = Topic()
+    app = serving(topic)
+
+    @app.route("send")
+    def send(session: Session) -> str:
+        session.send_event("topic", ("before the result",))
+        return "result"
+
+    async with connect(app) as client:
+        await client.subscribe("topic")
+        for request in (2, 3):
+            await client.send([48, request, {}, "send"])
+            assert (await client.receive())[4] == ["before the result"]
+            assert (await client.receive())[3] == ["result"]
+
+
 async def test_publishing_waits_for_nobody() -> None:
     topic = Topic()
     app = serving(topic, limits=Limits(outbound_messages=100))
