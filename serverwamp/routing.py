@@ -112,6 +112,8 @@ class RPCDecorators:
     def _rpc_decorator(
         self, uri: str, kind: RouteKind, camel_snake_conversion: bool
     ) -> Callable[[Function], Function]:
+        _check_is_text(uri)
+
         def decorate(function: Function) -> Function:
             self._add_rpc_route(RPCRoute(uri, function, kind, camel_snake_conversion))
             return function
@@ -146,6 +148,8 @@ class TopicDecorators:
         return self._topic_decorator(_text(uri_pattern), "regex")
 
     def _topic_decorator(self, uri: str, kind: RouteKind) -> Callable[[Function], Function]:
+        _check_is_text(uri)
+
         def decorate(function: Function) -> Function:
             self._add_topic_route(TopicRoute(uri, function, kind))
             return function
@@ -154,7 +158,12 @@ class TopicDecorators:
 
 
 def _text(pattern: str | re.Pattern[str]) -> str:
-    return pattern if isinstance(pattern, str) else pattern.pattern
+    return pattern.pattern if isinstance(pattern, re.Pattern) else pattern
+
+
+def _check_is_text(uri: Any) -> None:
+    if not isinstance(uri, str):  # as in `@app.route` without parentheses
+        raise ConfigurationError(f'a route needs a URI, as in route("com.example"), not {uri!r}')
 
 
 # ---- route sets

@@ -201,6 +201,9 @@ def test_routes_that_are_refused() -> None:
             register()
     app.prefix_route("a")(function)
     app.wildcard_route("a..c")(function)
+    for decorator in (app.route, app.prefix_route, app.regex_route, app.topic, app.regex_topic):
+        with pytest.raises(ConfigurationError, match="a route needs a URI"):
+            decorator(function)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="route for 'a' already"):
         app.prefix_route("a")(function)
     with pytest.raises(ConfigurationError, match=r"route for 'a..c' already"):
