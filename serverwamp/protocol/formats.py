@@ -143,7 +143,7 @@ class JSON:
                 message = msgspec.convert(raw, BY_CODE[raw[0]])
             if _holds_binary(unit):
                 message = _replaced_payload(message, _with_bytes)
-        except (ValueError, RecursionError) as failure:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as failure:
             raise _undecodable("JSON", failure) from None
         return message
 
@@ -266,7 +266,7 @@ class MessagePack:
                 return msgspec.convert(raw, cls)
             except msgspec.ValidationError as failure:
                 return msgspec.convert(_with_integral_ids(raw, failure), cls)
-        except (ValueError, TypeError, RecursionError) as failure:
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as failure:
             raise _undecodable("MessagePack", failure) from None
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
