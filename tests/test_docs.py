@@ -18,8 +18,8 @@ What happens to a block depends on its language; a language that isn't listed he
 ``toml``, ``nginx``
     Parsed; ``toml`` with a caption becomes a file, too.
 
-The ports 8000 and 8080 stand for a free one. Code that a page needs but readers don't stands in a
-comment of the form ``.. hidden-code-block: python``.
+The ports 8000 and 8080 stand for a free one. Literal blocks, and other directives that show code,
+fail: they would be found by nothing.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Block:
     file_name: str | None = None
 
 
-DIRECTIVE = re.compile(r"( *)\.\. (?:code-block::|hidden-code-block:) *(\S*)$")
+DIRECTIVE = re.compile(r"( *)\.\. code-block:: *(\S*)$")
 OPTION = re.compile(r" +:(\w+): *(.*)$")
 OTHER_BLOCKS = re.compile(r"^(?! *\.\. ).*::$|^ *\.\. (code|sourcecode|literalinclude|doctest)::")
 """What would show code without being found: literal blocks and other directives."""
