@@ -5,8 +5,9 @@ What happens to a block depends on its language; a language that isn't listed he
 ``python``
     All blocks of a page share one namespace, from top to bottom, on asyncio and on trio. They may
     ``await`` outside of functions, as in ``python -m asyncio``. What a client sees is asserted in
-    the blocks themselves. A block with a file name as its caption (in the README: as the comment
-    in its first line) is a module of its own, and a file for the commands further down.
+    the blocks themselves; where they ``try`` outside of functions, there has to be an error. A
+    block with a file name as its caption (in the README: as the comment in its first line) is a
+    module of its own, and a file for the commands further down.
 ``console``
     Lines that start with ``$``. A server is started, and stays up for the rest of the page; a
     WAMP client joins it at ``/ws``, and plain HTTP gets an answer. ``pytest`` is run. What would
@@ -169,17 +170,28 @@ async def test_the_example_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def execute(block: Block, page: Path, module: ModuleType) -> None:
-    code = compile(
-        "\n" * (block.line - 1) + block.code,  # so that tracebacks name the line of the page
-        str(page),
-        "exec",
-        flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
-        dont_inherit=True,
-    )
+    source = "\n" * (block.line - 1) + block.code  # so that tracebacks name the line of the page
+    tree = ast.fix_missing_locations(ErrorsThatAreShown().visit(ast.parse(source)))
+    code = compile(tree, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     if code.co_flags & inspect.CO_COROUTINE:
         await eval(code, vars(module))
     else:
         exec(code, vars(module))
+
+
+class ErrorsThatAreShown(ast.NodeTransformer):
+    """Makes every ``try`` outside of functions fail if nothing is raised."""
+
+    def visit_Try(self, node: ast.Try) -> ast.Try:
+        if node.handlers and not node.orelse:
+            node.orelse = ast.parse("raise AssertionError('nothing was raised')").body
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        return node
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef:
+        return node
 
 
 # ---- commands
