@@ -318,6 +318,9 @@ class ServedSession:
                     await self._read()
             except ProtocolViolation as violation:
                 self._violate(violation)
+            except Exception:  # a mistake of ours: this session ends, and no other
+                logger.exception("session %s failed", self.session.id)
+                self._abort(uris.RUNTIME_ERROR, "the server failed", INTERNAL_ERROR)
             finally:
                 self._release()
             if self.close_code is not None:

@@ -311,6 +311,11 @@ class Item:
     quantity: int = 1
 
 
+@dataclass
+class Other:
+    name: str
+
+
 class Order(pydantic.BaseModel):
     quantity: int
 
@@ -365,7 +370,7 @@ ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
         (Order, {"quantity": "3"}, Order(quantity=3)),
         (list[Order], [{"quantity": 3}], [Order(quantity=3)]),
         (Union[Order, str], "text", "text"),
-        (Union[Item, Point, str], {"price": 1}, Item(Decimal(1))),
+        (Union[Item, Other, str], {"price": 1}, Item(Decimal(1))),
         (Celsius, "20.5", Celsius(20.5)),
         (list[Celsius], [20], [Celsius(20)]),
         (
