@@ -55,6 +55,8 @@ from tests.commands import serving
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.rst")), ROOT / "README.md"]
 NODE_MODULES = ROOT / "tests" / "clients" / "node_modules"
+ENVIRONMENT = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
+"""Without what is meant for the tests that are running."""
 WEBSOCKET = 'import ws from "ws"; globalThis.WebSocket ??= ws;'
 """Browsers, and Node.js from version 22 on, have a WebSocket of their own."""
 PORTS = re.compile(r"\b(8000|8080)\b")
@@ -272,7 +274,7 @@ class Shell:
         done = subprocess.run(
             command,
             cwd=self.directory,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
