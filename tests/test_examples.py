@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import html
+import os
 import re
 import shlex
 import subprocess
@@ -253,10 +254,13 @@ async def test_wrong_credentials_are_refused(example: Example, login: dict[str, 
 
 async def test_testing_an_app() -> None:
     command = command_of("testing_an_app")
+    # Without the options of the tests that are running.
+    environment = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
     outcome = await anyio.to_thread.run_sync(
         lambda: subprocess.run(
             [sys.executable, "-m", *command, "-n0", "-q", "-p", "no:cacheprovider"],
             cwd=ROOT,
+            env=environment,
             capture_output=True,
             text=True,
             timeout=50,
