@@ -6,7 +6,7 @@ copyright = f"2026, {author}"
 version = "3.0"
 release = "3.0.0"
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
 exclude_patterns = ["_build"]
 default_role = "py:obj"
 nitpicky = True

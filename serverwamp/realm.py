@@ -354,9 +354,9 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         it. Events reach each subscriber in the order in which they were published; no peer is
         waited for. Returns the id of the publication.
 
-        Raises: ValueError when `topic` is not a valid URI.
+        Raises: ValueError when `topic` is not a valid URI, or one that belongs to the protocol.
         """
-        if not uris.is_valid_uri(topic):
+        if not uris.is_valid_uri(topic) or uris.is_reserved(topic):
             raise ValueError(f"{topic!r} is not a valid URI for a topic")
         publication = Publication(
             topic,

@@ -320,6 +320,10 @@ class Order(pydantic.BaseModel):
     quantity: int
 
 
+class Named(pydantic.BaseModel):
+    first_name: str = pydantic.Field(alias="firstName")
+
+
 class Celsius:
     def __init__(self, value: Any) -> None:
         self.degrees = float(value)
@@ -731,6 +735,7 @@ class Struct(msgspec.Struct):
         (Color.RED, ("red",), {}),
         ({7}, ([7],), {}),
         (Order(quantity=3), ({"quantity": 3},), {}),
+        (Named(firstName="Jo"), ({"firstName": "Jo"},), {}),
         ([Order(quantity=3), None], ({"quantity": 3}, None), {}),
         ((2**63, {"deep": {"er": b"\x00\xff"}}), (2**63, {"deep": {"er": b"\x00\xff"}}), {}),
     ],

@@ -53,7 +53,11 @@ from serverwamp import testing
 from tests.commands import serving
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*sorted((ROOT / "docs").glob("*.rst")), ROOT / "README.md"]
+PAGES = [
+    *sorted((ROOT / "docs").glob("*.rst")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "README.md",
+]
 NODE_MODULES = ROOT / "tests" / "clients" / "node_modules"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
 """Without what is meant for the tests that are running."""

@@ -621,7 +621,7 @@ async def test_excluded_and_eligible_sessions() -> None:
 async def test_publishing_to_what_is_no_topic() -> None:
     app = Application()
     await app.publish("nobody.listens")
-    for uri in ("no topic", "", "a..b"):
+    for uri in ("no topic", "", "a..b", "wamp.session.on_join"):
         with pytest.raises(ValueError, match="not a valid URI"):
             await app.publish(uri)
     with pytest.raises(TypeError):

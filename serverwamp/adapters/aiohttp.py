@@ -21,6 +21,10 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """As in the ASGI servers; aiohttp answers what is longer by closing with 1009."""
 
 
+PING_INTERVAL = 20.0
+"""Seconds, as in uvicorn; a client that doesn't answer in half of that is gone."""
+
+
 def request_handler(
     application: ASGIApplication,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -133,7 +137,9 @@ class _WebSocket:
         if kind == "websocket.accept":
             subprotocol = event.get("subprotocol")
             self._socket = web.WebSocketResponse(
-                protocols=(subprotocol,) if subprotocol else (), max_msg_size=MAX_MESSAGE_BYTES
+                protocols=(subprotocol,) if subprotocol else (),
+                max_msg_size=MAX_MESSAGE_BYTES,
+                heartbeat=PING_INTERVAL,
             )
             for name, value in event.get("headers", ()):
                 self._socket.headers[name.decode("latin-1")] = value.decode("latin-1")

@@ -45,7 +45,7 @@ def to_plain(value: Any) -> Any:
     """
     dump = getattr(value, "model_dump", None)  # pydantic, which need not be installed
     if dump is not None and not isinstance(value, type):
-        return dump(mode="json")
+        return dump(mode="json", by_alias=True)
     for kind, plain_type in PLAIN_TYPES:
         if isinstance(value, kind):
             return plain_type(value)
