@@ -41,10 +41,11 @@ class DefaultArg:
     value: Any = None
     factory: Function | None = None
 
-    async def provide(self, stack: AsyncExitStack) -> Any:
+    async def provide(self, stack: AsyncExitStack | None) -> Any:
         """Return the value; what has to happen when it is no longer needed goes on `stack`."""
         if self.factory is None:
             return self.value
+        assert stack is not None
         if inspect.isasyncgenfunction(self.factory):
             return await stack.enter_async_context(asynccontextmanager(self.factory)())
         if inspect.isgeneratorfunction(self.factory):
@@ -346,13 +347,9 @@ class Handler:
         filled_in: dict[str, Any] = {}
         for _, name in self._filled_in:
             default_arg = self._default_args.get(name)
-            if default_arg is None:
-                filled_in[name] = sources[name]
-            elif default_arg.factory is None:
-                filled_in[name] = default_arg.value
-            else:
-                assert stack is not None
-                filled_in[name] = await default_arg.provide(stack)
+            filled_in[name] = (
+                sources[name] if default_arg is None else await default_arg.provide(stack)
+            )
         remaining = iter(values)
         positional = [
             filled_in[slot] if isinstance(slot, str) else next(remaining, slot.default)
@@ -426,7 +423,7 @@ def _resolved(function: Function, parameter: inspect.Parameter) -> Any:
     plain: Any = function
     while isinstance(plain, functools.partial):
         plain = plain.func
-    plain = _called(plain)
+    plain = plain.__init__ if inspect.isclass(plain) else _called(plain)
     plain = inspect.unwrap(getattr(plain, "__func__", plain))
     names: dict[str, Any] = {}
     if inspect.isfunction(plain):

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -158,10 +158,11 @@ class Calls:
                 raise
             logger.critical("the handler of %r failed", running.call.procedure, exc_info=error)
             self._answer_error(running, RuntimeFailure("the handler failed"))
-            if isinstance(error, (KeyboardInterrupt, SystemExit)) or (
-                isinstance(error, BaseExceptionGroup) and error.subgroup(cancelled) is not None
-            ):
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
+            escaping = error.subgroup(cancelled) if isinstance(error, BaseExceptionGroup) else None
+            if escaping is not None:
+                raise escaping from None
         finally:
             self._end(running)
 
@@ -222,17 +223,18 @@ class Calls:
         )
 
     async def _answer_from(
-        self, running: RunningCall, handler: Handler, results: AsyncIterator[Any]
+        self, running: RunningCall, handler: Handler, results: AsyncIterable[Any]
     ) -> None:
         """Send what an async iterator yields, until its final result, and close it."""
+        iterator = aiter(results)
         try:
-            async for result in results:
+            async for result in iterator:
                 if not isinstance(result, RPCProgressReport):
                     self._answer_result(running, result)
                     return
                 await self._report(running, result)
         finally:
-            close = getattr(results, "aclose", None)
+            close = getattr(iterator, "aclose", None)
             if close is not None:
                 with anyio.CancelScope(shield=True):
                     await close()
@@ -287,8 +289,8 @@ class Calls:
         if self._sweeping is None:
             self._sweeping = anyio.CancelScope()
             self._starter.start(self._sweep)
-        elif self._deadlines[0][2] is running:
-            self._sweeping.deadline = running.deadline
+        elif self._deadlines[0][0] < self._sweeping.deadline:
+            self._sweeping.deadline = self._deadlines[0][0]
 
     async def _sweep(self) -> None:
         """Answer the calls whose time is over, as long as there are calls with a deadline."""

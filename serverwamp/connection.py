@@ -43,7 +43,6 @@ class Connection:
         self._units: deque[Unit] = deque()
         self._is_open = True
         self._ended = anyio.Event()
-        self._serving: ServedSession | None = None
         self.serializer = serializer
         self.transport_info: Mapping[str, Any] = transport_info(scope, serializer.subprotocol)
         self._key = "text" if serializer.frame_type is str else "bytes"
@@ -59,6 +58,7 @@ class Connection:
                 lose=self._lose,
                 overflow=self._give_up,
             )
+            self._serving = ServedSession(self._host, self)
             self._host.connections.add(self)
             try:
                 await self._serve_sessions()
@@ -72,10 +72,10 @@ class Connection:
 
     async def _serve_sessions(self) -> None:
         while self._is_open:
-            self._serving = ServedSession(self._host, self)
             await self._serving.run()
             if self._serving.close_code is not None:
                 await self.finish(self._serving.close_code)
+            self._serving = ServedSession(self._host, self)
 
     async def receive(self) -> tuple[Message, Unit] | None:
         """Return the next message and what it was decoded from; None when the client is gone.
@@ -111,14 +111,12 @@ class Connection:
     def _give_up(self) -> None:
         logger.warning("a client doesn't read what it is sent: it is disconnected")
         self.outbound.discard()
-        if self._serving is not None:
-            self._serving.close_code = 1008
-            self._serving.lose()
+        self._serving.close_code = 1008
+        self._serving.lose()
 
     def _lose(self) -> None:
         self._is_open = False
-        if self._serving is not None:
-            self._serving.lose()
+        self._serving.lose()
 
     async def finish(self, code: int) -> None:
         """Hand over what is queued, within a bounded time, and close the connection."""
@@ -139,7 +137,7 @@ class Connection:
         Returns when the connection has ended, or should have.
         """
         serving = self._serving
-        if serving is not None and serving.is_open:
+        if serving.is_open:
             with anyio.move_on_after(grace):
                 await serving.wait_calls()
             await serving.close(reason, None)

@@ -88,8 +88,6 @@ def converter_for(hint: Any) -> Converter | None:
 def _construct(kind: type[Any], value: Any) -> Any:
     """Make an instance of a class that msgspec doesn't know: by calling it."""
     plain: Any = typing.get_origin(kind) or kind
-    if isinstance(value, plain):
-        return value
     validate = getattr(plain, "model_validate", None)  # a pydantic model inside a dataclass
     try:
         return validate(value) if validate is not None else plain(value)

@@ -12,7 +12,8 @@ go through one contract with the cheapest implementation per backend behind it:
   `start` returns; elsewhere tasks begin in the order in which they were started.
 * The block ends only when all its tasks have ended, however it is left. Whoever started them
   tells them to end before; on trio a cancellation from outside reaches them by itself as well.
-* A task's function handles its own exceptions; one that still escapes ends the whole block.
+* A task's function handles its own exceptions, but for its cancellation; one that still escapes
+  ends the whole block.
 * `cancel` cancels that task alone, once; it has no effect on a task that has ended.
 """
 
@@ -81,19 +82,21 @@ class _AsyncioStarter:
         if not task.done():
             self._tasks.add(task)
             task.add_done_callback(self._end)
-        elif not task.cancelled() and task.exception() is not None:
-            self._fail(task.exception())
+        else:
+            self._check(task)
         return task
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._fail(task.exception())
+        self._check(task)
         if not self._tasks and self._ended is not None:
             self._ended.set()
 
-    def _fail(self, failure: BaseException | None) -> None:
-        if self._failure is None:
+    def _check(self, task: asyncio.Task[None]) -> None:
+        failure = None if task.cancelled() else task.exception()
+        if isinstance(failure, BaseExceptionGroup):  # a cancellation may escape in company
+            failure = failure.split(asyncio.CancelledError)[1]
+        if failure is not None and self._failure is None:
             self._failure = failure
             self._owner.cancel()
 

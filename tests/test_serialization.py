@@ -447,7 +447,7 @@ class Opaque:
 
 
 class Failing:
-    def model_dump(self, mode: str) -> Any:
+    def model_dump(self, mode: str, by_alias: bool) -> Any:
         raise LookupError("no such field")
 
 
@@ -669,7 +669,7 @@ def test_a_message_to_many_is_encoded_once() -> None:
     class Once:
         count = 0
 
-        def model_dump(self, mode: str) -> Any:
+        def model_dump(self, mode: str, by_alias: bool) -> Any:
             Once.count += 1
             return {"a": 1}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import anyio
 import pytest
 
@@ -81,7 +84,11 @@ async def test_a_server_that_cancels_while_tasks_end(anyio_backend: str) -> None
             await proceed.wait()
             finished.set()
 
+    owners: list[Any] = []
+
     async def owner() -> None:
+        if anyio_backend == "asyncio":
+            owners.append(asyncio.current_task())
         async with open_starter() as starter:
             starter.start(task)
 
@@ -89,11 +96,7 @@ async def test_a_server_that_cancels_while_tasks_end(anyio_backend: str) -> None
         tasks.start_soon(owner)
         await anyio.wait_all_tasks_blocked()
         if anyio_backend == "asyncio":
-            import asyncio
-
-            for other in asyncio.all_tasks():
-                if "owner" in repr(other.get_coro()):
-                    other.cancel()
+            owners[0].cancel()
         else:
             tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):

@@ -168,3 +168,34 @@ async def test_nan_is_not_json() -> None:
     client._is_text = True
     with pytest.raises(ValueError, match="NaN"):
         client._decode("[36, NaN]")
+
+
+async def test_publishing_to_an_application_that_takes_it() -> None:
+    import json
+
+    async def takes(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept", "subprotocol": "wamp.2.json"})
+        _, request, *_ = json.loads((await receive())["text"])
+        await send({"type": "websocket.send", "text": json.dumps([17, request, 42])})
+        assert (await receive())["type"] == "websocket.disconnect"
+        with pytest.raises(OSError, match="gone"):
+            await send({"type": "websocket.send", "text": "too late"})
+
+    async with connect(takes, None) as client:
+        assert await client.publish("topic", ("text",), {"a": 1}, acknowledge=True) == 42
+
+
+async def test_sending_to_a_client_that_has_just_left() -> None:
+    left = anyio.Event()
+
+    async def sends(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept", "subprotocol": "wamp.2.json"})
+        await left.wait()
+        with pytest.raises(OSError, match="gone"):
+            await send({"type": "websocket.send", "text": "[36]"})
+
+    async with connect(sends, None) as client:
+        await client.disconnect()
+        left.set()

@@ -1,0 +1,369 @@
+"""What goes wrong inside: servers that fail, handlers that misbehave at every moment, and bugs."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+import anyio
+import pydantic
+import pytest
+
+from serverwamp import (
+    Application,
+    ConfigurationError,
+    Limits,
+    RPCProgressReport,
+    RPCResult,
+    Session,
+    WAMPError,
+    calls,
+    conversion,
+    serving,
+)
+from serverwamp.errors import InvalidArgument
+from serverwamp.testing import ASGIEvent, connect
+
+HELLO = [1, "realm1", {"roles": {"caller": {}}}]
+
+
+class Server:
+    """An ASGI server that is told what to receive, and fails when it is told to."""
+
+    def __init__(self, *messages: Any, fails_at: Callable[[ASGIEvent], bool] | None = None) -> None:
+        self.sent: list[ASGIEvent] = []
+        self._fails_at = fails_at
+        self._events = [{"type": "websocket.connect"}] + [
+            {"type": "websocket.receive", "text": json.dumps(message)} for message in messages
+        ]
+
+    async def serve(self, app: Application) -> None:
+        scope = {"type": "websocket", "path": "/", "subprotocols": ["wamp.2.json"], "headers": []}
+        with anyio.fail_after(5):
+            await app(scope, self._receive, self._send)
+
+    async def _receive(self) -> Any:
+        await anyio.lowlevel.checkpoint()
+        if not self._events:
+            raise RuntimeError("the server is broken")
+        return self._events.pop(0)
+
+    async def _send(self, event: ASGIEvent) -> None:
+        await anyio.lowlevel.checkpoint()
+        if self._fails_at is not None and self._fails_at(event):
+            raise OSError("the client is gone")
+        self.sent.append(event)
+
+
+@pytest.mark.parametrize("messages", [(), (HELLO,), (HELLO, [48, 1, {}, "nowhere"])])
+async def test_a_server_whose_receive_fails(
+    messages: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Application()
+    server = Server(*messages)
+    await server.serve(app)
+    assert server.sent[-1]["type"] == "websocket.close"
+    assert server.sent[-1]["code"] == 1011
+    assert "the server is broken" in caplog.text
+    assert not app.connections
+    assert not app.sessions
+
+
+@pytest.mark.parametrize("kind", ["accept", "send", "close"])
+async def test_a_server_whose_send_fails(kind: str) -> None:
+    app = Application()
+    server = Server(
+        HELLO,
+        [48, 1, {}, "nowhere"],
+        ["nonsense"],
+        fails_at=lambda event: event["type"] == f"websocket.{kind}",
+    )
+    await server.serve(app)
+    assert not app.connections
+    assert not app.sessions
+
+
+async def test_a_bug_ends_one_session(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Application()
+
+    def broken(*args: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async with connect(app) as other, connect(app) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(calls.Calls, "cancel", broken)
+            await client.send([49, 1, {}])
+            assert (await client.receive())[2] == "wamp.error.runtime_error"
+            assert await client.expect_close() == 1011
+        assert "a bug" not in "".join(client.transcript)
+        await other.expect_nothing()
+    assert "a bug" in caplog.text
+
+
+async def test_session_ids_are_unique(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = iter((5, 5, 5, 6))
+    monkeypatch.setattr(serving, "new_session_id", lambda: next(ids))
+    app = Application()
+    async with connect(app) as one, connect(app) as two:
+        assert (one.session, two.session) == (5, 6)
+
+
+# ---- handlers
+
+
+async def test_a_cancellation_in_company() -> None:
+    started = anyio.Event()
+
+    class Other(BaseException):
+        pass
+
+    async def procedure() -> None:
+        try:
+            started.set()
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class() as cancelled:
+            raise BaseExceptionGroup("both", [cancelled, Other()]) from None
+
+    app = Application()
+    app.route("procedure")(procedure)
+    async with connect(app) as client:
+        call = await client.start_call("procedure")
+        await started.wait()
+        await call.cancel("kill")
+        with pytest.raises(WAMPError):
+            await call.result()
+        await client.expect_nothing()
+
+
+async def test_an_iterator_that_ends_without_a_result() -> None:
+    class Iterator:
+        def __aiter__(self) -> Iterator:
+            return self
+
+        async def __anext__(self) -> None:
+            raise StopAsyncIteration
+
+    app = Application()
+    app.route("procedure")(Iterator)
+    async with connect(app) as client:
+        with pytest.raises(WAMPError) as error:
+            await client.call("procedure")
+        assert error.value.uri == "wamp.error.runtime_error"
+
+
+async def test_a_factory_that_refuses_after_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    async def factory() -> AsyncIterator[int]:
+        yield 5
+        raise WAMPError("a.b")
+
+    app = Application()
+    app.add_default_arg("value", factory=factory)
+    app.route("procedure")(lambda value: value)
+    async with connect(app) as client:
+        assert (await client.call("procedure")).args == (5,)
+        await client.expect_nothing()
+    assert not caplog.records
+
+
+async def test_timeouts_that_progress_has_outdated() -> None:
+    proceed = anyio.Event()
+
+    async def reports() -> AsyncIterator[Any]:
+        yield RPCProgressReport()
+        await proceed.wait()
+        yield RPCResult(("end",))
+
+    app = Application()
+    app.route("reports")(reports)
+    app.route("waits")(proceed.wait)
+    async with connect(app) as client:
+        first = await client.start_call("reports", receive_progress=True, options={"timeout": 2000})
+        second = await client.start_call("waits", options={"timeout": 50})
+        with pytest.raises(WAMPError) as late:
+            await second.result()
+        assert late.value.uri == "wamp.error.timeout"
+        third = await client.start_call("waits", options={"timeout": 1})
+        with pytest.raises(WAMPError):
+            await third.result()
+        proceed.set()
+        assert (await first.result()).args == ("end",)
+
+
+async def test_a_subscription_handler_that_closes_its_session() -> None:
+    closed = anyio.Event()
+
+    async def handler(session: Session) -> AsyncIterator[None]:
+        await session.close("com.app.no_more")
+        yield
+        closed.set()
+
+    app = Application()
+    app.topic("topic")(handler)
+    async with connect(app) as client:
+        await client.send([32, 1, {}, "topic"])
+        assert await client.receive() == [6, {}, "com.app.no_more"]
+        await client.send([6, {}, "wamp.close.goodbye_and_out"])
+        assert await client.expect_close() == 1000
+        assert client._inbox == []
+
+
+async def test_a_session_that_ends_while_a_subscription_closes() -> None:
+    closing, proceed = anyio.Event(), anyio.Event()
+
+    async def handler() -> AsyncIterator[None]:
+        yield
+        closing.set()
+        await proceed.wait()
+
+    app = Application()
+    app.topic("topic")(handler)
+    async with connect(app) as client:
+        subscription = await client.subscribe("topic")
+        await client.send([34, 2, subscription.id])
+        with anyio.fail_after(5):
+            await closing.wait()
+        assert await client.leave() == "wamp.close.goodbye_and_out"
+        proceed.set()
+        await client.join()
+        await client.expect_nothing()
+
+
+async def test_a_lifespan_handler_that_aborts() -> None:
+    asked: list[str] = []
+
+    async def handler(session: Session) -> AsyncIterator[None]:
+        await session.abort("com.app.closed")
+        yield
+
+    app = Application()
+    app.add_session_lifespan_handler(handler, authenticated_only=False)
+    app.add_session_lifespan_handler(handler)
+    with pytest.raises(WAMPError) as refused:
+        async with connect(app):
+            pass
+    assert refused.value.uri == "com.app.closed"
+    assert not asked
+
+
+async def test_authenticators_with_default_args() -> None:
+    closed: list[str] = []
+
+    def database() -> Any:
+        yield {"ticket": "joe"}
+        closed.append("database")
+
+    async def authenticator(session: Session, ticket: str, db: Any, *, more: int = 5) -> Any:
+        assert more == 5
+        return db.get(ticket)
+
+    app = Application()
+    app.add_default_arg("db", factory=database)
+    app.set_ticket_authenticator(authenticator)
+    async with connect(app, ticket="ticket"):
+        assert closed == ["database"]
+
+
+async def test_a_burst_of_events_for_a_client_that_reads_nothing() -> None:
+    sessions: list[Session] = []
+
+    async def handler(session: Session) -> AsyncIterator[None]:
+        sessions.append(session)
+        yield
+
+    app = Application(limits=Limits(outbound_messages=100, goodbye_timeout=0.1))
+    app.topic("topic")(handler)
+    async with connect(app) as client:
+        await client.subscribe("topic")
+        client.pause()
+        for number in range(1000):
+            await app.publish("topic", (number,))
+        with anyio.fail_after(5):
+            while sessions[0].is_open:
+                await anyio.lowlevel.checkpoint()
+        client.resume()
+
+
+# ---- conversion
+
+
+class Fussy(pydantic.BaseModel):
+    value: int
+
+    @pydantic.field_validator("value")
+    @classmethod
+    def check(cls, value: int) -> int:
+        raise TypeError("secret")
+
+
+async def test_a_validator_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    async def procedure(value: Fussy) -> None: ...
+
+    app = Application()
+    app.route("procedure")(procedure)
+    async with connect(app) as client:
+        with pytest.raises(WAMPError) as error:
+            await client.call("procedure", ({"value": 1},))
+        assert error.value.uri == "wamp.error.runtime_error"
+        assert "secret" not in str(error.value)
+    assert "secret" in caplog.text
+
+
+def test_a_value_that_is_nested_too_deeply() -> None:
+    def convert(value: Any) -> Any:
+        raise RecursionError
+
+    with pytest.raises(InvalidArgument, match="nested too deeply"):
+        conversion.Converter(convert, object, wants_exact_numbers=False)(1, "args[0]")
+
+
+def test_without_pydantic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "pydantic", None)
+
+    class One:
+        pass
+
+    class Two:
+        pass
+
+    with pytest.raises(ConfigurationError, match="installing pydantic may help"):
+        conversion.converter_for(One | Two)
+    with pytest.raises(ConfigurationError, match="need pydantic"):
+        conversion.converter_for(Annotated[int, pydantic.Field(gt=1)])
+    converter = conversion.converter_for(list[int])
+    assert converter is not None
+    assert converter(["1"], "args[0]") == [1]
+    with pytest.raises(InvalidArgument):
+        converter(["x"], "args[0]")
+
+
+def scaled(value: int, *, by: int) -> int:
+    return value * by
+
+
+class Made:
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self._results()
+
+    async def _results(self) -> AsyncIterator[int]:
+        yield self.value
+
+
+async def test_partial_functions_and_classes() -> None:
+    app = Application()
+    app.route("scaled")(functools.partial(scaled, by=3))
+    app.route("made")(Made)
+    async with connect(app) as client:
+        assert (await client.call("scaled", ("2",))).args == (6,)
+        assert (await client.call("made", ("2",))).args == (2,)
+
+
+def test_results_are_not_hashable() -> None:
+    with pytest.raises(TypeError, match="unhashable type: 'RPCResult'"):
+        hash(RPCResult())
