@@ -11,7 +11,7 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -19,8 +19,8 @@ from typing import Any, Final, TypeAlias
 
 import anyio.to_thread
 
-from serverwamp.conversion import Converter, converter_for
-from serverwamp.errors import ConfigurationError, InvalidArgument
+from serverwamp.conversion import Converter, converter_for, invalid
+from serverwamp.errors import ConfigurationError
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -67,8 +67,12 @@ class Parameter:
     default: Any
     convert: Converter | None
 
-    def converted(self, value: Any, path: str) -> Any:
-        return value if self.convert is None else self.convert(value, path)
+    def converted(self, value: Any, place: int | str) -> Any:
+        """Return an argument as the function wants it; `place` is its position or name."""
+        convert = self.convert
+        if convert is None or type(value) is convert.exact_type:
+            return value
+        return convert(value, place)
 
 
 class Handler:
@@ -229,23 +233,17 @@ class Handler:
         given = len(args)
         for parameter in self._parameters:
             if parameter.by_position and position < given:
-                value, path = args[position], position
+                if named and parameter.by_name and parameter.name in named:
+                    raise invalid("an argument is given twice", parameter.name)
+                value = parameter.converted(args[position], position)
                 position += 1
-                if parameter.by_name and parameter.name in named:
-                    raise _invalid(
-                        f"argument {parameter.name!r} is given twice", f"kwargs.{parameter.name}"
-                    )
-                if parameter.convert is not None:
-                    value = parameter.convert(value, f"args[{path}]")
             elif parameter.by_name and parameter.name in named:
-                value = parameter.converted(named.pop(parameter.name), f"kwargs.{parameter.name}")
+                value = parameter.converted(named.pop(parameter.name), parameter.name)
             elif parameter.default is not MISSING:
                 value = parameter.default
             else:
-                raise _invalid(
-                    f"argument {parameter.name!r} is missing",
-                    f"kwargs.{parameter.name}" if parameter.by_name else f"args[{position}]",
-                )
+                place = parameter.name if parameter.by_name else position
+                raise invalid("an argument is missing", place)
             if parameter.by_position:
                 values.append(value)
             else:
@@ -258,20 +256,17 @@ class Handler:
 
     def _bind_rest(self, args: Sequence[Any], position: int, values: list[Any]) -> None:
         if self._rest is None:
-            raise _invalid(
-                f"{len(args)} positional arguments are too many: at most {position} are taken",
-                f"args[{position}]",
-            )
+            raise invalid(f"at most {position} positional arguments are taken", position)
         values.extend(
-            self._rest.converted(value, f"args[{index}]")
+            self._rest.converted(value, index)
             for index, value in enumerate(args[position:], position)
         )
 
     def _bind_named_rest(self, named: dict[str, Any], values_by_name: dict[str, Any]) -> None:
         for name, value in named.items():
             if self._named_rest is None or name in self._names_of_sources:
-                raise _invalid(f"argument {name!r} is unknown", f"kwargs.{name}")
-            values_by_name[name] = self._named_rest.converted(value, f"kwargs.{name}")
+                raise invalid("an argument is unknown", name)
+            values_by_name[name] = self._named_rest.converted(value, name)
 
     def _renamed(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if not self._camel_snake_conversion:
@@ -307,25 +302,31 @@ class Handler:
             for name, value in named.items()
         }
 
-    async def invoke(
+    def invoke(
         self,
         sources: Mapping[str, Any],
         stack: AsyncExitStack | None = None,
-        values: list[Any] | None = None,
-        values_by_name: dict[str, Any] | None = None,
-    ) -> Any:
-        """Call the function: return its result, or the async iterator that gives its results.
+        values: Sequence[Any] = (),
+        values_by_name: Mapping[str, Any] | None = None,
+    ) -> Awaitable[Any]:
+        """Call the function; what is awaited is its result, or an async iterator of results.
 
         `values` are what `bind` returned. Default args from factories are released when `stack`
         is closed; without factories no stack is needed. A plain function runs in a thread.
         """
-        named: dict[str, Any] = {}
-        if values is not None and self._plain:
-            positional = values
-        else:
-            positional, named = await self._arranged(
-                sources, stack, values or [], values_by_name or {}
-            )
+        if self._plain and self.is_coroutine:
+            result: Awaitable[Any] = self.function(*values)
+            return result
+        return self._invoke(sources, stack, list(values), dict(values_by_name or {}))
+
+    async def _invoke(
+        self,
+        sources: Mapping[str, Any],
+        stack: AsyncExitStack | None,
+        values: list[Any],
+        values_by_name: dict[str, Any],
+    ) -> Any:
+        positional, named = await self._arranged(sources, stack, values, values_by_name)
         if self.is_coroutine:
             return await self.function(*positional, **named)
         if self.is_generator:
@@ -395,10 +396,6 @@ class Handler:
             return
         await generator.aclose()
         raise RuntimeError(f"{self.name} yielded more than once")
-
-
-def _invalid(message: str, path: str) -> InvalidArgument:
-    return InvalidArgument(message, message=message, path=path)
 
 
 def name_of(function: Function) -> str:

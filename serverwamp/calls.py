@@ -6,7 +6,7 @@ import heapq
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -193,21 +193,21 @@ class Calls:
                 await self._answer_exception(running, error)
             raise
 
-    async def _invoke(
+    def _invoke(
         self, running: RunningCall, handler: Handler, stack: AsyncExitStack | None
-    ) -> Any:
+    ) -> Awaitable[Any]:
         call = running.call
-        sources = {"session": self._session}
+        sources: dict[str, Any] = {"session": self._session}
         if handler.takes_request:
-            sources["request"] = self._request(call)  # type: ignore[assignment]
+            sources["request"] = self._request(call)
         if self._realm.custom_rpc:
-            return await handler.invoke(sources, stack)
+            return handler.invoke(sources, stack)
         args, kwargs = call.args or (), call.kwargs or {}
         exact = None
         if handler.wants_exact_numbers:
             exact = self._serializer.format.exact_payload(running.unit, call)
         values, values_by_name = handler.bind(args, kwargs, exact)
-        return await handler.invoke(sources, stack, values, values_by_name)
+        return handler.invoke(sources, stack, values, values_by_name)
 
     def _request(self, call: Call) -> RPCRequest:
         options = call.options

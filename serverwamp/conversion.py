@@ -21,44 +21,45 @@ except ImportError:  # pragma: no cover - whether it is installed is the user's 
     pydantic = None  # type: ignore[assignment]
 
 EXACT_TYPES: Final = (int, str, float, bool, bytes)
-"""For these a value of exactly that type needs no conversion."""
+"""Types whose instances need no conversion to themselves."""
 
 
 class Converter:
     """Convert values to one annotated type."""
 
-    __slots__ = ("_convert", "_exact_type", "wants_exact_numbers")
+    __slots__ = ("_convert", "exact_type", "wants_exact_numbers")
 
     def __init__(self, convert: Callable[[Any], Any], hint: Any, wants_exact_numbers: bool) -> None:
         self._convert = convert
-        self._exact_type = hint if hint in EXACT_TYPES else None
+        self.exact_type: Any = hint if hint in EXACT_TYPES else None
+        """A value of exactly this type needs no conversion."""
         self.wants_exact_numbers: bool = wants_exact_numbers
 
-    def __call__(self, value: Any, path: str) -> Any:
-        """Return `value` converted.
+    def __call__(self, value: Any, place: int | str) -> Any:
+        """Return `value` converted; `place` is its position or its name.
 
-        Raises: InvalidArgument, with `path` and the path inside of the value.
+        Raises: InvalidArgument, with the path to what is wrong, which may be inside of the value.
         """
-        if type(value) is self._exact_type:
+        if type(value) is self.exact_type:
             return value
         try:
             return self._convert(value)
         except msgspec.ValidationError as error:
             message, _, inner = str(error).partition(" - at `$")
-            raise self._refused(message, path + inner.rstrip("`")) from None
+            raise invalid(message, place, inner.rstrip("`")) from None
         except RecursionError:
-            raise self._refused("nested too deeply", path) from None
+            raise invalid("nested too deeply", place) from None
         except Exception as error:
-            if pydantic is not None and isinstance(error, pydantic.ValidationError):
-                first = error.errors(include_url=False, include_input=False, include_context=False)[
-                    0
-                ]
-                raise self._refused(first["msg"], path + _dotted(first["loc"])) from None
-            raise
+            if pydantic is None or not isinstance(error, pydantic.ValidationError):
+                raise
+            details = error.errors(include_url=False, include_input=False, include_context=False)
+            raise invalid(details[0]["msg"], place, _dotted(details[0]["loc"])) from None
 
-    @staticmethod
-    def _refused(message: str, path: str) -> InvalidArgument:
-        return InvalidArgument(f"{message} - at {path}", message=message, path=path)
+
+def invalid(message: str, place: int | str, inner: str = "") -> InvalidArgument:
+    """Return the error that tells a caller which argument is wrong, and where inside of it."""
+    path = (f"args[{place}]" if isinstance(place, int) else f"kwargs.{place}") + inner
+    return InvalidArgument(f"{message} - at {path}", message=message, path=path)
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from serverwamp.errors import checked_args
 
@@ -57,6 +57,10 @@ class RPCErrorResult(RPCResult):
         )
 
 
+SCALARS: Final = frozenset((type(None), bool, int, float, str, bytes))
+"""Types that are told apart at once, because most results are of one of them."""
+
+
 def vars_of(result: object) -> tuple[Any, ...]:
     """Return what makes a result equal to another one."""
     return tuple(getattr(result, name, None) for name in ("error_uri", "args", "kwargs"))
@@ -68,6 +72,8 @@ def as_result(value: Any) -> RPCResult:
     A list or tuple is the positional arguments, a mapping the keyword arguments; anything else,
     None included, is the single argument.
     """
+    if type(value) in SCALARS:
+        return RPCResult((value,))
     if isinstance(value, RPCResult):
         return value
     if isinstance(value, (list, tuple)):

@@ -67,7 +67,15 @@ def _on_trio() -> bool:
 
 # ---- asyncio
 
-_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+if sys.version_info >= (3, 12):
+
+    def _new_task(coroutine: Coroutine[Any, Any, None], loop: Any) -> asyncio.Task[None]:
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+
+else:
+
+    def _new_task(coroutine: Coroutine[Any, Any, None], loop: Any) -> asyncio.Task[None]:
+        return asyncio.Task(coroutine, loop=loop)
 
 
 class _AsyncioStarter:
@@ -78,11 +86,11 @@ class _AsyncioStarter:
         self._failure: BaseException | None = None
 
     def start(self, function: Function, *args: Any) -> StartedTask:
-        task = asyncio.Task(function(*args), loop=self._loop, **_EAGER)
+        task = _new_task(function(*args), self._loop)
         if not task.done():
             self._tasks.add(task)
             task.add_done_callback(self._end)
-        else:
+        elif task.cancelled() or task.exception() is not None:
             self._check(task)
         return task
 

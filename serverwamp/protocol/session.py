@@ -107,8 +107,12 @@ class SessionState:
     """The state of one session, from before its HELLO until after its end."""
 
     def __init__(self) -> None:
-        self.state: State = State.AWAITING_HELLO
         self._last_request = 0
+        self._move(State.AWAITING_HELLO)
+
+    def _move(self, state: State) -> None:
+        self.state: State = state
+        self._receivable = RECEIVED[state]
 
     def receive(self, message: Message) -> bool:
         """Take note of a received message; tell whether it is to be handled, not ignored.
@@ -116,7 +120,7 @@ class SessionState:
         Raises: ProtocolViolation.
         """
         kind = type(message)
-        following = RECEIVED[self.state].get(kind)
+        following = self._receivable.get(kind)
         if following is None:
             if self.state is State.CLOSING:
                 return False
@@ -132,7 +136,8 @@ class SessionState:
             _check_hello(message)
         elif isinstance(message, (Goodbye, Abort)) and not uris.is_valid_uri(message.reason):
             raise ProtocolViolation(f"{kind.__name__.upper()} with an invalid URI as its reason")
-        self.state = following
+        if following is not self.state:
+            self._move(following)
         return True
 
     def send(self, message: Message) -> None:
@@ -145,11 +150,11 @@ class SessionState:
             raise RuntimeError(
                 f"{type(message).__name__.upper()} can't be sent while {self.state.value}"
             )
-        self.state = following
+        self._move(following)
 
     def lose(self) -> None:
         """Take note that the transport is gone."""
-        self.state = State.CLOSED
+        self._move(State.CLOSED)
 
 
 def _check_hello(hello: Hello) -> None:
