@@ -13,6 +13,7 @@ from starlette.requests import cookie_parser
 from serverwamp.errors import ProtocolViolation
 from serverwamp.outbound import Outbound
 from serverwamp.protocol.formats import Unit
+from serverwamp.protocol.framings import Frame
 from serverwamp.protocol.messages import Message
 from serverwamp.protocol.serializers import Serializer
 from serverwamp.serving import GOING_AWAY, Host, ServedSession
@@ -84,23 +85,31 @@ class Connection:
 
         Raises: ProtocolViolation.
         """
-        while not self._units:
-            if self.outbound.is_full:
-                await self._wait_for_room()
-            event = await self._receive()
-            if event["type"] == "websocket.disconnect" or not self._is_open:
-                self._is_open = False
-                self.outbound.discard()
-                return None
-            frame = event.get(self._key)
+        if self._units:
+            unit = self._units.popleft()
+        else:
+            frame = await self._receive_frame()
             if frame is None:
-                kind = "text" if self._key == "text" else "binary"
-                raise ProtocolViolation(f"{self.serializer.subprotocol} wants {kind} messages")
-            if _is_longer(frame, self._host.limits.message_bytes):
-                raise ProtocolViolation("the message is too long", close_code=1009)
-            self._units.extend(self.serializer.split(frame))
-        unit = self._units.popleft()
+                return None
+            unit, *further = self.serializer.split(frame)
+            self._units.extend(further)
         return self.serializer.decode(unit), unit
+
+    async def _receive_frame(self) -> Frame | None:
+        if self.outbound.is_full:
+            await self._wait_for_room()
+        event = await self._receive()
+        if event["type"] == "websocket.disconnect" or not self._is_open:
+            self._is_open = False
+            self.outbound.discard()
+            return None
+        frame: Frame | None = event.get(self._key)
+        if frame is None:
+            kind = "text" if self._key == "text" else "binary"
+            raise ProtocolViolation(f"{self.serializer.subprotocol} wants {kind} messages")
+        if _is_longer(frame, self._host.limits.message_bytes):
+            raise ProtocolViolation("the message is too long", close_code=1009)
+        return frame
 
     async def _wait_for_room(self) -> None:
         with anyio.move_on_after(self._host.limits.send_timeout) as scope:

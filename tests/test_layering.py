@@ -99,6 +99,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "uris",
     },
     "connection": {
+        "protocol.framings",
         "serving",
         "outbound",
         "protocol.formats",
