@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from serverwamp import uris
 from serverwamp.connection import Connection, Receive, Scope, Send
 from serverwamp.errors import ConfigurationError
+from serverwamp.handshake import HandshakeRefused, check_origin, chosen_subprotocol
 from serverwamp.limits import Limits
 from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
 from serverwamp.realm import Realm
@@ -39,6 +40,8 @@ class Application(Realm):
             one; otherwise they are refused.
         synchronize_requests: run the calls of each session one after the other.
         camel_snake_conversion: let clients write ``countTo`` for a parameter ``count_to``.
+        allowed_origins: other hosts whose pages may connect, as ``https://example.com``; ``*`` for
+            all. Pages of the application's own host always may.
         limits: what a client may ask of the server.
         lifespan: an async context manager, given the application, that spans the server's life;
             as in Starlette, it runs only where the server sends lifespan events to this
@@ -52,6 +55,7 @@ class Application(Realm):
         allow_default_realm: bool = True,
         synchronize_requests: bool = False,
         camel_snake_conversion: bool = False,
+        allowed_origins: Collection[str] = (),
         limits: Limits | None = None,
         lifespan: Lifespan | None = None,
         debug: bool = False,
@@ -62,6 +66,7 @@ class Application(Realm):
         self.synchronize_requests = synchronize_requests
         self.sessions: dict[int, ServedSession] = {}
         self.connections: set[Connection] = set()
+        self._allowed_origins = allowed_origins
         self._allow_default_realm = allow_default_realm
         self._realms: dict[str, Realm] = {}
         self._lifespan = lifespan
@@ -104,14 +109,11 @@ class Application(Realm):
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
-        offered = scope.get("subprotocols", ())
-        subprotocol = next((name for name in offered if name in SUBPROTOCOLS), None)
-        if subprotocol is None:
-            logger.warning(
-                "a WebSocket handshake was refused: of the subprotocols %s it offers none of %s",
-                list(offered),
-                ", ".join(SUBPROTOCOLS),
-            )
+        try:
+            check_origin(scope, self._allowed_origins)
+            subprotocol = chosen_subprotocol(scope)
+        except HandshakeRefused as reason:
+            logger.warning("a WebSocket handshake was refused: %s", reason)
             await send({"type": "websocket.close", "code": 1002})
             return
         try:

@@ -593,7 +593,7 @@ async def connect(
 
 
 def _headers(headers: Mapping[str, str], cookies: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    raw = [(b"host", b"testserver")]
+    raw = [] if "host" in headers else [(b"host", b"testserver")]
     raw += [(name.lower().encode("latin-1"), v.encode("latin-1")) for name, v in headers.items()]
     if cookies:
         text = "; ".join(f"{name}={value}" for name, value in cookies.items())

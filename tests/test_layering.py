@@ -108,7 +108,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "starting",
         "errors",
     },
+    "handshake": {"protocol.serializers"},
     "application": {
+        "handshake",
         "connection",
         "serving",
         "realm",

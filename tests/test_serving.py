@@ -80,6 +80,50 @@ async def test_no_common_subprotocol(offered: list[str], caplog: pytest.LogCaptu
     assert str(offered) in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed", "accepted"),
+    [
+        (None, "example.com", [], True),
+        ("http://example.com", "example.com", [], True),
+        ("http://example.com:80", "example.com", [], True),
+        ("HTTP://Example.COM", "example.com", [], True),
+        ("https://example.com", "example.com", [], True),
+        ("https://example.com", "example.com:443", [], True),
+        ("http://127.0.0.1:8000", "127.0.0.1:8000", [], True),
+        ("http://[::1]:8000", "[::1]:8000", [], True),
+        ("http://evil.example", "example.com", [], False),
+        ("http://example.com.evil.example", "example.com", [], False),
+        ("http://example.com:8000", "example.com", [], False),
+        ("http://sub.example.com", "example.com", [], False),
+        ("null", "example.com", [], False),
+        ("http://[", "example.com", [], False),
+        ("nonsense", "example.com", [], False),
+        ("https://app.example", "example.com", ["https://app.example"], True),
+        ("https://app.example", "example.com", ["https://APP.example/"], True),
+        ("http://app.example", "example.com", ["https://app.example"], False),
+        ("null", "example.com", ["null"], True),
+        ("http://evil.example", "example.com", ["*"], True),
+    ],
+)
+async def test_origins(
+    origin: str | None,
+    host: str,
+    allowed: list[str],
+    accepted: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = Application(allowed_origins=allowed)
+    headers = {"host": host} | ({"origin": origin} if origin is not None else {})
+    if accepted:
+        async with connect(app, headers=headers):
+            pass
+    else:
+        with pytest.raises(HandshakeRefused):
+            async with connect(app, headers=headers):
+                pass
+        assert "allowed_origins" in caplog.text
+
+
 async def test_a_client_that_leaves_during_the_handshake() -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "websocket.connect"}
