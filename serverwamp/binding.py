@@ -234,7 +234,7 @@ class Handler:
         for parameter in self._parameters:
             if parameter.by_position and position < given:
                 if named and parameter.by_name and parameter.name in named:
-                    raise invalid("an argument is given twice", parameter.name)
+                    raise invalid(f"argument {parameter.name!r} is given twice", parameter.name)
                 value = parameter.converted(args[position], position)
                 position += 1
             elif parameter.by_name and parameter.name in named:
@@ -243,7 +243,7 @@ class Handler:
                 value = parameter.default
             else:
                 place = parameter.name if parameter.by_name else position
-                raise invalid("an argument is missing", place)
+                raise invalid(f"argument {parameter.name!r} is missing", place)
             if parameter.by_position:
                 values.append(value)
             else:
@@ -265,7 +265,7 @@ class Handler:
     def _bind_named_rest(self, named: dict[str, Any], values_by_name: dict[str, Any]) -> None:
         for name, value in named.items():
             if self._named_rest is None or name in self._names_of_sources:
-                raise invalid("an argument is unknown", name)
+                raise invalid(f"argument {name!r} is unknown", name)
             values_by_name[name] = self._named_rest.converted(value, name)
 
     def _renamed(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import heapq
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import anyio
 
 from serverwamp.binding import Handler
+from serverwamp.conversation import Conversation
 from serverwamp.errors import (
     CallCanceled,
     CallTimeout,
@@ -22,12 +23,10 @@ from serverwamp.errors import (
     WAMPError,
 )
 from serverwamp.protocol.formats import Unit
-from serverwamp.protocol.messages import Call, Cancel, Message, Result, code_of
-from serverwamp.protocol.serializers import Serializer
-from serverwamp.realm import Realm
+from serverwamp.protocol.messages import Call, Cancel, Result, code_of
 from serverwamp.results import RPCErrorResult, RPCProgressReport, as_result
-from serverwamp.session import RPCRequest, Session
-from serverwamp.starting import StartedTask, Starter
+from serverwamp.session import RPCRequest
+from serverwamp.starting import StartedTask
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -56,34 +55,14 @@ class RunningCall:
 
 
 class Calls:
-    """The calls of a session.
+    """The calls of a session; with `synchronize` they run one after the other."""
 
-    `send` encodes and queues a message, or drops it when the session is over; `room` is awaited
-    between progress reports.
-    """
-
-    def __init__(
-        self,
-        session: Session,
-        realm: Realm,
-        serializer: Serializer,
-        starter: Starter,
-        send: Callable[[Message], None],
-        send_error: Callable[[int, int, WAMPError], None],
-        room: Any,
-        *,
-        synchronize: bool,
-        debug: bool,
-    ) -> None:
-        self._session = session
-        self._realm = realm
-        self._serializer = serializer
-        self._starter = starter
-        self._send = send
-        self._send_error = send_error
-        self._room = room
+    def __init__(self, conversation: Conversation, *, synchronize: bool) -> None:
+        self._conversation = conversation
+        self._session = conversation.session
+        self._realm = conversation.realm
+        self._send = conversation.send
         self._synchronize = synchronize
-        self._debug = debug
         self._running: dict[int, RunningCall] = {}
         self._waiting: deque[RunningCall] = deque()  # only with synchronize
         self._deadlines: list[tuple[float, int, RunningCall]] = []
@@ -106,7 +85,7 @@ class Calls:
         self._start(running)
 
     def _start(self, running: RunningCall) -> None:
-        task = self._starter.start(self._run, running)
+        task = self._conversation.starter.start(self._run, running)
         running.task = task
 
     def cancel(self, cancel: Cancel) -> None:
@@ -205,7 +184,7 @@ class Calls:
         args, kwargs = call.args or (), call.kwargs or {}
         exact = None
         if handler.wants_exact_numbers:
-            exact = self._serializer.format.exact_payload(running.unit, call)
+            exact = self._conversation.serializer.format.exact_payload(running.unit, call)
         values, values_by_name = handler.bind(args, kwargs, exact)
         return handler.invoke(sources, stack, values, values_by_name)
 
@@ -247,7 +226,7 @@ class Calls:
         if call.options.timeout:  # it limits each wait for a result
             self._set_deadline(running, call.options.timeout)
         self._send(Result(call.request, {"progress": True}, report.args, report.kwargs))
-        await self._room
+        await self._conversation.outbound.room
 
     # ---- replies
 
@@ -273,13 +252,15 @@ class Calls:
             logger.error("%s has an unusable result: %s", doing, error)
             self._answer_error(running, InvalidArgument("the result can't be serialized"))
             return
-        self._answer_error(running, await self._realm.error_for(error, doing, debug=self._debug))
+        self._answer_error(
+            running, await self._realm.error_for(error, doing, debug=self._conversation.debug)
+        )
 
     def _answer_error(self, running: RunningCall, error: WAMPError) -> None:
         if running.answered:
             return
         running.answered = True
-        self._send_error(CALL, running.call.request, error)
+        self._conversation.send_error(CALL, running.call.request, error)
 
     # ---- deadlines
 
@@ -288,7 +269,7 @@ class Calls:
         heapq.heappush(self._deadlines, (running.deadline, next(self._order), running))
         if self._sweeping is None:
             self._sweeping = anyio.CancelScope()
-            self._starter.start(self._sweep)
+            self._conversation.starter.start(self._sweep)
         elif self._deadlines[0][0] < self._sweeping.deadline:
             self._sweeping.deadline = self._deadlines[0][0]
 

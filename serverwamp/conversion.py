@@ -59,7 +59,7 @@ class Converter:
 def invalid(message: str, place: int | str, inner: str = "") -> InvalidArgument:
     """Return the error that tells a caller which argument is wrong, and where inside of it."""
     path = (f"args[{place}]" if isinstance(place, int) else f"kwargs.{place}") + inner
-    return InvalidArgument(f"{message} - at {path}", message=message, path=path)
+    return InvalidArgument(message, message=message, path=path)
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

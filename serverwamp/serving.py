@@ -11,6 +11,7 @@ import anyio
 
 from serverwamp import uris
 from serverwamp.calls import Calls
+from serverwamp.conversation import Conversation
 from serverwamp.errors import (
     AuthenticationFailed,
     InvalidURI,
@@ -18,7 +19,6 @@ from serverwamp.errors import (
     NoSuchRegistration,
     NotAuthorized,
     ProtocolViolation,
-    SerializationError,
     WAMPError,
 )
 from serverwamp.limits import Limits
@@ -31,7 +31,6 @@ from serverwamp.protocol.messages import (
     Call,
     Cancel,
     Challenge,
-    Error,
     Goodbye,
     Hello,
     Message,
@@ -128,22 +127,6 @@ class ServedSession:
         return self._state.state is State.OPEN
 
     # ---- sending
-
-    def send(self, message: Message) -> None:
-        """Queue a message; dropped when the session isn't open any more.
-
-        Raises: SerializationError.
-        """
-        if self._state.state is State.OPEN:
-            self._outbound.put(self._encode(message))
-
-    def send_error(self, kind: int, request: int, error: WAMPError) -> None:
-        """Queue the ERROR that answers a request; if need be, without its arguments."""
-        try:
-            self.send(Error(kind, request, {}, error.uri, error.args, error.kwargs))
-        except SerializationError as failure:
-            logger.error("the arguments of error %s are lost: %s", error.uri, failure)
-            self.send(Error(kind, request, {}, error.uri))
 
     def _advance(self, message: Message) -> None:
         """Queue a message that changes the session's state."""
@@ -290,27 +273,17 @@ class ServedSession:
 
     async def _converse(self) -> None:
         async with open_starter() as starter:
-            self._calls = Calls(
+            self._conversation = Conversation(
                 self.session,
                 self._realm,
+                self._state,
                 self._carrier.serializer,
-                starter,
-                self.send,
-                self.send_error,
-                self._outbound.room,
-                synchronize=self._host.synchronize_requests,
-                debug=self._host.debug,
-            )
-            self._subscriptions = Subscriptions(
-                self.session,
-                self._realm,
-                self._carrier.serializer,
-                starter,
-                self.send,
-                self.send_error,
                 self._outbound,
+                starter,
                 debug=self._host.debug,
             )
+            self._calls = Calls(self._conversation, synchronize=self._host.synchronize_requests)
+            self._subscriptions = Subscriptions(self._conversation)
             self._host.sessions[self.session.id] = self
             try:
                 self._advance(self._welcome())
@@ -372,13 +345,13 @@ class ServedSession:
 
     def _on_unregister(self, message: Unregister, unit: Unit) -> None:
         error = NoSuchRegistration("the session has no such registration")
-        self.send_error(code_of(Unregister), message.request, error)
+        self._conversation.send_error(code_of(Unregister), message.request, error)
 
     def _refuse_action(self, message: Publish | Register, uri: str, action: str) -> None:
         error: WAMPError = NotAuthorized(f"clients may not {action} here")
         if not uris.is_valid_uri(uri) or uris.is_reserved(uri):
             error = InvalidURI(f"{uri!r} is not a URI that clients may {action}")
-        self.send_error(code_of(type(message)), message.request, error)
+        self._conversation.send_error(code_of(type(message)), message.request, error)
 
     # ---- what the session handle asks for
 

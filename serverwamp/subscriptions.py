@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final
 
 import anyio
 
 from serverwamp.binding import Handler
 from serverwamp.broker import Subscription
+from serverwamp.conversation import Conversation
 from serverwamp.errors import (
     NoSuchSubscription,
     OptionNotAllowed,
@@ -20,7 +21,6 @@ from serverwamp.outbound import Outbound
 from serverwamp.protocol.ids import new_publication_id
 from serverwamp.protocol.messages import (
     Event,
-    Message,
     Subscribe,
     Subscribed,
     Unsubscribe,
@@ -28,9 +28,7 @@ from serverwamp.protocol.messages import (
     code_of,
 )
 from serverwamp.protocol.serializers import EncodedOnce, Serializer
-from serverwamp.realm import Realm
-from serverwamp.session import Session
-from serverwamp.starting import StartedTask, Starter
+from serverwamp.starting import StartedTask
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -87,26 +85,13 @@ class Subscriber:
 class Subscriptions:
     """The subscriptions of a session."""
 
-    def __init__(
-        self,
-        session: Session,
-        realm: Realm,
-        serializer: Serializer,
-        starter: Starter,
-        send: Callable[[Message], None],
-        send_error: Callable[[int, int, WAMPError], None],
-        outbound: Outbound,
-        *,
-        debug: bool,
-    ) -> None:
-        self._session = session
-        self._realm = realm
-        self._serializer = serializer
-        self._starter = starter
-        self._send = send
-        self._send_error = send_error
-        self._outbound = outbound
-        self._debug = debug
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._session = conversation.session
+        self._realm = conversation.realm
+        self._send = conversation.send
+        self._send_error = conversation.send_error
+        self._outbound = conversation.outbound
         self._by_topic: dict[str, Subscriber] = {}
         self._by_id: dict[int, Subscriber] = {}
         self._closing: dict[str, Subscriber] = {}
@@ -134,10 +119,12 @@ class Subscriptions:
             self._send_error(SUBSCRIBE, message.request, error)
             return
         subscription = self._realm.broker.hold(message.topic)
-        subscriber = Subscriber(self._session.id, subscription, self._outbound, self._serializer)
+        subscriber = Subscriber(
+            self._session.id, subscription, self._outbound, self._conversation.serializer
+        )
         subscriber.requests.append(message.request)
         self._by_topic[message.topic] = subscriber
-        subscriber.task = self._starter.start(self._run, subscriber, handler)
+        subscriber.task = self._conversation.starter.start(self._run, subscriber, handler)
 
     def unsubscribe(self, message: Unsubscribe) -> None:
         """End a subscription: no event follows, and UNSUBSCRIBED leaves when it is closed."""
@@ -215,7 +202,7 @@ class Subscriptions:
         if subscriber.held is None:
             logger.error("%s failed while closing", doing, exc_info=error)
             return
-        answer = await self._realm.error_for(error, doing, debug=self._debug)
+        answer = await self._realm.error_for(error, doing, debug=self._conversation.debug)
         self._forget(subscriber)
         for request in subscriber.requests:
             self._send_error(SUBSCRIBE, request, answer)

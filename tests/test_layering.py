@@ -13,10 +13,10 @@ PACKAGE = Path(serverwamp.__file__).parent
 
 # What each module may import of the package. Beside the modules that the design began with stand
 # those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures);
-# `limits`; `protocol.formats` and `protocol.framings`, of which a serializer is made; `outbound`,
-# `calls` and `subscriptions`, the three parts of an open session, and `serving`, which is its
-# course from HELLO to GOODBYE, so that `connection` is left with frames; `migration`, which holds
-# the spellings of serverwamp 2.0 in one place.
+# `limits`; `handshake`; `protocol.formats` and `protocol.framings`, of which a serializer is made;
+# `outbound`, `calls` and `subscriptions`, the three parts of an open session, `conversation`, what
+# they share, and `serving`, which is its course from HELLO to GOODBYE, so that `connection` is left
+# with frames; `migration`, which holds the spellings of serverwamp 2.0 in one place.
 MAY_IMPORT: dict[str, set[str]] = {
     "uris": set(),
     "limits": set(),
@@ -58,7 +58,18 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
     },
     "outbound": {"protocol.formats", "protocol.serializers", "starting", "limits"},
+    "conversation": {
+        "outbound",
+        "realm",
+        "session",
+        "protocol.messages",
+        "protocol.serializers",
+        "protocol.session",
+        "starting",
+        "errors",
+    },
     "calls": {
+        "conversation",
         "realm",
         "results",
         "session",
@@ -70,6 +81,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
     },
     "subscriptions": {
+        "conversation",
         "realm",
         "session",
         "binding",
@@ -83,6 +95,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
     },
     "serving": {
+        "conversation",
         "calls",
         "subscriptions",
         "outbound",
