@@ -37,6 +37,8 @@ class Conversation:
         self.starter: Starter = starter
         self.debug: bool = debug
         self._state = state
+        self._encode = serializer.encode
+        self._put = outbound.put
 
     @property
     def is_open(self) -> bool:
@@ -49,7 +51,7 @@ class Conversation:
         Raises: SerializationError.
         """
         if self._state.state is State.OPEN:
-            self.outbound.put(self.serializer.encode(message))
+            self._put(self._encode(message))
 
     def send_error(self, kind: int, request: int, error: WAMPError) -> None:
         """Queue the ERROR that answers a request; if need be, without its arguments."""
