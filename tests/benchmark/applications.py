@@ -1,0 +1,230 @@
+"""What is measured: the same service by each framework, and bare, behind a server.
+
+As a script, in a process of its own, this serves one of them at a listening socket it is given. It
+imports nothing of this package, for it also runs where another serverwamp is installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgpack
+import orjson
+
+HELLO, GOODBYE, SUBSCRIBE, CALL = 1, 6, 32, 48
+WELCOME, SUBSCRIBED, EVENT, RESULT = 2, 33, 36, 50
+ADD, ECHO, PUBLISH, NEWS = "bench.add", "bench.echo", "bench.publish", "bench.news"
+NEWS_TEXT = "x" * 64
+WELCOME_DETAILS = {
+    "realm": "realm1",
+    "agent": "benchmark",
+    "roles": {
+        "broker": {"features": {}},
+        "dealer": {"features": {"progressive_call_results": True, "call_canceling": True}},
+    },
+    "authid": "anonymous",
+    "authrole": "anonymous",
+    "authmethod": "anonymous",
+}
+
+
+# ---- bare: what any WebSocket application does that decodes, answers, and encodes
+
+pack = msgpack.Packer().pack
+
+
+def dump_json(message: Any) -> str:
+    return orjson.dumps(message).decode()
+
+
+CODECS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], str]] = {
+    "wamp.2.json": (orjson.loads, dump_json, "text"),
+    "wamp.2.msgpack": (msgpack.unpackb, pack, "bytes"),
+}
+SendFrame = Callable[[Any], Awaitable[None]]
+subscribers: dict[SendFrame, Callable[[Any], Any]] = {}
+
+
+async def publish_bare(count: int) -> None:
+    for number in range(count):
+        frames: dict[Any, Any] = {}
+        for send_frame, dumps in list(subscribers.items()):
+            frame = frames.get(dumps)
+            if frame is None:
+                frame = frames[dumps] = dumps([EVENT, 1, number, {}, [NEWS_TEXT]])
+            await send_frame(frame)
+
+
+async def answer_rarely(message: Any, dumps: Callable[[Any], Any], send_frame: SendFrame) -> None:
+    """Answer what isn't a call."""
+    if message[0] == HELLO:
+        await send_frame(dumps([WELCOME, 1234567890123456, WELCOME_DETAILS]))
+    elif message[0] == GOODBYE:
+        await send_frame(dumps([GOODBYE, {}, "wamp.close.goodbye_and_out"]))
+    elif message[0] == SUBSCRIBE:
+        await send_frame(dumps([SUBSCRIBED, message[1], 1]))
+        subscribers[send_frame] = dumps
+
+
+async def bare(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    subprotocol = scope["subprotocols"][0]
+    loads, dumps, key = CODECS[subprotocol]
+    await send({"type": "websocket.accept", "subprotocol": subprotocol})
+
+    async def send_frame(frame: Any) -> None:
+        await send({"type": "websocket.send", key: frame})
+
+    try:
+        while True:
+            event = await receive()
+            if event["type"] == "websocket.disconnect":
+                return
+            message = loads(event[key])
+            if message[0] != CALL:
+                await answer_rarely(message, dumps, send_frame)
+                continue
+            _, request, _, procedure, args = message
+            if procedure == ADD:
+                result = args[0] + args[1]
+            else:
+                result = args[0]
+                if procedure == PUBLISH:
+                    await publish_bare(result)
+            await send({"type": "websocket.send", key: dumps([RESULT, request, {}, [result]])})
+    finally:
+        subscribers.pop(send_frame, None)
+
+
+async def bare_on_aiohttp(request: Any) -> Any:
+    from aiohttp import web
+
+    response = web.WebSocketResponse(protocols=tuple(CODECS), heartbeat=20.0)
+    await response.prepare(request)
+    loads, dumps, key = CODECS[response.ws_protocol or "wamp.2.json"]
+    send_frame = response.send_str if key == "text" else response.send_bytes
+    try:
+        async for event in response:
+            message = loads(event.data)
+            if message[0] != CALL:
+                await answer_rarely(message, dumps, send_frame)
+                continue
+            _, request_id, _, procedure, args = message
+            if procedure == ADD:
+                result = args[0] + args[1]
+            else:
+                result = args[0]
+                if procedure == PUBLISH:
+                    await publish_bare(result)
+            await send_frame(dumps([RESULT, request_id, {}, [result]]))
+    finally:
+        subscribers.pop(send_frame, None)
+    return response
+
+
+# ---- the frameworks
+
+
+def ours() -> Any:
+    import serverwamp
+
+    app = serverwamp.Application()
+
+    @app.route(ADD)
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    @app.route(ECHO)
+    async def echo(text: str) -> str:
+        return text
+
+    @app.route(PUBLISH)
+    async def publish(count: int) -> int:
+        for _ in range(count):
+            await app.publish(NEWS, [NEWS_TEXT])
+        return count
+
+    @app.topic(NEWS)
+    async def news() -> Any:
+        yield
+
+    return app
+
+
+# ---- the servers
+
+
+def run_uvicorn(app: Any, listener: socket.socket) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        ws_ping_interval=None,
+        lifespan="off",
+        log_level="error",
+        backlog=4096,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def run_aiohttp(handler: Any, listener: socket.socket) -> None:
+    import uvloop
+    from aiohttp import web
+
+    async def serve() -> None:
+        app = web.Application()
+        app.router.add_get("/", handler)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+        await asyncio.Event().wait()
+
+    uvloop.run(serve())
+
+
+def run_hypercorn_trio(app: Any, listener: socket.socket) -> None:
+    import hypercorn.trio
+    import trio
+    from hypercorn.config import Config, Sockets
+
+    config = Config()
+    config.create_sockets = lambda: Sockets([], [listener], [])  # type: ignore[method-assign]
+    config.errorlog = config.accesslog = None
+    trio.run(hypercorn.trio.serve, app, config)
+
+
+SERVICES: dict[str, Callable[[socket.socket], None]] = {
+    "bare": lambda listener: run_uvicorn(bare, listener),
+    "serverwamp": lambda listener: run_uvicorn(ours(), listener),
+    "bare, aiohttp": lambda listener: run_aiohttp(bare_on_aiohttp, listener),
+    "serverwamp, aiohttp": lambda listener: run_aiohttp(
+        ours().aiohttp_websocket_handler(), listener
+    ),
+    "serverwamp, hypercorn, trio": lambda listener: run_hypercorn_trio(ours(), listener),
+}
+
+
+def end_with_parent() -> None:
+    """Exit when standard input ends: whoever started this process is gone."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+def main() -> None:
+    name, descriptor, core = sys.argv[1:]
+    os.sched_setaffinity(0, {int(core)})
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    SERVICES[name](socket.socket(fileno=int(descriptor)))
+
+
+if __name__ == "__main__":
+    main()
