@@ -14,7 +14,8 @@ go through one contract with the cheapest implementation per backend behind it:
   tells them to end before; on trio a cancellation from outside reaches them by itself as well.
 * A task's function handles its own exceptions, but for its cancellation; one that still escapes
   ends the whole block.
-* `cancel` cancels that task alone, once; it has no effect on a task that has ended.
+* `cancel` cancels that task alone, where it waits. A task that is cancelled before it has begun
+  begins all the same; one that has ended isn't affected.
 """
 
 from __future__ import annotations
@@ -74,8 +75,31 @@ if sys.version_info >= (3, 12):
 
 else:
 
+    class _BeginningTask(asyncio.Task[None]):
+        """A task that can't be cancelled before it has begun: its function would never run."""
+
+        has_begun = False
+        is_to_be_cancelled = False
+
+        def cancel(self, msg: Any | None = None) -> bool:
+            if self.has_begun:
+                return super().cancel(msg)
+            self.is_to_be_cancelled = True
+            return True
+
+        def begin(self) -> None:
+            self.has_begun = True
+            if self.is_to_be_cancelled:
+                self.cancel()  # takes effect where the function waits first
+
+    async def _begun(coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.current_task()
+        assert isinstance(task, _BeginningTask)
+        task.begin()
+        await coroutine
+
     def _new_task(coroutine: Coroutine[Any, Any, None], loop: Any) -> asyncio.Task[None]:
-        return asyncio.Task(coroutine, loop=loop)
+        return _BeginningTask(_begun(coroutine), loop=loop)
 
 
 class _AsyncioStarter:

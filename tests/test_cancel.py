@@ -222,6 +222,19 @@ async def test_one_cancelled_call_leaves_the_others_alone() -> None:
         assert (await two.result()).args == ("result",)
 
 
+@pytest.mark.spec("CAL-01")
+@pytest.mark.parametrize("mode", ["skip", "kill", "killnowait"])
+async def test_a_call_that_is_cancelled_in_the_same_breath(mode: str) -> None:
+    async def procedure() -> None:
+        await anyio.sleep_forever()
+
+    async with connect(serving(procedure), subprotocol="wamp.2.json.batched") as client:
+        await client.send([48, 1, {}, "procedure"], [49, 1, {"mode": mode}])
+        assert await error_of(client, 1) == CANCELED
+        client._last_request = 1
+        await client.expect_nothing()
+
+
 # ---- timeout
 
 

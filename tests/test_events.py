@@ -389,6 +389,29 @@ async def test_closing_is_shielded_from_cancellation() -> None:
     assert topic.log == ["open topic", "close topic"]
 
 
+async def test_a_client_that_leaves_in_the_same_breath() -> None:
+    log: list[str] = []
+
+    async def handler() -> AsyncIterator[None]:
+        log.append("opens")
+        try:
+            await anyio.lowlevel.checkpoint()
+        except anyio.get_cancelled_exc_class():
+            log.append("cancelled")
+            raise
+        yield
+        log.append("closes")
+
+    app = serving(handler)
+    async with connect(app, subprotocol="wamp.2.json.batched") as client:
+        await client.send([32, 1, {}, "topic"], [6, {}, "wamp.close.close_realm"])
+        assert await client.receive() == [6, {}, "wamp.close.goodbye_and_out"]
+        await client.join()
+        subscription = await client.subscribe("topic")
+        assert subscription.id == 2  # the first one has been given back
+    assert log == ["opens", "cancelled", "opens", "closes"]
+
+
 async def test_a_client_that_leaves_while_a_handler_opens() -> None:
     started, ended = anyio.Event(), anyio.Event()
 

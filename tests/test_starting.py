@@ -53,6 +53,24 @@ async def test_a_task_is_cancelled_alone() -> None:
     two.cancel()
 
 
+async def test_a_task_begins_even_if_it_is_cancelled_before() -> None:
+    log: list[str] = []
+
+    async def task() -> None:
+        log.append("begins")
+        try:
+            await anyio.lowlevel.checkpoint()
+            log.append("goes on")
+        finally:
+            log.append("ends")
+
+    async with open_starter() as starter:
+        for _ in range(3):
+            starter.start(task).cancel()
+    assert log.count("begins") == log.count("ends") == 3
+    assert "goes on" not in log
+
+
 async def test_a_cancelled_owner_waits_for_its_tasks() -> None:
     finished = anyio.Event()
     started = anyio.Event()
