@@ -157,6 +157,57 @@ def ours() -> Any:
     return app
 
 
+def published() -> Any:
+    """The same by serverwamp 2.0.0."""
+    import serverwamp
+
+    procedures, topics = serverwamp.RPCRouteSet(), serverwamp.TopicRouteSet()
+    sessions: Any = set()
+
+    @procedures.route(ADD)
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    @procedures.route(PUBLISH)
+    async def publish(count: int) -> int:
+        for _ in range(count):
+            for session in list(sessions):
+                await session.send_event(NEWS, args=(NEWS_TEXT,))
+        return count
+
+    @topics.route(NEWS)
+    async def news(session: Any) -> Any:
+        sessions.add(session)
+        yield
+        sessions.discard(session)
+
+    app = serverwamp.Application()
+    app.add_rpc_routes(procedures)
+    app.add_topic_routes(topics)
+    return app.asgi_application()
+
+
+def headless() -> Any:
+    """The same by fastapi-headless-wamp."""
+    from fastapi import FastAPI
+    from fastapi_headless_wamp import WampHub, WampSession
+
+    hub, app = WampHub(realm="realm1"), FastAPI()
+
+    @hub.register(ADD)
+    async def add(session: WampSession, a: int, b: int) -> int:
+        return a + b
+
+    @hub.register(PUBLISH)
+    async def publish(session: WampSession, count: int) -> int:
+        for _ in range(count):
+            await hub.publish_to_all(NEWS, [NEWS_TEXT])
+        return count
+
+    app.include_router(hub.get_router(path="/"))
+    return app
+
+
 # ---- the servers
 
 
@@ -205,11 +256,14 @@ def run_hypercorn_trio(app: Any, listener: socket.socket) -> None:
 SERVICES: dict[str, Callable[[socket.socket], None]] = {
     "bare": lambda listener: run_uvicorn(bare, listener),
     "serverwamp": lambda listener: run_uvicorn(ours(), listener),
+    "serverwamp, batched": lambda listener: run_uvicorn(ours(), listener),
     "bare, aiohttp": lambda listener: run_aiohttp(bare_on_aiohttp, listener),
     "serverwamp, aiohttp": lambda listener: run_aiohttp(
         ours().aiohttp_websocket_handler(), listener
     ),
     "serverwamp, hypercorn, trio": lambda listener: run_hypercorn_trio(ours(), listener),
+    "serverwamp 2.0.0": lambda listener: run_uvicorn(published(), listener),
+    "fastapi-headless-wamp": lambda listener: run_uvicorn(headless(), listener),
 }
 
 

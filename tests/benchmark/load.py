@@ -12,6 +12,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,8 +147,9 @@ class Client:
         """End the session, and close the connection."""
         self.ask([GOODBYE, {}, "wamp.close.close_realm"])
         self.send(frame(CLOSE, b"\x03\xe8"))
-        while self.socket.recv(RECEIVE_SIZE):
-            pass
+        with suppress(ConnectionResetError):  # how some servers close
+            while self.socket.recv(RECEIVE_SIZE):
+                pass
         self.socket.close()
 
     def close(self) -> None:
