@@ -11,6 +11,7 @@ import anyio
 from starlette.responses import HTMLResponse, PlainTextResponse
 
 from serverwamp import uris
+from serverwamp.authentication import CRAAuthRequirement as CRAAuthRequirement  # where 2.0 has it
 from serverwamp.connection import Connection, Receive, Scope, Send
 from serverwamp.errors import ConfigurationError
 from serverwamp.handshake import HandshakeRefused, check_origin, chosen_subprotocol
@@ -51,8 +52,8 @@ class Application(Realm):
 
     def __init__(
         self,
-        *,
         allow_default_realm: bool = True,
+        *,
         synchronize_requests: bool = False,
         camel_snake_conversion: bool = False,
         allowed_origins: Collection[str] = (),
@@ -133,24 +134,26 @@ class Application(Realm):
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
+        phase = "startup"
         try:
             async with AsyncExitStack() as stack:
                 self.freeze()
                 if self._lifespan is not None:
                     await stack.enter_async_context(self._lifespan(self))
                 await send({"type": "lifespan.startup.complete"})
+                phase = "shutdown"
                 await receive()  # lifespan.shutdown
                 await self.close_sessions()
         except Exception as error:
-            logger.exception("the lifespan failed")
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            logger.exception("the lifespan failed at %s", phase)
+            await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
             return
         await send({"type": "lifespan.shutdown.complete"})
 
     def asgi_application(self, paths: Collection[str] | None = None) -> ASGIApplication:
         """Return an ASGI application that serves WAMP at `paths`, or at every path.
 
-        Other paths are answered with 404.
+        At other paths plain HTTP is answered with 404, and WebSockets are refused.
         """
         if paths is None:
             return self
@@ -177,6 +180,11 @@ class Application(Realm):
 
         Running calls have `grace` seconds to finish before they are cancelled.
         """
+        # Shielded, because a call that asks for it would be cancelled as its own session ends.
+        with anyio.CancelScope(shield=True):
+            await self._close_sessions(grace)
+
+    async def _close_sessions(self, grace: float) -> None:
         async with anyio.create_task_group() as closing:
             for connection in list(self.connections):
                 closing.start_soon(connection.close, uris.SYSTEM_SHUTDOWN, grace)

@@ -91,7 +91,8 @@ class CRAMethod:
 
     async def identify(self, session: Any) -> Any:
         required = await self._requirement_provider.call({"session": session})
-        # Who is unknown is challenged like everybody, with a secret that nobody knows.
+        # Who is unknown is challenged, too, with a secret that nobody knows. To make that look like
+        # everybody's challenge, salt included, a provider returns such a requirement itself.
         requirement = required or CRAAuthRequirement(secret=secrets.token_bytes(32))
         challenge = auth.cra_challenge(
             session=session.id,

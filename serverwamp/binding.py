@@ -3,6 +3,8 @@
 A `Handler` knows how its function is called: which parameters the server fills in (they can never
 be supplied by a client), which take arguments from the message, by position and by name, and how
 those are converted to the annotated types.
+
+One module, though a long one: what a handler is given and how it is called belong together.
 """
 
 from __future__ import annotations
@@ -52,6 +54,20 @@ class DefaultArg:
             return stack.enter_context(contextmanager(self.factory)())
         value = self.factory()
         return await value if inspect.isawaitable(value) else value
+
+
+@asynccontextmanager
+async def shielded_exit_stack() -> AsyncIterator[AsyncExitStack]:
+    """Give an exit stack whose closing can't be cancelled, while the block before it can.
+
+    The scope that shields spans all of it: what is on the stack may have scopes of its own open.
+    """
+    with anyio.CancelScope() as scope:
+        async with AsyncExitStack() as stack:
+            try:
+                yield stack
+            finally:
+                scope.shield = True
 
 
 # ---- handlers
@@ -187,8 +203,10 @@ class Handler:
                 annotation = _resolved(self.function, parameter)
             except NameError:
                 return None
+            if typing.get_origin(annotation) is typing.Annotated:
+                annotation = typing.get_args(annotation)[0]
             for name, kind in sources.items():
-                if kind is not None and annotation is kind:
+                if kind is not None and annotation in (kind, kind | None):
                     return name
         return None
 
@@ -271,10 +289,13 @@ class Handler:
     def _renamed(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if not self._camel_snake_conversion:
             return dict(kwargs)
-        return {
-            name if name in self._by_name else camel_to_snake(name): value
-            for name, value in kwargs.items()
-        }
+        named: dict[str, Any] = {}
+        for given, value in kwargs.items():
+            name = given if given in self._by_name else camel_to_snake(given)
+            if name in named:
+                raise invalid(f"argument {name!r} is given twice", name)
+            named[name] = value
+        return named
 
     def _with_exact_numbers(
         self,
@@ -366,7 +387,7 @@ class Handler:
         """Call a handler that takes no arguments from a message, and return its result."""
         if not self.has_factories:
             return await self.invoke(sources)
-        async with AsyncExitStack() as stack:
+        async with shielded_exit_stack() as stack:
             return await self.invoke(sources, stack)
 
     @asynccontextmanager
@@ -375,19 +396,14 @@ class Handler:
 
         Raises: RuntimeError when it ends before its ``yield``, or yields again.
         """
-        # The scope spans the whole generator, which may have scopes of its own open at its yield.
-        with anyio.CancelScope() as scope:
-            async with AsyncExitStack() as stack:
-                generator = await self.invoke(sources, stack)
-                try:
-                    await anext(generator)
-                except StopAsyncIteration:
-                    raise RuntimeError(f"{self.name} ended without a yield") from None
-                try:
-                    yield
-                finally:
-                    scope.shield = True
-                    await self._finish(generator)
+        async with shielded_exit_stack() as stack:
+            generator = await self.invoke(sources, stack)
+            try:
+                await anext(generator)
+            except StopAsyncIteration:
+                raise RuntimeError(f"{self.name} ended without a yield") from None
+            stack.push_async_callback(self._finish, generator)
+            yield
 
     async def _finish(self, generator: Any) -> None:
         try:

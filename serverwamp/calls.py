@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 import logging
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable
@@ -12,12 +11,13 @@ from typing import Any, Final
 
 import anyio
 
-from serverwamp.binding import Handler
+from serverwamp.binding import Handler, shielded_exit_stack
 from serverwamp.conversation import Conversation
 from serverwamp.errors import (
     CallCanceled,
     CallTimeout,
     InvalidArgument,
+    ProtocolViolation,
     RuntimeFailure,
     SerializationError,
     WAMPError,
@@ -26,13 +26,13 @@ from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call, Cancel, Result, code_of
 from serverwamp.results import RPCErrorResult, RPCProgressReport, as_result
 from serverwamp.session import RPCRequest
-from serverwamp.starting import StartedTask
+from serverwamp.starting import StartedTask, escaping
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 CALL: Final = code_of(Call)
-LONGEST_TIMEOUT: Final = 365 * 24 * 3600.0
-"""Seconds; what a client asks beyond is the same as this."""
+LONGEST_TIMEOUT: Final = 365 * 24 * 3600 * 1000
+"""Milliseconds; what a client asks for beyond is the same as this."""
 
 
 class RunningCall:
@@ -65,28 +65,46 @@ class Calls:
         self._synchronize = synchronize
         self._running: dict[int, RunningCall] = {}
         self._waiting: deque[RunningCall] = deque()  # only with synchronize
-        self._deadlines: list[tuple[float, int, RunningCall]] = []
-        self._order = itertools.count()
+        self._is_serving_waiting = False
+        self._turn: anyio.Event | None = None
+        self._deadlines: list[tuple[float, int]] = []  # a heap, with the ids of calls
         self._sweeping: anyio.CancelScope | None = None
         self._idle: anyio.Event | None = None
 
     # ---- requests
 
     def start(self, call: Call, unit: Unit) -> None:
-        """Run a call; `unit` is what it was decoded from."""
+        """Run a call; `unit` is what it was decoded from.
+
+        Raises: ProtocolViolation when a call of that id is still running.
+        """
+        if call.request in self._running:
+            raise ProtocolViolation(f"call {call.request} is still running")
         running = RunningCall(call, unit)
+        self._running[call.request] = running
         if call.options.timeout:
             self._set_deadline(running, call.options.timeout)
-        if self._synchronize and self._running:
-            self._waiting.append(running)
-            self._running[call.request] = running
+        if not self._synchronize:
+            running.task = self._conversation.starter.start(self._run, running)
             return
-        self._running[call.request] = running
-        self._start(running)
+        self._waiting.append(running)
+        if not self._is_serving_waiting:
+            self._is_serving_waiting = True
+            self._conversation.starter.start(self._serve_waiting)
 
-    def _start(self, running: RunningCall) -> None:
-        task = self._conversation.starter.start(self._run, running)
-        running.task = task
+    async def _serve_waiting(self) -> None:
+        """Run the calls that wait, one after the other, each as a task of its own."""
+        try:
+            while self._waiting:
+                running = self._waiting.popleft()
+                if running.answered:
+                    self._end(running)
+                    continue
+                self._turn = anyio.Event()
+                running.task = self._conversation.starter.start(self._run, running)
+                await self._turn.wait()
+        finally:
+            self._is_serving_waiting = False
 
     def cancel(self, cancel: Cancel) -> None:
         """Do what a CANCEL asks for; without a mode that is ``killnowait``.
@@ -108,6 +126,8 @@ class Calls:
         for running in list(self._running.values()):
             running.answered = True
             running.cancel()
+            if running.task is None:
+                self._end(running)
         if self._sweeping is not None:
             self._sweeping.cancel()
 
@@ -124,35 +144,28 @@ class Calls:
         try:
             handler = self._realm.procedure(running.call.procedure)
             if handler.has_factories:
-                async with AsyncExitStack() as stack:
+                async with shielded_exit_stack() as stack:
                     await self._answer(running, handler, stack)
             else:
                 await self._answer(running, handler, None)
         except Exception as error:
             await self._answer_exception(running, error)
         except BaseException as error:
-            cancelled = anyio.get_cancelled_exc_class()
-            if isinstance(error, cancelled):
-                self._answer_error(running, CallCanceled("the call was cancelled"))
-                raise
-            logger.critical("the handler of %r failed", running.call.procedure, exc_info=error)
-            self._answer_error(running, RuntimeFailure("the handler failed"))
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise
-            escaping = error.subgroup(cancelled) if isinstance(error, BaseExceptionGroup) else None
-            if escaping is not None:
-                raise escaping from None
+            escapes = escaping(error)
+            if escapes is None or escapes is not error:
+                logger.critical("the handler of %r failed", running.call.procedure, exc_info=error)
+                self._answer_error(running, RuntimeFailure("the handler failed"))
+            if escapes is not None:
+                raise escapes from None
         finally:
             self._end(running)
 
     def _end(self, running: RunningCall) -> None:
+        # However it came here: a call has an answer when it ends.
+        self._answer_error(running, CallCanceled("the call was cancelled"))
         self._running.pop(running.call.request, None)
-        while self._waiting:
-            following = self._waiting.popleft()
-            if not following.answered:
-                self._start(following)
-                break
-            self._running.pop(following.call.request, None)
+        if self._turn is not None:
+            self._turn.set()
         if not self._running and self._idle is not None:
             self._idle.set()
             self._idle = None
@@ -206,17 +219,14 @@ class Calls:
     ) -> None:
         """Send what an async iterator yields, until its final result, and close it."""
         iterator = aiter(results)
-        try:
+        async with shielded_exit_stack() as stack:
+            if hasattr(iterator, "aclose"):
+                stack.push_async_callback(_close, iterator)
             async for result in iterator:
                 if not isinstance(result, RPCProgressReport):
                     self._answer_result(running, result)
                     return
                 await self._report(running, result)
-        finally:
-            close = getattr(iterator, "aclose", None)
-            if close is not None:
-                with anyio.CancelScope(shield=True):
-                    await close()
         raise RuntimeError(f"{handler.name} ended without a final result")
 
     async def _report(self, running: RunningCall, report: RPCProgressReport) -> None:
@@ -235,7 +245,9 @@ class Calls:
             return
         result = as_result(value)
         if isinstance(result, RPCErrorResult):
-            raise WAMPError(result.error_uri, result.args, result.kwargs)
+            error = WAMPError(result.error_uri, result.args, result.kwargs)
+            self._answer_error(running, error)
+            return
         self._send(Result(running.call.request, {}, result.args, result.kwargs))
         running.answered = True
 
@@ -265,8 +277,15 @@ class Calls:
     # ---- deadlines
 
     def _set_deadline(self, running: RunningCall, milliseconds: int) -> None:
-        running.deadline = anyio.current_time() + min(milliseconds / 1000, LONGEST_TIMEOUT)
-        heapq.heappush(self._deadlines, (running.deadline, next(self._order), running))
+        was_set = running.deadline > 0
+        seconds = min(milliseconds, LONGEST_TIMEOUT) / 1000
+        running.deadline = anyio.current_time() + seconds
+        if was_set:
+            return  # its entry is renewed when its time has come
+        if len(self._deadlines) > 2 * len(self._running) + 100:  # mostly of calls that are over
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._running]
+            heapq.heapify(self._deadlines)
+        heapq.heappush(self._deadlines, (running.deadline, running.call.request))
         if self._sweeping is None:
             self._sweeping = anyio.CancelScope()
             self._conversation.starter.start(self._sweep)
@@ -275,19 +294,29 @@ class Calls:
 
     async def _sweep(self) -> None:
         """Answer the calls whose time is over, as long as there are calls with a deadline."""
-        while self._deadlines:
-            deadline, _, running = self._deadlines[0]
-            if running.answered or running.deadline != deadline:
+        while self._deadlines and self._conversation.is_open:
+            deadline, request = self._deadlines[0]
+            running = self._running.get(request)
+            if running is None or running.answered:
                 heapq.heappop(self._deadlines)
-                continue
-            if deadline > anyio.current_time():
+            elif running.deadline > deadline:
+                heapq.heapreplace(self._deadlines, (running.deadline, request))
+            elif deadline > anyio.current_time():
                 self._sweeping = anyio.CancelScope(deadline=deadline)
                 with self._sweeping:
                     await anyio.sleep_forever()
-                if self._session.is_open:
-                    continue
-                break
-            heapq.heappop(self._deadlines)
-            self._answer_error(running, CallTimeout("the call took too long"))
-            running.cancel()
+            else:
+                heapq.heappop(self._deadlines)
+                self._answer_error(running, CallTimeout("the call took too long"))
+                running.cancel()
         self._sweeping = None
+
+
+async def _close(iterator: Any) -> None:
+    """Close an async generator, which may be at a ``yield`` inside of a task group."""
+    try:
+        await iterator.aclose()
+    except BaseExceptionGroup as group:  # how a task group passes on that it is to end
+        _, others = group.split(GeneratorExit)
+        if others is not None:
+            raise others from None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import anyio
+import anyio.lowlevel
 from starlette.requests import cookie_parser
 
 from serverwamp.errors import ProtocolViolation
@@ -24,6 +25,10 @@ logger: logging.Logger = logging.getLogger(__name__)
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+UNITS_AT_ONCE: Final = 64
+"""How many messages of a batch are handled before anything else may run."""
 
 
 class Connection:
@@ -43,6 +48,7 @@ class Connection:
         self._send = send
         self._units: deque[Unit] = deque()
         self._is_open = True
+        self._is_closing = False
         self._ended = anyio.Event()
         self.serializer = serializer
         self.transport_info: Mapping[str, Any] = transport_info(scope, serializer.subprotocol)
@@ -74,6 +80,8 @@ class Connection:
     async def _serve_sessions(self) -> None:
         while self._is_open:
             await self._serving.run()
+            if self._is_closing and self._serving.close_code is None:
+                self._serving.close_code = GOING_AWAY  # no session may follow
             if self._serving.close_code is not None:
                 await self.finish(self._serving.close_code)
             self._serving = ServedSession(self._host, self)
@@ -85,8 +93,12 @@ class Connection:
 
         Raises: ProtocolViolation.
         """
+        if self.outbound.is_full:
+            await self._wait_for_room()
         if self._units:
             unit = self._units.popleft()
+            if len(self._units) % UNITS_AT_ONCE == UNITS_AT_ONCE - 1:
+                await anyio.lowlevel.checkpoint()  # others have a turn during a long batch
         else:
             frame = await self._receive_frame()
             if frame is None:
@@ -96,8 +108,6 @@ class Connection:
         return self.serializer.decode(unit), unit
 
     async def _receive_frame(self) -> Frame | None:
-        if self.outbound.is_full:
-            await self._wait_for_room()
         event = await self._receive()
         if event["type"] == "websocket.disconnect" or not self._is_open:
             self._is_open = False
@@ -145,6 +155,7 @@ class Connection:
 
         Returns when the connection has ended, or should have.
         """
+        self._is_closing = True
         serving = self._serving
         if serving.is_open:
             with anyio.move_on_after(grace):

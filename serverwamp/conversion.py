@@ -7,6 +7,7 @@ are in it, msgspec otherwise. Constraint metadata never falls to the library tha
 from __future__ import annotations
 
 import functools
+import logging
 import typing
 from collections.abc import Callable
 from typing import Any, Final
@@ -19,6 +20,8 @@ try:
     import pydantic
 except ImportError:  # pragma: no cover - whether it is installed is the user's choice
     pydantic = None  # type: ignore[assignment]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 EXACT_TYPES: Final = (int, str, float, bool, bytes)
 """Types whose instances need no conversion to themselves."""
@@ -46,6 +49,9 @@ class Converter:
             return self._convert(value)
         except msgspec.ValidationError as error:
             message, _, inner = str(error).partition(" - at `$")
+            if isinstance(error.__cause__, TypeError):  # of a class's own: a bug, with its text
+                logger.error("a value can't be converted", exc_info=error)
+                message = "can't be converted"
             raise invalid(message, place, inner.rstrip("`")) from None
         except RecursionError:
             raise invalid("nested too deeply", place) from None

@@ -32,7 +32,8 @@ def check_origin(scope: MutableMapping[str, Any], allowed: Collection[str]) -> N
     if not origin or "*" in allowed or origin in {item.lower().rstrip("/") for item in allowed}:
         return
     host = headers.get(b"host", b"").decode("latin-1").lower()
-    if _host_and_port(origin) != _host_and_port(f"//{host}"):
+    theirs, ours = _host_and_port(origin), _host_and_port(f"//{host}")
+    if theirs != ours or theirs[0] is None:
         raise HandshakeRefused(
             f"the origin {origin!r} is not of this host, {host!r}: if its pages may connect,"
             f" name it in Application(allowed_origins=[...])"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -19,6 +19,10 @@ from serverwamp.protocol.serializers import Serializer
 from serverwamp.starting import StartedTask, Starter
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+
+BATCH_SIZE: Final = 64 * 1024
+"""A frame of several units isn't made longer than this by another one."""
 
 
 class Room:
@@ -100,7 +104,9 @@ class Outbound:
     async def _drain(self) -> None:
         try:
             while self._queue:
-                await self._send({"type": "websocket.send", self._key: self._next_frame()})
+                frame, size = self._next_frame()
+                await self._send({"type": "websocket.send", self._key: frame})
+                self._bytes -= size  # until now it was on its way, and counted
                 if self._changed is not None and not self.is_full:
                     self._notify()
         except Exception as error:
@@ -113,15 +119,15 @@ class Outbound:
             if self._changed is not None:
                 self._notify()
 
-    def _next_frame(self) -> str | bytes:
-        if self._batched and len(self._queue) > 1:
-            units = list(self._queue)
-            self._queue.clear()
-            self._bytes = 0
-            return self._join(units)
-        unit = self._queue.popleft()
-        self._bytes -= len(unit)
-        return self._join((unit,))
+    def _next_frame(self) -> tuple[str | bytes, int]:
+        """Return the next frame, and the size of the units in it."""
+        units = [self._queue.popleft()]
+        size = len(units[0])
+        if self._batched:
+            while self._queue and size < BATCH_SIZE:
+                units.append(self._queue.popleft())
+                size += len(units[-1])
+        return self._join(units), size
 
     def _notify(self) -> None:
         assert self._changed is not None

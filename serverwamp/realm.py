@@ -34,6 +34,7 @@ from serverwamp.routing import (
     TopicRoute,
 )
 from serverwamp.session import RPCRequest, Session
+from serverwamp.starting import escaping, is_cancelled
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -54,10 +55,11 @@ SOURCES_OF_SESSIONS: Final[Mapping[str, type | None]] = {"session": Session}
 class Route:
     """A procedure or topic of the realm: its definition, and its handler once compiled."""
 
-    __slots__ = ("_handler", "definition")
+    __slots__ = ("_handler", "definition", "is_exact")
 
     def __init__(self, definition: RPCRoute | TopicRoute) -> None:
         self.definition: RPCRoute | TopicRoute = definition
+        self.is_exact: bool = definition.kind == "exact"
         self._handler: Handler | None = None
 
     @property
@@ -74,7 +76,7 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
     ``countTo`` for a parameter ``count_to`` of any procedure.
     """
 
-    def __init__(self, uri: str | None, *, camel_snake_conversion: bool = False) -> None:
+    def __init__(self, uri: str | None = None, *, camel_snake_conversion: bool = False) -> None:
         if uri is not None and not uris.is_valid_uri(uri):
             raise ConfigurationError(f"{uri!r} is not a valid URI for a realm")
         self.uri = uri
@@ -120,6 +122,8 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         runs when the call has been answered, the subscription or the session has ended.
         """
         self._check_not_frozen()
+        if name in SOURCES_OF_CALLS:
+            raise ConfigurationError(f"parameters called {name!r} have a meaning already")
         self._default_args[name] = DefaultArg(value, factory)
 
     def add_error_handler(self, kind: type[Exception], error: ErrorMapping) -> None:
@@ -245,7 +249,7 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
     def _compile_custom_handlers(self) -> None:
         self._rpc_handler: Route | None = None
         if self._rpc_function is not None:
-            self._rpc_handler = Route(RPCRoute("any", self._rpc_function))
+            self._rpc_handler = Route(RPCRoute("", self._rpc_function, "prefix"))
             self._rpc_handler._handler = self._compile(
                 self._rpc_function, sources=SOURCES_OF_CALLS, leading=("request",)
             )
@@ -284,9 +288,9 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         Raises: InvalidURI, NoSuchProcedure.
         """
         route = self._rpc_handler or self._procedures.resolve(uri)
+        if (route is None or not route.is_exact) and not uris.is_valid_uri(uri):
+            raise InvalidURI(f"{uri!r} is not a valid URI")
         if route is None:
-            if not uris.is_valid_uri(uri):
-                raise InvalidURI(f"{uri!r} is not a valid URI")
             raise NoSuchProcedure(f"no procedure {uri!r}")
         return route.handler
 
@@ -311,7 +315,9 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         """Return what a client is told about `error`; the log gets the rest."""
         try:
             known = await self._known_error(error)
-        except Exception:
+        except BaseException as failure:
+            if escaping(failure) is not None and is_cancelled():
+                raise
             logger.exception("the error handler for %s failed", type(error).__name__)
             known = None
         if known is not None:
@@ -345,8 +351,8 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         *,
-        exclude: Iterable[Session | int] | Session = (),
-        eligible: Iterable[Session | int] | Session | None = None,
+        exclude: Iterable[Session | int] | Session | int = (),
+        eligible: Iterable[Session | int] | Session | int | None = None,
     ) -> int:
         """Send an event to every session of the realm that is subscribed to `topic`.
 
@@ -388,7 +394,7 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
                 await stack.enter_async_context(handler.opened({"session": session}))
 
 
-def _session_ids(sessions: Iterable[Session | int] | Session) -> frozenset[int]:
-    if isinstance(sessions, Session):
-        return frozenset((sessions.id,))
+def _session_ids(sessions: Iterable[Session | int] | Session | int) -> frozenset[int]:
+    if isinstance(sessions, (Session, int)):
+        sessions = (sessions,)
     return frozenset(item.id if isinstance(item, Session) else item for item in sessions)

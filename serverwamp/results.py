@@ -3,70 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from serverwamp.errors import checked_args
+from serverwamp.uris import RUNTIME_ERROR
 
 
+@dataclass(init=False, slots=True)
 class RPCResult:
     """A result of any combination of positional and keyword arguments."""
 
-    __slots__ = ("args", "kwargs")
+    args: tuple[Any, ...]
+    """The positional arguments."""
+    kwargs: dict[str, Any]
+    """The keyword arguments."""
 
     def __init__(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> None:
-        self.args: tuple[Any, ...] = checked_args(args)
-        """The positional arguments."""
-        self.kwargs: dict[str, Any] = dict(kwargs or {})
-        """The keyword arguments."""
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and vars_of(other) == vars_of(self)
-
-    def __hash__(self) -> int:
-        raise TypeError(f"unhashable type: {type(self).__name__!r}")
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(args={self.args!r}, kwargs={self.kwargs!r})"
+        self.args = checked_args(args)
+        self.kwargs = dict(kwargs or {})
 
 
+@dataclass(init=False, slots=True)
 class RPCProgressReport(RPCResult):
     """An intermediate result: yielded before the final one, to callers that asked for progress."""
 
-    __slots__ = ()
 
-
-class RPCErrorResult(RPCResult):
+@dataclass(init=False, slots=True)
+class RPCErrorResult:
     """An error as the result; can be returned or yielded instead of raising `WAMPError`."""
 
-    __slots__ = ("error_uri",)
+    error_uri: str
+    """What kind of an error it is."""
+    args: tuple[Any, ...]
+    """The positional arguments; by convention the first is a text for people."""
+    kwargs: dict[str, Any]
+    """The keyword arguments."""
 
     def __init__(
         self,
-        error_uri: str = "wamp.error.runtime_error",
+        error_uri: str = RUNTIME_ERROR,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(args, kwargs)
-        self.error_uri: str = error_uri
-        """What kind of an error it is."""
-
-    def __repr__(self) -> str:
-        return (
-            f"RPCErrorResult(error_uri={self.error_uri!r}, args={self.args!r}, "
-            f"kwargs={self.kwargs!r})"
-        )
+        self.error_uri = error_uri
+        self.args = checked_args(args)
+        self.kwargs = dict(kwargs or {})
 
 
 SCALARS: Final = frozenset((type(None), bool, int, float, str, bytes))
 """Types that are told apart at once, because most results are of one of them."""
 
 
-def vars_of(result: object) -> tuple[Any, ...]:
-    """Return what makes a result equal to another one."""
-    return tuple(getattr(result, name, None) for name in ("error_uri", "args", "kwargs"))
-
-
-def as_result(value: Any) -> RPCResult:
+def as_result(value: Any) -> RPCResult | RPCErrorResult:
     """Return what a handler returned or yielded as a result.
 
     A list or tuple is the positional arguments, a mapping the keyword arguments; anything else,
@@ -74,7 +63,7 @@ def as_result(value: Any) -> RPCResult:
     """
     if type(value) in SCALARS:
         return RPCResult((value,))
-    if isinstance(value, RPCResult):
+    if isinstance(value, (RPCResult, RPCErrorResult)):
         return value
     if isinstance(value, (list, tuple)):
         return RPCResult(value)

@@ -293,7 +293,7 @@ class RouteTable(Generic[Target]):
                 continue
             branches += [
                 (node[component], depth + 1)
-                for component in ("", components[depth])
+                for component in dict.fromkeys(("", components[depth]))
                 if component in node
             ]
         return None

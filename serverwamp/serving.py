@@ -19,6 +19,7 @@ from serverwamp.errors import (
     NoSuchRegistration,
     NotAuthorized,
     ProtocolViolation,
+    SerializationError,
     WAMPError,
 )
 from serverwamp.limits import Limits
@@ -46,7 +47,7 @@ from serverwamp.protocol.serializers import Serializer
 from serverwamp.protocol.session import SessionState, State
 from serverwamp.realm import Realm
 from serverwamp.session import Session
-from serverwamp.starting import open_starter
+from serverwamp.starting import escaping, is_cancelled, open_starter
 from serverwamp.subscriptions import Subscriptions
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -130,15 +131,19 @@ class ServedSession:
 
     def _advance(self, message: Message) -> None:
         """Queue a message that changes the session's state."""
+        unit = self._encode(message)
         self._state.send(message)
-        self._outbound.put(self._encode(message))
+        self._outbound.put(unit)
 
     def _abort(self, reason: str, message: str, close_code: int) -> None:
         if self._state.state is State.CLOSING:
             self._state.lose()  # no message may follow GOODBYE
         elif self._state.state is not State.CLOSED:
-            self._advance(Abort({"message": message}, reason))
             self.close_code = close_code
+            try:
+                self._advance(Abort({"message": message}, reason))
+            except SerializationError:
+                self._advance(Abort({"message": reason}, reason))
 
     def _violate(self, violation: ProtocolViolation) -> None:
         # Some clients don't show the reason to anybody, so it has to be found here.
@@ -174,7 +179,7 @@ class ServedSession:
                     self._joining.deadline = float("inf")
                     await self._converse()
         except Exception:
-            logger.exception("a lifespan handler failed at the end of its session")
+            logger.exception("the end of a session failed")
 
     async def _receive_hello(self) -> Hello | None:
         received = await self._carrier.receive()
@@ -214,6 +219,7 @@ class ServedSession:
         return self._state.state is State.AUTHENTICATING
 
     def _refuse(self, error: WAMPError) -> None:
+        logger.info("a session is refused: %s", error)
         self._abort(error.uri, error.message, REFUSED)
 
     def _new_session(self, hello: Hello, realm_uri: str) -> Session:
@@ -236,7 +242,9 @@ class ServedSession:
             await realm.authentication.authenticate(self.session)
         except (ProtocolViolation, WAMPError, _ClientLeft):
             raise
-        except Exception:
+        except BaseException as error:
+            if escaping(error) is not None and is_cancelled():
+                raise
             logger.exception("an authenticator failed for session %s", self.session.id)
             raise AuthenticationFailed("authentication failed") from None
 

@@ -160,11 +160,11 @@ class Session:
         Returns when GOODBYE is on its way. The connection is closed when the client has answered,
         or hasn't in time. A session that isn't open any more is left alone.
         """
-        await self._link.close(reason, message)
+        await self._link.close(_checked(reason), message)
 
     async def abort(self, reason: str = uris.NOT_AUTHORIZED, message: str | None = None) -> None:
         """Send ABORT and close the connection; from an authenticator, refuse the session."""
-        await self._link.abort(reason, message)
+        await self._link.abort(_checked(reason), message)
 
     # ---- for custom authentication
 
@@ -183,6 +183,12 @@ class Session:
         self.identity = identity
 
 
+def _checked(reason: str) -> str:
+    if not uris.is_valid_uri(reason):
+        raise ValueError(f"{reason!r} is not a valid URI for a reason")
+    return reason
+
+
 class RPCRequest:
     """A call as its handler can ask for it, by a parameter named ``request``."""
 
@@ -199,7 +205,6 @@ class RPCRequest:
 
     def __init__(
         self,
-        *,
         id: int,
         session: Session,
         uri: str,

@@ -66,6 +66,28 @@ def _on_trio() -> bool:
     return trio is not None and trio.lowlevel.in_trio_run()
 
 
+def escaping(error: BaseException) -> BaseException | None:
+    """Return what of an exception has to leave the task that it ends, if anything.
+
+    That is a cancellation, alone or in company, and what ends the whole program.
+    """
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, (cancelled, KeyboardInterrupt, SystemExit)):
+        return error
+    return error.subgroup(cancelled) if isinstance(error, BaseExceptionGroup) else None
+
+
+def is_cancelled() -> bool:
+    """Tell whether the running task is being cancelled, now that a cancellation was raised in it.
+
+    On asyncio one may also come out of something else that was cancelled and is awaited.
+    """
+    if _on_trio():
+        return True
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 # ---- asyncio
 
 if sys.version_info >= (3, 12):

@@ -14,6 +14,7 @@ from serverwamp.conversation import Conversation
 from serverwamp.errors import (
     NoSuchSubscription,
     OptionNotAllowed,
+    RuntimeFailure,
     SerializationError,
     WAMPError,
 )
@@ -28,7 +29,7 @@ from serverwamp.protocol.messages import (
     code_of,
 )
 from serverwamp.protocol.serializers import EncodedOnce, Serializer
-from serverwamp.starting import StartedTask
+from serverwamp.starting import StartedTask, escaping
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -100,6 +101,10 @@ class Subscriptions:
 
     def subscribe(self, message: Subscribe) -> None:
         """Open a subscription, or answer with the one that the session has already."""
+        if message.options.match not in (None, "exact"):
+            error = OptionNotAllowed("only exact matching is offered to subscribers")
+            self._send_error(SUBSCRIBE, message.request, error)
+            return
         subscriber = self._by_topic.get(message.topic)
         if subscriber is not None:
             if subscriber.is_open:
@@ -112,8 +117,6 @@ class Subscriptions:
             self._closing[message.topic].reopenings.append(message)
             return
         try:
-            if message.options.match not in (None, "exact"):
-                raise OptionNotAllowed("only exact matching is offered to subscribers")
             handler = self._realm.topic_handler(message.topic)
         except WAMPError as error:
             self._send_error(SUBSCRIBE, message.request, error)
@@ -172,7 +175,13 @@ class Subscriptions:
                 await subscriber.closing.wait()
         except Exception as error:
             await self._fail(subscriber, error)
+        except BaseException as error:
+            escapes = escaping(error)
+            if escapes is not None:
+                raise escapes from None
+            logger.critical("the handler of %r failed", sources["topic"], exc_info=error)
         finally:
+            self._refuse(subscriber, RuntimeFailure("the handler failed"))
             self._realm.broker.leave(subscriber.subscription, subscriber)
             self._realm.broker.release(subscriber.subscription)
             self._forget(subscriber)
@@ -187,6 +196,7 @@ class Subscriptions:
         # No await in here: what is published meanwhile finds the session subscribed or not.
         for request in subscriber.requests:
             self._send(Subscribed(request, subscriber.subscription.id))
+        subscriber.requests.clear()
         held, subscriber.held = subscriber.held or (), None
         self._by_id[subscriber.subscription.id] = subscriber
         self._realm.broker.join(subscriber.subscription, subscriber)
@@ -203,9 +213,16 @@ class Subscriptions:
             logger.error("%s failed while closing", doing, exc_info=error)
             return
         answer = await self._realm.error_for(error, doing, debug=self._conversation.debug)
+        self._refuse(subscriber, answer)
+
+    def _refuse(self, subscriber: Subscriber, error: WAMPError) -> None:
+        """Answer what has no answer yet, and drop what was held for it."""
         self._forget(subscriber)
+        subscriber.closing.set()
+        subscriber.held = None
         for request in subscriber.requests:
-            self._send_error(SUBSCRIBE, request, answer)
+            self._send_error(SUBSCRIBE, request, error)
+        subscriber.requests.clear()
 
     # ---- events
 

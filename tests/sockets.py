@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import hypercorn.config
 import hypercorn.trio
-import sniffio
+import trio
 import uvicorn
 from hypercorn.config import Sockets
 from wsproto import ConnectionType, WSConnection
@@ -37,7 +37,7 @@ async def serve(app: Any) -> AsyncIterator[int]:
     port = listener.getsockname()[1]
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        if sniffio.current_async_library() == "trio":
+        if trio.lowlevel.in_trio_run():
             config = hypercorn.config.Config()
             # hypercorn would leave a socket that it makes itself open
             config.create_sockets = lambda: Sockets([], [listener], [])  # type: ignore[method-assign]

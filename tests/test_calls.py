@@ -574,6 +574,8 @@ async def test_camel_case_names() -> None:
             result = await client.call("procedure", (), {"countTo": "3", "theRest": 4})
             assert result.kwargs == {"count": 3, "the_rest": 4}
             assert (await client.call("procedure", (), {"count_to": 3})).kwargs == {"count": 3}
+            twice = await outcome(client, "procedure", count_to=3, countTo=4)
+            assert twice == "wamp.error.invalid_argument"
     async with connect(serving(procedure)) as client:
         assert await outcome(client, "procedure", countTo=3) == "wamp.error.invalid_argument"
 

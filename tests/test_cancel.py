@@ -283,13 +283,15 @@ async def test_the_earliest_timeout_comes_first() -> None:
 @pytest.mark.spec("PRG-10")
 async def test_progress_restarts_the_timeout() -> None:
     async def procedure() -> AsyncIterator[Any]:
-        for _ in range(5):
-            await anyio.sleep(0.1)
+        for _ in range(5):  # longer altogether than the timeout, and each time far shorter
+            await anyio.sleep(0.25)
             yield RPCProgressReport()
         yield RPCResult(("end",))
 
     async with connect(serving(procedure)) as client:
-        call = await client.start_call("procedure", receive_progress=True, options={"timeout": 300})
+        call = await client.start_call(
+            "procedure", receive_progress=True, options={"timeout": 1000}
+        )
         assert (await call.result()).args == ("end",)
 
 
@@ -298,7 +300,9 @@ async def test_progress_restarts_the_timeout() -> None:
 
 @pytest.mark.spec("CAL-09", "PRG-09", "WS-10", "VIO-01")
 @pytest.mark.parametrize("how", ["disconnects", "says goodbye", "aborts", "breaks the protocol"])
-async def test_a_client_that_leaves_ends_its_calls(how: str) -> None:
+async def test_a_client_that_leaves_ends_its_calls(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
     handler, other = Handler(), Handler()
     app = serving(handler)
     app.route("other")(other)
@@ -317,6 +321,7 @@ async def test_a_client_that_leaves_ends_its_calls(how: str) -> None:
             else:
                 await client.send([48, 0, {}, "procedure"])
                 assert (await client.receive())[2] == "wamp.error.protocol_violation"
+                assert "protocol violation: " in caplog.text
             await happened(handler.ended)
             assert handler.cancelled
         other.proceed.set()

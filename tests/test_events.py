@@ -228,6 +228,8 @@ async def test_patterns_are_refused_for_now(match: str) -> None:
         error = await refusal(client.subscribe("topic", match=match))
         assert error.uri == "wamp.error.option_not_allowed"
         await client.subscribe("topic", match="exact")
+        error = await refusal(client.subscribe("topic", match=match))  # as it was before
+        assert error.uri == "wamp.error.option_not_allowed"
         assert "pattern_based_subscription" not in client.welcome["roles"]["broker"]["features"]
 
 
@@ -532,7 +534,8 @@ async def test_publications_while_a_handler_opens_are_missed() -> None:
         assert (await client.receive())[4] == ["late"]
 
 
-async def test_send_event_to_one_session_only() -> None:
+async def test_send_event_to_one_session_only(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
     topic = Topic()
     app = serving(topic)
 
@@ -549,6 +552,7 @@ async def test_send_event_to_one_session_only() -> None:
     async with connect(app) as client, connect(app) as other:
         await client.call("event")
         await client.expect_nothing()
+        assert f"session {client.session} isn't subscribed to 'nothing.like.it'" in caplog.text
         await client.subscribe("topic")
         await other.subscribe("topic")
         request = client.next_request()
@@ -626,6 +630,7 @@ async def test_excluded_and_eligible_sessions() -> None:
             ({}, (0, 1, 2)),
             ({"exclude": [first]}, (1, 2)),
             ({"exclude": first}, (1, 2)),
+            ({"exclude": first.id}, (1, 2)),
             ({"exclude": [first.id, third]}, (1,)),
             ({"eligible": [second]}, (1,)),
             ({"eligible": second}, (1,)),
@@ -705,7 +710,7 @@ async def test_a_plain_function_sends_events_from_its_thread() -> None:
             assert (await client.receive())[3] == ["result"]
 
 
-async def test_publishing_waits_for_nobody() -> None:
+async def test_publishing_waits_for_nobody(caplog: pytest.LogCaptureFixture) -> None:
     topic = Topic()
     app = serving(topic, limits=Limits(outbound_messages=100))
     async with connect(app) as slow, connect(app) as quick:
@@ -719,6 +724,8 @@ async def test_publishing_waits_for_nobody() -> None:
             while topic.sessions[0].is_open:  # it was given up
                 await anyio.lowlevel.checkpoint()
         slow.resume()
+        assert await slow.expect_close() == 1008
+    assert "doesn't read what it is sent" in caplog.text
 
 
 @pytest.mark.spec("PUB-08", "VIO-07")

@@ -28,11 +28,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol.messages": {"uris", "protocol.ids"},
     "protocol.formats": {"protocol.messages", "errors"},
     "protocol.framings": {"protocol.formats", "errors"},
-    "protocol.serializers": {"protocol.formats", "protocol.framings", "protocol.messages"},
+    "protocol.serializers": {
+        "protocol.formats",
+        "protocol.framings",
+        "protocol.messages",
+        "errors",
+    },
     "protocol.auth": {"protocol.ids"},
     "protocol.session": {"protocol.messages", "protocol.ids", "errors", "uris"},
     "conversion": {"errors"},
-    "results": {"errors"},
+    "results": {"errors", "uris"},
     "binding": {"conversion", "errors", "protocol.messages"},
     "routing": {"binding", "uris", "errors", "migration"},
     "broker": {"protocol.messages", "protocol.ids", "uris", "errors"},
@@ -50,6 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "backplanes.memory",
         "results",
         "session",
+        "starting",
         "migration",
         "protocol.formats",
         "protocol.messages",
@@ -123,6 +129,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "handshake": {"protocol.serializers"},
     "application": {
+        "authentication",
         "handshake",
         "connection",
         "serving",
@@ -232,6 +239,6 @@ def test_the_public_surface() -> None:
 
 def test_long_modules_say_why() -> None:
     for name, path in MODULES.items():
-        if len(path.read_text().splitlines()) > 450:  # "about 400"
+        if len(path.read_text().splitlines()) > 400:
             docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
             assert "One module" in docstring, f"{name} is long and doesn't say why"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pytest
 
 import serverwamp
@@ -134,10 +135,36 @@ async def test_options_of_the_application() -> None:
     app = Application(
         allow_default_realm=False, synchronize_requests=True, camel_snake_conversion=True
     )
-    with pytest.raises(WAMPError) as refused:
-        async with connect(app):
-            pass
-    assert refused.value.uri == "wamp.error.no_such_realm"
+    for strict in (app, Application(False)):
+        with pytest.raises(WAMPError) as refused:
+            async with connect(strict):
+                pass
+        assert refused.value.uri == "wamp.error.no_such_realm"
+    app = Application(synchronize_requests=True, camel_snake_conversion=True)
+    running: list[int] = []
+
+    @app.route("procedure")
+    async def procedure(the_number: int) -> int:
+        running.append(the_number)
+        assert len(running) == 1
+        await anyio.lowlevel.checkpoint()
+        return running.pop()
+
+    async with connect(app) as client:
+        calls = [await client.start_call("procedure", (), {"theNumber": n}) for n in range(5)]
+        assert [(await call.result()).args for call in calls] == [(n,) for n in range(5)]
+
+
+def test_call_forms() -> None:
+    from serverwamp.application import CRAAuthRequirement
+
+    assert CRAAuthRequirement is serverwamp.CRAAuthRequirement
+    assert CRAAuthRequirement(b"secret", "role", "provider").auth_role == "role"
+    assert Realm().uri is None
+    session: Any = object()
+    request = serverwamp.RPCRequest(1, session, "uri", [2], {"a": 3})
+    assert (request.id, request.uri, request.args, request.kwargs) == (1, "uri", [2], {"a": 3})
+    assert not isinstance(serverwamp.RPCErrorResult(), serverwamp.RPCResult)
 
 
 async def test_close_sessions() -> None:

@@ -12,7 +12,7 @@ import anyio
 import fastapi
 import httpx
 import pytest
-import sniffio
+import trio
 from aiohttp import web
 from starlette.applications import Starlette
 from starlette.routing import Mount, WebSocketRoute
@@ -96,6 +96,8 @@ async def test_no_common_subprotocol(offered: list[str], caplog: pytest.LogCaptu
         ("http://example.com:8000", "example.com", [], False),
         ("http://sub.example.com", "example.com", [], False),
         ("null", "example.com", [], False),
+        ("null", "", [], False),
+        ("file://", "", [], False),
         ("http://[", "example.com", [], False),
         ("nonsense", "example.com", [], False),
         ("https://app.example", "example.com", ["https://app.example"], True),
@@ -321,7 +323,7 @@ REQUEST_HEADERS = {"x-one": "1", "X-Two": "zwei", "cookie": "a=1; b=2"}
 async def test_transport_info_is_the_same_on_every_server() -> None:
     app = greeting()
     servers = [serve]
-    if sniffio.current_async_library() == "asyncio":
+    if not trio.lowlevel.in_trio_run():
         servers.append(serve_aiohttp)
     for server in servers:
         async with (
@@ -392,6 +394,12 @@ class TestAiohttp:
         async def echo(request: fastapi.Request) -> Any:
             return [(await request.body()).decode(), request.url.query, request.url.scheme]
 
+        @app.get("/cookies")
+        async def cookies(response: fastapi.Response) -> str:
+            response.set_cookie("a", "1")
+            response.set_cookie("b", "2")
+            return "two"
+
         @app.get("/fails")
         async def fails() -> None:
             raise ValueError
@@ -418,6 +426,9 @@ class TestAiohttp:
                 answer = (await http.post("/echo?a=1", content="body")).json()
                 assert answer == ["body", "a=1", "http"]
                 assert (await http.get("/fails")).status_code == 500
+                response = await http.get("/cookies")
+                assert len(response.headers.get_list("set-cookie")) == 2
+                assert response.headers.get_list("content-type") == ["application/json"]
             import aiohttp
 
             async with aiohttp.ClientSession() as session:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from multidict import CIMultiDict
 
 Event: TypeAlias = MutableMapping[str, Any]
 ASGIApplication: TypeAlias = Callable[
@@ -103,10 +104,8 @@ class _HTTP:
         """Nothing was sent yet: aiohttp answers for the exception."""
 
     def response(self) -> web.StreamResponse:
-        response = web.Response(status=self._status, body=bytes(self._body))
-        for name, value in self._headers:
-            response.headers[name] = value
-        return response
+        headers = CIMultiDict(self._headers)
+        return web.Response(status=self._status, headers=headers, body=bytes(self._body))
 
 
 class _WebSocket:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from serverwamp.errors import SerializationError
 from serverwamp.protocol.formats import JSON, Format, MessagePack, Unit
 from serverwamp.protocol.framings import Frame, Framing, PrefixedBatch, SeparatedBatch, Unbatched
 from serverwamp.protocol.messages import Message
@@ -35,7 +36,7 @@ class EncodedOnce:
 
     def __init__(self, message: Message) -> None:
         self._message = message
-        self._units: dict[Format, Unit] = {}
+        self._units: dict[Format, Unit | SerializationError] = {}
 
     def unit(self, format_: Format) -> Unit:
         """Return the message in `format_`.
@@ -44,7 +45,13 @@ class EncodedOnce:
         """
         unit = self._units.get(format_)
         if unit is None:
-            unit = self._units[format_] = format_.encode(self._message)
+            try:
+                unit = format_.encode(self._message)
+            except SerializationError as error:
+                unit = error
+            self._units[format_] = unit
+        if isinstance(unit, SerializationError):
+            raise unit
         return unit
 
 
