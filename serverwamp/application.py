@@ -180,11 +180,12 @@ class Application(Realm):
 
         Running calls have `grace` seconds to finish before they are cancelled.
         """
-        # Shielded, because a call that asks for it would be cancelled as its own session ends.
+        connections = list(self.connections)
+        # Shielded, because a call that asks for it is cancelled when its own session ends.
         with anyio.CancelScope(shield=True):
-            await self._close_sessions(grace)
-
-    async def _close_sessions(self, grace: float) -> None:
-        async with anyio.create_task_group() as closing:
-            for connection in list(self.connections):
-                closing.start_soon(connection.close, uris.SYSTEM_SHUTDOWN, grace)
+            async with anyio.create_task_group() as closing:
+                for connection in connections:
+                    closing.start_soon(connection.close, uris.SYSTEM_SHUTDOWN, grace)
+        with anyio.move_on_after(2 * self.limits.goodbye_timeout):
+            for connection in connections:
+                await connection.ended.wait()

@@ -49,7 +49,7 @@ class Connection:
         self._units: deque[Unit] = deque()
         self._is_open = True
         self._is_closing = False
-        self._ended = anyio.Event()
+        self.ended: anyio.Event = anyio.Event()
         self.serializer = serializer
         self.transport_info: Mapping[str, Any] = transport_info(scope, serializer.subprotocol)
         self._key = "text" if serializer.frame_type is str else "bytes"
@@ -75,7 +75,7 @@ class Connection:
             finally:
                 self._host.connections.discard(self)
                 self.outbound.stop()
-                self._ended.set()
+                self.ended.set()
 
     async def _serve_sessions(self) -> None:
         while self._is_open:
@@ -153,7 +153,7 @@ class Connection:
     async def close(self, reason: str, grace: float) -> None:
         """Say GOODBYE when running calls are over, or `grace` seconds have passed.
 
-        Returns when the connection has ended, or should have.
+        The connection ends when the client has answered, or hasn't in time.
         """
         self._is_closing = True
         serving = self._serving
@@ -164,8 +164,6 @@ class Connection:
         else:
             await self.finish(GOING_AWAY)
             self._lose()
-        with anyio.move_on_after(2 * self._host.limits.goodbye_timeout):
-            await self._ended.wait()
 
 
 def _is_longer(frame: str | bytes, limit: int) -> bool:
