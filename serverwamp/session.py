@@ -55,7 +55,8 @@ class Session:
     connection: Transport
     """Has `transport_info`, a mapping of what is known of the client's connection."""
     auth_id: str | None
-    """Who the client says it is; after its authentication, who it is."""
+    """Who the client says it is, which its ticket or its signature has proved; what a transport
+    authenticator hasn't looked at is still a claim. Anonymous clients get a random one."""
     auth_methods: Sequence[str]
     """The authentication methods that the client offered, the best first."""
     auth_method: str | None
