@@ -52,20 +52,29 @@ class Converter:
             if isinstance(error.__cause__, TypeError):  # of a class's own: a bug, with its text
                 logger.error("a value can't be converted", exc_info=error)
                 message = "can't be converted"
-            raise invalid(message, place, inner.rstrip("`")) from None
+            raise self._refused(message, place, inner.rstrip("`")) from None
         except RecursionError:
-            raise invalid("nested too deeply", place) from None
+            raise self._refused("nested too deeply", place) from None
         except Exception as error:
             if pydantic is None or not isinstance(error, pydantic.ValidationError):
                 raise
             details = error.errors(include_url=False, include_input=False, include_context=False)
-            raise invalid(details[0]["msg"], place, _dotted(details[0]["loc"])) from None
+            raise self._refused(details[0]["msg"], place, _dotted(details[0]["loc"])) from None
+
+    @staticmethod
+    def _refused(message: str, place: int | str, inner: str = "") -> InvalidArgument:
+        path = path_of(place) + inner
+        return InvalidArgument(f"{message} - at {path}", message=message, path=path)
 
 
-def invalid(message: str, place: int | str, inner: str = "") -> InvalidArgument:
-    """Return the error that tells a caller which argument is wrong, and where inside of it."""
-    path = (f"args[{place}]" if isinstance(place, int) else f"kwargs.{place}") + inner
-    return InvalidArgument(message, message=message, path=path)
+def path_of(place: int | str) -> str:
+    """Return how a caller is told of the argument at a position, or of a name."""
+    return f"args[{place}]" if isinstance(place, int) else f"kwargs.{place}"
+
+
+def invalid(message: str, place: int | str) -> InvalidArgument:
+    """Return the error that tells a caller which argument is wrong."""
+    return InvalidArgument(message, message=message, path=path_of(place))
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
