@@ -161,8 +161,8 @@ class Calls:
             self._end(running)
 
     def _end(self, running: RunningCall) -> None:
-        # However it came here: a call has an answer when it ends.
-        self._answer_error(running, CallCanceled("the call was cancelled"))
+        if not running.answered:  # however it came here: a call has an answer when it ends
+            self._answer_error(running, CallCanceled("the call was cancelled"))
         self._running.pop(running.call.request, None)
         if self._turn is not None:
             self._turn.set()
