@@ -34,7 +34,7 @@ from serverwamp.routing import (
     TopicRoute,
 )
 from serverwamp.session import RPCRequest, Session
-from serverwamp.starting import escaping, is_cancelled
+from serverwamp.starting import escaping
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -316,7 +316,7 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         try:
             known = await self._known_error(error)
         except BaseException as failure:
-            if escaping(failure) is not None and is_cancelled():
+            if escaping(failure) is not None:
                 raise
             logger.exception("the error handler for %s failed", type(error).__name__)
             known = None

@@ -47,7 +47,7 @@ from serverwamp.protocol.serializers import Serializer
 from serverwamp.protocol.session import SessionState, State
 from serverwamp.realm import Realm
 from serverwamp.session import Session
-from serverwamp.starting import escaping, is_cancelled, open_starter
+from serverwamp.starting import escaping, open_starter
 from serverwamp.subscriptions import Subscriptions
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -243,7 +243,7 @@ class ServedSession:
         except (ProtocolViolation, WAMPError, _ClientLeft):
             raise
         except BaseException as error:
-            if escaping(error) is not None and is_cancelled():
+            if escaping(error) is not None:
                 raise
             logger.exception("an authenticator failed for session %s", self.session.id)
             raise AuthenticationFailed("authentication failed") from None

@@ -69,21 +69,21 @@ def _on_trio() -> bool:
 def escaping(error: BaseException) -> BaseException | None:
     """Return what of an exception has to leave the task that it ends, if anything.
 
-    That is a cancellation, alone or in company, and what ends the whole program.
+    That is the cancellation of this task, alone or in company, and what ends the whole program.
     """
-    cancelled = anyio.get_cancelled_exc_class()
-    if isinstance(error, (cancelled, KeyboardInterrupt, SystemExit)):
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
         return error
-    return error.subgroup(cancelled) if isinstance(error, BaseExceptionGroup) else None
+    if not _is_being_cancelled():
+        return None  # it came out of something else that was cancelled, and was awaited here
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(cancelled)
+    return error if isinstance(error, cancelled) else None
 
 
-def is_cancelled() -> bool:
-    """Tell whether the running task is being cancelled, now that a cancellation was raised in it.
-
-    On asyncio one may also come out of something else that was cancelled and is awaited.
-    """
+def _is_being_cancelled() -> bool:
     if _on_trio():
-        return True
+        return True  # nothing else raises it there
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 

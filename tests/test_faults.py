@@ -492,6 +492,18 @@ async def test_subscription_handlers_that_raise_something_strange(fault: Any, wh
 
 
 @pytest.mark.parametrize("fault", [strange, cancelled_elsewhere])
+async def test_calls_that_raise_something_strange(fault: Any) -> None:
+    app = Application()
+    app.route("procedure")(fault)
+    async with connect(app) as other, connect(app) as client:
+        with pytest.raises(WAMPError) as error:
+            await client.call("procedure")
+        assert error.value.uri == "wamp.error.runtime_error"
+        await client.expect_nothing()
+        await other.expect_nothing()
+
+
+@pytest.mark.parametrize("fault", [strange, cancelled_elsewhere])
 async def test_authenticators_that_raise_something_strange(fault: Any) -> None:
     async def authenticator(session: Session) -> None:
         await fault()
