@@ -21,7 +21,7 @@ wamp = serverwamp.Application()
 
 
 @wamp.route("kitchen.bake")
-async def bake(cakes: int) -> AsyncIterator[RPCResult]:
+async def bake(cakes: int) -> AsyncIterator[RPCResult | RPCErrorResult]:
     if cakes > 3:
         yield RPCErrorResult("kitchen.error.oven_full", args=(f"{cakes} cakes don't fit",))
     for number in range(1, cakes + 1):
