@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anyio
 import fastapi
 import httpx
+import msgpack
 import pytest
 import trio
+import trustme
 from aiohttp import web
 from starlette.applications import Starlette
 from starlette.routing import Mount, WebSocketRoute
@@ -30,6 +34,10 @@ def greeting() -> Application:
     @app.route("greet")
     async def greet() -> str:
         return "hello"
+
+    @app.route("certificate")
+    async def certificate(session: Session) -> Any:
+        return session.connection.transport_info["peer_certificate"]
 
     @app.route("info")
     async def info(session: Session) -> dict[str, Any]:
@@ -429,8 +437,6 @@ class TestAiohttp:
                 response = await http.get("/cookies")
                 assert len(response.headers.get_list("set-cookie")) == 2
                 assert response.headers.get_list("content-type") == ["application/json"]
-            import aiohttp
-
             async with aiohttp.ClientSession() as session:
                 url = f"http://127.0.0.1:{port}/ws"
                 async with session.ws_connect(url) as websocket:
@@ -448,9 +454,6 @@ class TestAiohttp:
             listener.close()
 
     async def test_over_a_unix_socket(self, tmp_path: Path) -> None:
-        import aiohttp
-        import msgpack
-
         path = str(tmp_path / "socket")
         async with (
             serve_aiohttp(greeting(), path),
@@ -464,6 +467,41 @@ class TestAiohttp:
                 await websocket.send_bytes(msgpack.packb(message))
                 answer = msgpack.unpackb((await websocket.receive(5)).data)
         assert answer[4]["peer_address"] == path
+
+    async def test_a_client_certificate(self) -> None:
+        authority = trustme.CA()
+        own, theirs = authority.issue_cert("127.0.0.1"), authority.issue_cert("client@example.com")
+        server, client = (
+            ssl.create_default_context(purpose)
+            for purpose in (ssl.Purpose.CLIENT_AUTH, ssl.Purpose.SERVER_AUTH)
+        )
+        for context, certificate in ((server, own), (client, theirs)):
+            authority.configure_trust(context)
+            certificate.configure_cert(context)
+        server.verify_mode = ssl.CERT_REQUIRED
+        served = web.Application()
+        served.router.add_get("/", greeting().aiohttp_websocket_handler())
+        runner = web.AppRunner(served, shutdown_timeout=1)
+        await runner.setup()
+        listener = socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(runner, listener, ssl_context=server).start()
+        url = f"wss://127.0.0.1:{listener.getsockname()[1]}/"
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.ws_connect(url, ssl=client, protocols=["wamp.2.json"]) as websocket,
+            ):
+                for message in (
+                    [1, "realm1", {"roles": {"caller": {}}}],
+                    [48, 1, {}, "certificate"],
+                ):
+                    await websocket.send_json(message)
+                    answer = (await websocket.receive(5)).json()
+        finally:
+            await runner.cleanup()
+            listener.close()
+        ours = theirs.cert_chain_pems[0].bytes().decode()
+        assert answer[3] == [ours.replace("\r\n", "\n")]
 
     async def test_a_client_that_vanishes(self) -> None:
         app = greeting()
