@@ -123,7 +123,7 @@ def _belongs_to_pydantic(hint: Any) -> bool:
         type(item).__module__.partition(".")[0] in ("pydantic", "annotated_types")
         for item in metadata
     ):
-        if pydantic is None:  # pragma: no cover - whether it is installed is the user's choice
+        if pydantic is None:
             raise ConfigurationError(f"the constraints in {hint} need pydantic")
         return True
     return any(_belongs_to_pydantic(part) for part in typing.get_args(hint))
