@@ -431,6 +431,11 @@ async def test_a_client_that_leaves_while_a_handler_opens() -> None:
         await happened(started)
         await client.disconnect()
         await happened(ended)
+    assert not any("server: [33" in line for line in client.transcript)
+    async with connect(app) as client:  # the first subscription has been given back
+        await client.send([32, 1, {}, "topic"])
+        await client.disconnect()
+    assert not app.broker.recipients("topic")
 
 
 async def test_handlers_that_fail_to_close(caplog: pytest.LogCaptureFixture) -> None:

@@ -142,7 +142,9 @@ async def test_a_client_that_leaves_during_the_handshake() -> None:
         raise OSError
 
     scope = {"type": "websocket", "path": "/", "subprotocols": ["wamp.2.json"], "headers": []}
-    await greeting()(scope, receive, send)
+    app = greeting()
+    await app(scope, receive, send)
+    assert not app.connections
 
 
 # ---- plain HTTP, and paths
