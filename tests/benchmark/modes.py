@@ -102,3 +102,4 @@ BATCHING = (
         servers=("serverwamp, batched",),
     ),
 )
+"""Two framings of the same events."""

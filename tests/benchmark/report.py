@@ -87,15 +87,16 @@ def span(values: Sequence[float]) -> str:
 
 
 def plot(rows: Sequence[Row], path: str) -> None:
-    """Draw the ratios, with their ranges and targets."""
+    """Draw the ratios of all but the bare servers, with their ranges and targets."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    rows = [row for row in rows if row.measurements is not row.references]
     modes = list(dict.fromkeys(row.mode for row in rows))
-    servers = list(dict.fromkeys(row.server for row in rows if row.references is not None))
-    figure, axes = pyplot.subplots(figsize=(9, 1 + 1.2 * len(modes)))
+    servers = list(dict.fromkeys(row.server for row in rows))
+    figure, axes = pyplot.subplots(figsize=(9, 1 + 1.1 * len(modes)))
     height = 0.8 / len(servers)
     for index, server in enumerate(servers):
         mine = [row for row in rows if row.server == server]
@@ -112,6 +113,7 @@ def plot(rows: Sequence[Row], path: str) -> None:
     ticks = [1, 1.5, 2, 3, 5, 10, 20]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlim(left=0.8)
+    axes.axvline(1, color="black", linewidth=0.5)
     axes.set_yticks(range(len(modes)), modes)
     axes.invert_yaxis()
     axes.set_xlabel("CPU time per operation, times that of the bare server; dashed: the target")
