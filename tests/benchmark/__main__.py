@@ -110,7 +110,7 @@ def scale(cycles: int, parts: int) -> None:
             write(row.text())
 
 
-def parsed_options() -> argparse.Namespace:
+def parsed_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description=__doc__)
     parser.add_argument("--cycles", type=int, default=12, help="windows of each server; 12")
@@ -124,7 +124,7 @@ def parsed_options() -> argparse.Namespace:
         metavar="NAME=PYTHON",
         help='"serverwamp 2.0.0" or "fastapi-headless-wamp", and the interpreter that has it',
     )
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def main() -> None:
