@@ -14,7 +14,12 @@ from serverwamp import uris
 from serverwamp.authentication import CRAAuthRequirement as CRAAuthRequirement  # where 2.0 has it
 from serverwamp.connection import Connection, Receive, Scope, Send
 from serverwamp.errors import ConfigurationError
-from serverwamp.handshake import HandshakeRefused, check_origin, chosen_subprotocol
+from serverwamp.handshake import (
+    HandshakeRefused,
+    check_origin,
+    checked_origins,
+    chosen_subprotocol,
+)
 from serverwamp.limits import Limits
 from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
 from serverwamp.realm import Realm
@@ -67,7 +72,7 @@ class Application(Realm):
         self.synchronize_requests = synchronize_requests
         self.sessions: dict[int, ServedSession] = {}
         self.connections: set[Connection] = set()
-        self._allowed_origins = allowed_origins
+        self._allowed_origins = checked_origins(allowed_origins)
         self._allow_default_realm = allow_default_realm
         self._realms: dict[str, Realm] = {}
         self._lifespan = lifespan

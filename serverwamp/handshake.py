@@ -5,39 +5,79 @@ Spec: Basic Profile, "WebSocket Transport"; RFC 6454; RFC 6455, section 10.2.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, MutableMapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from serverwamp.errors import ConfigurationError
 from serverwamp.protocol.serializers import SUBPROTOCOLS
 
 DEFAULT_PORTS: Final = (None, 80, 443)
 """They count as the same: behind a proxy that ends TLS the scheme is often lost."""
+ORIGIN: Final = re.compile(r"([a-z][a-z\d+.-]*)://(\[[\da-f:.]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?")
+OF_NO_HOST: Final = ("*", "null", "file://")
+"""What may be allowed besides: every origin, and what browsers say for pages of no host."""
 
 
 class HandshakeRefused(Exception):
     """The WebSocket is not accepted; the text is for the log."""
 
 
-def check_origin(scope: MutableMapping[str, Any], allowed: Collection[str]) -> None:
+def checked_origins(allowed: Collection[str]) -> frozenset[str]:
+    """Return the origins that may connect in the spelling of browsers.
+
+    Raises: ConfigurationError for what no browser would ever send, and for a single text.
+    """
+    if isinstance(allowed, (str, bytes)):
+        raise ConfigurationError(f"allowed_origins has to be a list of origins: [{allowed!r}]?")
+    return frozenset(_as_browsers_spell(origin) for origin in allowed)
+
+
+def _as_browsers_spell(origin: str) -> str:
+    spelled = origin.lower()
+    if spelled in OF_NO_HOST:
+        return spelled
+    spelled = spelled.removesuffix("/")
+    parts = ORIGIN.fullmatch(spelled)
+    if parts is None:
+        raise ConfigurationError(
+            f"{origin!r} in allowed_origins is not an origin, as https://example.com:8443 is"
+        )
+    return spelled.removesuffix({"http": ":80", "https": ":443"}.get(parts[1], ""))
+
+
+def check_origin(scope: MutableMapping[str, Any], allowed: frozenset[str]) -> None:
     """Check that the page that opens the WebSocket is of this host, or of an allowed origin.
 
     Browsers send the cookies of a host with every WebSocket to it, from whatever page it is
-    opened, and say only in ``Origin`` which page that was. Other clients send none.
+    opened, and say only in ``Origin`` which page that was. Other clients send none. `allowed` is
+    what `checked_origins` returns.
 
     Raises: HandshakeRefused.
     """
-    headers = dict(reversed(scope.get("headers", ())))  # the first of a name counts
-    origin = headers.get(b"origin", b"").decode("latin-1").lower()
-    if not origin or "*" in allowed or origin in {item.lower().rstrip("/") for item in allowed}:
+    origins, hosts = _headers(scope, b"origin"), _headers(scope, b"host")
+    if not origins or "*" in allowed:
         return
-    host = headers.get(b"host", b"").decode("latin-1").lower()
+    if len(origins) > 1 or len(hosts) > 1:
+        raise HandshakeRefused(f"it has several origins, {origins}, or several hosts, {hosts}")
+    origin, host = origins[0], "".join(hosts)
+    if origin in allowed:
+        return
     theirs, ours = _host_and_port(origin), _host_and_port(f"//{host}")
-    if theirs != ours or theirs[0] is None:
+    if theirs != ours or theirs[0] is None or not origin.startswith(("http://", "https://")):
         raise HandshakeRefused(
             f"the origin {origin!r} is not of this host, {host!r}: if its pages may connect,"
             f" name it in Application(allowed_origins=[...])"
         )
+
+
+def _headers(scope: MutableMapping[str, Any], wanted: bytes) -> list[str]:
+    return [
+        value.decode("latin-1").lower()
+        for name, value in scope.get("headers", ())
+        if name.lower() == wanted
+    ]
 
 
 def _host_and_port(url: str) -> tuple[str | None, int | None]:

@@ -127,7 +127,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "starting",
         "errors",
     },
-    "handshake": {"protocol.serializers"},
+    "handshake": {"protocol.serializers", "errors"},
     "application": {
         "authentication",
         "handshake",

@@ -108,10 +108,28 @@ async def test_no_common_subprotocol(offered: list[str], caplog: pytest.LogCaptu
         ("file://", "", [], False),
         ("http://[", "example.com", [], False),
         ("nonsense", "example.com", [], False),
+        ("", "example.com", [], False),
+        ("http://EXAMPLE.com", "example.COM", [], True),
+        ("http://example.com.", "example.com.", [], True),
+        ("http://example.com.", "example.com", [], False),
+        ("http://example.com:99999", "example.com", [], False),
+        ("http://[::1]", "[::1]:80", [], True),
+        ("http://[::1]:8000", "[::2]:8000", [], False),
+        ("http://example.com@evil.example", "example.com", [], False),
+        ("http://example.com/@evil.example", "evil.example", [], False),
+        ("ftp://example.com", "example.com", [], False),
         ("https://app.example", "example.com", ["https://app.example"], True),
         ("https://app.example", "example.com", ["https://APP.example/"], True),
         ("http://app.example", "example.com", ["https://app.example"], False),
+        ("https://app.example", "example.com", ["https://app.example:443"], True),
+        ("https://app.example", "example.com", ["https://app.example:80"], False),
+        ("https://app.example", "example.com", ["http://app.example"], False),
+        ("https://app.example:444", "example.com", ["https://app.example"], False),
+        ("http://[::1]:8000", "example.com", ["http://[::1]:8000"], True),
+        ("capacitor://localhost", "localhost", [], False),
+        ("capacitor://localhost", "localhost", ["capacitor://localhost"], True),
         ("null", "example.com", ["null"], True),
+        ("file://", "example.com", ["file://"], True),
         ("http://evil.example", "example.com", ["*"], True),
     ],
 )
@@ -132,6 +150,51 @@ async def test_origins(
             async with connect(app, headers=headers):
                 pass
         assert "allowed_origins" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "accepted"),
+    [
+        ([(b"Origin", b"http://evil.example")], False),
+        ([(b"origin", b"http://a.example"), (b"origin", b"http://evil.example")], False),
+        ([(b"origin", b"http://evil.example"), (b"origin", b"http://a.example")], False),
+        ([(b"origin", b"http://evil.example"), (b"host", b"evil.example")], False),
+        ([(b"origin", b"http://a.example")], True),
+        ([(b"host", b"evil.example")], True),  # no browser: it says no origin
+    ],
+)
+async def test_headers_that_come_twice(headers: Any, accepted: bool) -> None:
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect" if not sent else "websocket.disconnect"}
+
+    async def send(event: Any) -> None:
+        sent.append(event["type"])
+
+    scope = {"type": "websocket", "path": "/", "subprotocols": ["wamp.2.json"]}
+    scope["headers"] = [(b"host", b"a.example"), *headers]
+    await Application()(scope, receive, send)
+    assert sent == ["websocket.accept" if accepted else "websocket.close"]
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        "https://app.example",
+        ["app.example"],
+        ["https://app.example/page"],
+        ["https://app.example", "*.example"],
+        ["https://user@app.example"],
+        ["https://"],
+        [" https://app.example"],
+        ["https://app.example:port"],
+        [""],
+    ],
+)
+def test_origins_that_no_browser_sends(allowed: Any) -> None:
+    with pytest.raises(ConfigurationError, match="allowed_origins"):
+        Application(allowed_origins=allowed)
 
 
 async def test_a_client_that_leaves_during_the_handshake() -> None:
