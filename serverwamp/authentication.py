@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
@@ -37,8 +37,9 @@ class CRAAuthRequirement:
     client gets `salt`, `iterations` and `keylen` (bytes) with its challenge and derives it again.
     """
 
-    secret: str | bytes = field(repr=False)
-    """The secret itself, or with a salt what `derive_cra_secret` has made of it."""
+    secret: str | bytes | None = field(repr=False)
+    """The secret itself, or with a salt what `derive_cra_secret` has made of it. None for somebody
+    unknown, who is to be challenged like everybody and can't succeed."""
     auth_role: str = "user"
     """What the session may be; told to the client."""
     auth_provider: str = "dynamic"
@@ -81,19 +82,22 @@ class TicketMethod:
 
 
 class CRAMethod:
-    """The client signs a text with a secret that it shares with the application."""
+    """The client signs a text with a secret that it shares with the application.
+
+    Who is unknown is challenged, too, and refused after the same steps as for a wrong signature.
+    """
 
     name = "wampcra"
 
     def __init__(self, requirement_provider: Caller, identity_provider: Caller) -> None:
         self._requirement_provider = requirement_provider
         self._identity_provider = identity_provider
+        self._nobodys_secret = secrets.token_bytes(32)
+        self._usual: CRAAuthRequirement | None = None
 
     async def identify(self, session: Any) -> Any:
         required = await self._requirement_provider.call({"session": session})
-        # Who is unknown is challenged, too, with a secret that nobody knows. To make that look like
-        # everybody's challenge, salt included, a provider returns such a requirement itself.
-        requirement = required or CRAAuthRequirement(secret=secrets.token_bytes(32))
+        requirement = self._completed(required or None, session.auth_id or "")
         challenge = auth.cra_challenge(
             session=session.id,
             authid=session.auth_id or "",
@@ -110,12 +114,25 @@ class CRAMethod:
                 keylen=requirement.keylen,
             )
         signature, _ = await session.challenge(self.name, extra)
-        proven = auth.is_signature_of(requirement.secret, challenge, signature)
-        if not proven or required is None:
+        secret = self._nobodys_secret if requirement.secret is None else requirement.secret
+        is_proven = auth.is_signature_of(secret, challenge, signature)
+        if not is_proven or requirement.secret is None:
             return None
         session.auth_role = requirement.auth_role
         session.auth_provider = requirement.auth_provider
         return await self._identity_provider.call({"session": session})
+
+    def _completed(self, required: CRAAuthRequirement | None, authid: str) -> CRAAuthRequirement:
+        """Return what is required, or for nobody the like of what was required of somebody."""
+        if self._usual is None:  # the first, so that nobody's challenge stays the same
+            if required is None:
+                return CRAAuthRequirement(secret=None)
+            self._usual = replace(required, secret=None)
+        salt = self._usual.salt
+        if salt is not None:
+            salt = auth.salt_like(salt, self._nobodys_secret, authid)
+        nobody = replace(self._usual, salt=salt)
+        return required or nobody
 
 
 Compile = Callable[..., Caller]
@@ -217,7 +234,7 @@ class Authentication:
         identity = await method.identify(session)
         if not _is_identity(identity):
             logger.warning(
-                "session %s: authentication of %r by %s failed",
+                "session %s: authentication of %.100r by %s failed",
                 session.id,
                 session.auth_id,
                 method.name,

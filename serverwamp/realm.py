@@ -165,8 +165,8 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
     def set_cra_handlers(self, requirement_provider: Function, identity_provider: Function) -> None:
         """Authenticate by WAMP-CRA.
 
-        ``requirement_provider(session)`` returns a `CRAAuthRequirement`, or None for who is
-        unknown; ``identity_provider(session)`` is asked once the client has proved its secret.
+        ``requirement_provider(session)`` returns a `CRAAuthRequirement`, or None for who is unknown
+        and challenged all the same; ``identity_provider(session)`` is asked after the proof.
         """
         self._check_not_frozen()
         self.authentication.set_cra(requirement_provider, identity_provider)

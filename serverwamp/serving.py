@@ -147,7 +147,7 @@ class ServedSession:
 
     def _violate(self, violation: ProtocolViolation) -> None:
         # Some clients don't show the reason to anybody, so it has to be found here.
-        logger.warning("protocol violation: %s", violation.message)
+        logger.warning("protocol violation: %.300s", violation.message)
         self._abort(violation.uri, violation.message, violation.close_code)
 
     # ---- the whole session
@@ -219,7 +219,7 @@ class ServedSession:
         return self._state.state is State.AUTHENTICATING
 
     def _refuse(self, error: WAMPError) -> None:
-        logger.info("a session is refused: %s", error)
+        logger.info("a session is refused: %.300s", error)
         self._abort(error.uri, error.message, REFUSED)
 
     def _new_session(self, hello: Hello, realm_uri: str) -> Session:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
+import string
+from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
@@ -272,20 +275,119 @@ async def test_salted_cra(keylen: int) -> None:
     assert await refusal(app, authid="joe", secret="secret124") == FAILED
 
 
+async def challenged(client: Client, authid: str) -> dict[str, Any]:
+    """Say HELLO and return the Extra of the CHALLENGE."""
+    details = {"roles": {"caller": {}}, "authmethods": ["wampcra"], "authid": authid}
+    await client.send([1, "realm1", details])
+    kind, method, extra = await client.receive()
+    assert (kind, method) == (4, "wampcra")
+    return dict(extra)
+
+
+SALTS = {
+    "none": None,
+    "hexadecimal": secrets.token_hex(8),
+    "url-safe": secrets.token_urlsafe(16),
+    "padded": b64encode(secrets.token_bytes(16)).decode(),
+    "text": "pepper-4-joe!",
+}
+
+
 @pytest.mark.spec("CRA-06", "AUT-06")
-async def test_wrong_signatures_and_unknown_names_look_alike() -> None:
-    app = with_cra(secret=b"secret123")
-    answers = []
-    for authid in ("joe", "nobody", ""):
+@pytest.mark.parametrize("salt", SALTS.values(), ids=SALTS)
+async def test_wrong_signatures_and_unknown_names_look_alike(
+    salt: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is sent, what is logged, and which steps are taken in which order."""
+    app, is_signature_of = Application(), auth.is_signature_of
+    steps: list[str] = []
+
+    async def provide_requirement(session: Session) -> CRAAuthRequirement | None:
+        steps.append("requirement")
+        if session.auth_id != "joe":
+            return None
+        return CRAAuthRequirement("key", "member", "database", salt, iterations=7, keylen=16)
+
+    async def provide_identity(session: Session) -> None:
+        steps.append("identity")
+
+    def compare(secret: str | bytes, challenge: str, signature: str) -> bool:
+        steps.append(f"compares with {signature}")
+        assert len(secret) > 2
+        return is_signature_of(secret, challenge, signature)
+
+    async def attempt(authid: str) -> list[Any]:
+        steps.clear()
+        caplog.clear()
         async with connect(app, None) as client:
-            details = {"roles": {"caller": {}}, "authmethods": ["wampcra"], "authid": authid}
-            await client.send([1, "realm1", details])
-            kind, _, extra = await client.receive()
-            assert (kind, set(extra)) == (4, {"challenge"})
-            await client.send([5, auth.cra_signature("guess", extra["challenge"]), {}])
-            answers.append(await client.receive())
-    assert answers[0] == answers[1] == answers[2]
-    assert answers[0][2] == FAILED
+            extra = await challenged(client, authid)
+            await client.send([5, "guess", {}])
+            abort = await client.receive()
+            assert abort[2] == FAILED
+            assert await client.expect_close() == 1000
+        challenge = json.loads(extra.pop("challenge"))
+        told = {name: challenge[name] for name in ("authrole", "authprovider", "authmethod")}
+        logged = [(record.levelname, record.msg) for record in caplog.records]
+        salts.append(extra.pop("salt", None))
+        return [abort, told, extra, steps.copy(), logged]
+
+    salts: list[str | None] = []
+    monkeypatch.setattr(auth, "is_signature_of", compare)
+    app.set_cra_handlers(provide_requirement, provide_identity)
+    with caplog.at_level(logging.DEBUG):
+        for authid in ("joe", "nobody", "somebody", "", "nobody", "jos\u00e9"):
+            assert await attempt(authid) == await attempt("joe"), authid
+    assert salts[0] == salts[1] == salts[3] == salt
+    _, nobody, somebody, nameless, again, _ = salts[::2]
+    if salt is None:
+        assert set(salts) == {None}
+        return
+    assert nobody == again
+    assert len({salt, nobody, somebody, nameless}) == 4
+    for other in (nobody, somebody, nameless):
+        assert other is not None
+        assert len(other) == len(salt)
+        assert origin_of(other) == origin_of(salt)
+    async with connect(app, None) as client:
+        assert (await challenged(client, "nobody"))["salt"] == nobody
+
+
+def origin_of(salt: str) -> str:
+    """Return what could have made a salt."""
+    if set(salt) <= set(string.hexdigits):
+        return "hexadecimal"
+    if salt.endswith("="):
+        assert b64encode(b64decode(salt)).decode() == salt
+        return "base64"
+    if len(salt) == 22:
+        assert urlsafe_b64encode(urlsafe_b64decode(f"{salt}==")).decode() == f"{salt}=="
+    return "text"
+
+
+@pytest.mark.spec("AUT-06")
+async def test_an_application_that_says_how_nobody_is_challenged() -> None:
+    app = Application()
+    salted = {"salt": "of nobody", "iterations": 5}
+
+    async def provide_requirement(session: Session) -> CRAAuthRequirement:
+        return CRAAuthRequirement(None, "member", "database", **salted)
+
+    app.set_cra_handlers(provide_requirement, accept_all)
+    for secret in ("", "None", derive_cra_secret("", "of nobody", 5), "0" * 32):
+        async with connect(app, None) as client:
+            extra = await challenged(client, "nobody")
+            assert {name: extra[name] for name in salted} == salted
+            assert json.loads(extra["challenge"])["authrole"] == "member"
+            await client.send([5, auth.cra_signature(secret, extra["challenge"]), {}])
+            assert (await client.receive())[2] == FAILED
+
+
+@pytest.mark.spec("AUT-06")
+async def test_nobody_before_anybody() -> None:
+    app = with_cra(secret="secret123")
+    async with connect(app, None) as client:
+        assert set(await challenged(client, "nobody")) == {"challenge"}
+    assert await refusal(app, authid="nobody", secret="secret123") == FAILED
 
 
 @pytest.mark.spec("AUT-08")
@@ -300,12 +402,37 @@ async def test_a_signature_is_good_for_its_own_challenge_only() -> None:
         assert challenges[0] != challenges[1]
         await second.send([5, auth.cra_signature("secret123", challenges[0]), {}])
         assert (await second.receive())[2] == FAILED
+        good = auth.cra_signature("secret123", challenges[0])
+        await first.send([5, good, {}])
+        assert (await first.receive())[0] == 2
+        async with connect(app, None) as client:  # once more, for another challenge
+            await challenged(client, "joe")
+            await client.send([5, good, {}])
+            assert (await client.receive())[2] == FAILED
         for signature in ("", "ü", "x" * 10_000):
             async with connect(app, None) as client:
                 await client.send([1, "realm1", details])
                 await client.receive()
                 await client.send([5, signature, {}])
                 assert (await client.receive())[2] == FAILED
+
+
+@pytest.mark.spec("AUT-07", "AUT-08")
+@pytest.mark.parametrize("first", ["right", "wrong"])
+async def test_a_challenge_is_answered_once(first: str) -> None:
+    app = with_cra(secret="secret123")
+    async with connect(app, None, subprotocol="wamp.2.json.batched") as client:
+        right = auth.cra_signature("secret123", (await challenged(client, "joe"))["challenge"])
+        answer = {"right": right, "wrong": "guess"}[first]
+        await client.send([5, answer, {}], [5, right, {}], [48, 1, {}, "whoami"])
+        replies = [await client.receive()]
+        if first == "right":
+            assert replies[0][0] == 2
+            replies = [await client.receive()]
+        reason = "wamp.error.protocol_violation" if first == "right" else FAILED
+        assert replies[0][::2] == [3, reason]
+        assert await client.expect_close() in (1000, 1002)
+        assert client._inbox == []
 
 
 async def test_an_identity_provider_may_still_say_no() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 
 
 def derive_cra_secret(
@@ -22,6 +22,22 @@ def derive_cra_secret(
     """
     key = hashlib.pbkdf2_hmac("sha256", _encoded(secret), salt.encode(), iterations, keylen)
     return b64encode(key).decode()
+
+
+def salt_like(example: str, key: bytes, authid: str) -> str:
+    """Return a salt that looks as if it were made like `example`; one `authid` has always the same.
+
+    It is hexadecimal if the example is, and otherwise base64, URL-safe unless the example isn't.
+    """
+    seed = hmac.digest(key, authid.encode(), "sha256")
+    text = example.rstrip("=")
+    padding = example[len(text) :]
+    if set(example) <= set("0123456789abcdef"):
+        return hashlib.shake_256(seed).hexdigest(len(text))[: len(text)]
+    encoded = b64encode if padding or set(text) & set("+/") else urlsafe_b64encode
+    # As many bytes as base64 of this length stands for: its last character would tell.
+    size = len(text) * 3 // 4 + (len(text) % 4 == 1)
+    return encoded(hashlib.shake_256(seed).digest(size)).decode()[: len(text)] + padding
 
 
 def cra_challenge(
