@@ -71,6 +71,9 @@ class HelloDetails(Options, frozen=True):
     authextra: Details | None = None
     agent: str | None = None
 
+    def __repr__(self) -> str:  # authextra may be a secret: it stays out of logs
+        return f"HelloDetails(authid={self.authid!r}, authmethods={self.authmethods!r}, ...)"
+
 
 class Hello(Message, tag=1, frozen=True):
     """``[HELLO, Realm|uri, Details|dict]``"""
