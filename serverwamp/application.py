@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from random import uniform
 from typing import Any, TypeAlias
 
 import anyio
 from starlette.responses import HTMLResponse, PlainTextResponse
 
-from serverwamp import uris
 from serverwamp.authentication import CRAAuthRequirement as CRAAuthRequirement  # where 2.0 has it
 from serverwamp.connection import Connection, Receive, Scope, Send
 from serverwamp.errors import ConfigurationError
@@ -19,11 +19,12 @@ from serverwamp.handshake import (
     check_origin,
     checked_origins,
     chosen_subprotocol,
+    refuse,
 )
 from serverwamp.limits import Limits
 from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
 from serverwamp.realm import Realm
-from serverwamp.serving import ServedSession
+from serverwamp.serving import SHUTTING_DOWN, ServedSession
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Application(Realm):
         self._allow_default_realm = allow_default_realm
         self._realms: dict[str, Realm] = {}
         self._lifespan = lifespan
+        self._drains = 0
 
     # ---- realms
 
@@ -116,11 +118,13 @@ class Application(Realm):
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         try:
+            if self.is_draining:
+                raise HandshakeRefused(SHUTTING_DOWN, status=503)
             check_origin(scope, self._allowed_origins)
             subprotocol = chosen_subprotocol(scope)
         except HandshakeRefused as reason:
             logger.warning("a WebSocket handshake was refused: %s", reason)
-            await send({"type": "websocket.close", "code": 1002})
+            await refuse(scope, send, reason.status)
             return
         try:
             await send({"type": "websocket.accept", "subprotocol": subprotocol})
@@ -180,17 +184,41 @@ class Application(Realm):
 
         return request_handler(self)
 
-    async def close_sessions(self, grace: float = 5.0) -> None:
+    # ---- shutting down
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether sessions are being closed, and none may begin."""
+        return self._drains > 0
+
+    @contextmanager
+    def _draining(self) -> Iterator[None]:
+        self._drains += 1
+        try:
+            yield
+        finally:
+            self._drains -= 1
+
+    async def close_sessions(
+        self, grace: float = 5.0, *, batch_size: int = 200, batch_interval: float = 0.1
+    ) -> None:
         """Say GOODBYE to every session, as when the server goes down, and wait for their end.
 
-        Running calls have `grace` seconds to finish before they are cancelled.
+        Running calls have `grace` seconds to finish; then they are cancelled, which is their
+        answer. Until this returns, no connection and no session may begin. Every
+        `batch_interval` seconds or so another `batch_size` sessions get their turn, so that not
+        all clients come back at once.
         """
-        connections = list(self.connections)
-        # Shielded, because a call that asks for it is cancelled when its own session ends.
-        with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as closing:
+        with self._draining():
+            connections = list(self.connections)
+            logger.info("closing %d connections", len(connections))
+            # Shielded, because a call that asks for it is cancelled when its own session ends.
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as closing:
+                    for number, connection in enumerate(connections, 1):
+                        closing.start_soon(connection.shut_down, grace)
+                        if number % batch_size == 0 and number < len(connections):
+                            await anyio.sleep(batch_interval * uniform(0.5, 1.5))
+            with anyio.move_on_after(2 * self.limits.goodbye_timeout):
                 for connection in connections:
-                    closing.start_soon(connection.close, uris.SYSTEM_SHUTDOWN, grace)
-        with anyio.move_on_after(2 * self.limits.goodbye_timeout):
-            for connection in connections:
-                await connection.ended.wait()
+                    await connection.ended.wait()

@@ -131,6 +131,11 @@ class Calls:
         if self._sweeping is not None:
             self._sweeping.cancel()
 
+    def answer_all(self, error: WAMPError) -> None:
+        """Answer every call that has no answer yet; their handlers go on."""
+        for running in self._running.values():
+            self._answer_error(running, error)
+
     async def wait_idle(self) -> None:
         """Return when no call is running."""
         while self._running:

@@ -48,7 +48,6 @@ class Connection:
         self._send = send
         self._units: deque[Unit] = deque()
         self._is_open = True
-        self._is_closing = False
         self.ended: anyio.Event = anyio.Event()
         self.serializer = serializer
         self.transport_info: Mapping[str, Any] = transport_info(scope, serializer.subprotocol)
@@ -80,7 +79,7 @@ class Connection:
     async def _serve_sessions(self) -> None:
         while self._is_open:
             await self._serving.run()
-            if self._is_closing and self._serving.close_code is None:
+            if self._host.is_draining and self._serving.close_code is None:
                 self._serving.close_code = GOING_AWAY  # no session may follow
             if self._serving.close_code is not None:
                 await self.finish(self._serving.close_code)
@@ -150,17 +149,13 @@ class Connection:
             except Exception as error:
                 logger.debug("closing failed, the client is gone: %r", error)
 
-    async def close(self, reason: str, grace: float) -> None:
-        """Say GOODBYE when running calls are over, or `grace` seconds have passed.
+    async def shut_down(self, grace: float) -> None:
+        """End the session as the server goes down; running calls have `grace` seconds.
 
-        The connection ends when the client has answered, or hasn't in time.
+        The connection ends when the client has answered GOODBYE, or hasn't in time.
         """
-        self._is_closing = True
-        serving = self._serving
-        if serving.is_open:
-            with anyio.move_on_after(grace):
-                await serving.wait_calls()
-            await serving.close(reason, None)
+        if self._serving.has_begun:
+            await self._serving.shut_down(grace)
         else:
             await self.finish(GOING_AWAY)
             self._lose()

@@ -6,7 +6,7 @@ Spec: Basic Profile, "WebSocket Transport"; RFC 6454; RFC 6455, section 10.2.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -21,7 +21,28 @@ OF_NO_HOST: Final = ("*", "null", "file://")
 
 
 class HandshakeRefused(Exception):
-    """The WebSocket is not accepted; the text is for the log."""
+    """The WebSocket is not accepted; the text is for the log, `status` for the client."""
+
+    def __init__(self, reason: str, status: int = 403) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+async def refuse(
+    scope: MutableMapping[str, Any],
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    status: int,
+) -> None:
+    """Answer a handshake with `status`; a server that can't do that makes it 403.
+
+    Spec: ASGI, "WebSocket Denial Response".
+    """
+    if "websocket.http.response" in (scope.get("extensions") or {}):
+        headers = [(b"content-length", b"0")]
+        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": b""})
+    else:
+        await send({"type": "websocket.close", "code": 1002})
 
 
 def checked_origins(allowed: Collection[str]) -> frozenset[str]:

@@ -1,4 +1,7 @@
-"""One session, from its HELLO to its end."""
+"""One session, from its HELLO to its end.
+
+One module, though a long one: joining, talking and leaving are moves of the same state.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from serverwamp.calls import Calls
 from serverwamp.conversation import Conversation
 from serverwamp.errors import (
     AuthenticationFailed,
+    CallCanceled,
     InvalidURI,
     NoSuchRealm,
     NoSuchRegistration,
@@ -69,6 +73,7 @@ REFUSED: Final = 1000
 """The WebSocket close code after an ABORT that refuses a session: nothing was violated."""
 GOING_AWAY: Final = 1001
 INTERNAL_ERROR: Final = 1011
+SHUTTING_DOWN: Final = "the server is shutting down"
 
 
 class Carrier(Protocol):
@@ -99,6 +104,11 @@ class Host(Protocol):
     sessions: dict[int, ServedSession]
     connections: set[Any]
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether no session may begin."""
+        ...
+
     def realm_for(self, uri: str | None) -> Realm | None: ...
 
 
@@ -126,6 +136,10 @@ class ServedSession:
     @property
     def is_open(self) -> bool:
         return self._state.state is State.OPEN
+
+    @property
+    def has_begun(self) -> bool:
+        return self._state.state is not State.AWAITING_HELLO
 
     # ---- sending
 
@@ -171,6 +185,10 @@ class ServedSession:
             self._violate(violation)
             return
         if hello is None:
+            return
+        if self._host.is_draining:
+            logger.info("a session is refused: %s", SHUTTING_DOWN)
+            self._abort(uris.SYSTEM_SHUTDOWN, SHUTTING_DOWN, GOING_AWAY)
             return
         self._joining.deadline = anyio.current_time() + self._host.limits.authentication_timeout
         try:
@@ -393,6 +411,15 @@ class ServedSession:
         self._state.lose()
         (self._reading if was_open else self._joining).cancel()
 
-    async def wait_calls(self) -> None:
-        """Return when no call is running."""
-        await self._calls.wait_idle()
+    # ---- what the server asks for
+
+    async def shut_down(self, grace: float) -> None:
+        """Say GOODBYE when running calls are over, or after `grace` seconds, in which they end."""
+        if self.is_open:
+            with anyio.move_on_after(grace):
+                await self._calls.wait_idle()
+            self._calls.answer_all(CallCanceled(SHUTTING_DOWN))
+            await self.close(uris.SYSTEM_SHUTDOWN, None)
+        elif self._state.state in (State.AUTHENTICATING, State.CHALLENGED):
+            self._abort(uris.SYSTEM_SHUTDOWN, SHUTTING_DOWN, GOING_AWAY)
+            self._joining.cancel()

@@ -543,7 +543,9 @@ async def test_closing_all_sessions_from_a_call() -> None:
         await app.close_sessions(grace=0.1)
 
     async with connect(app) as one, connect(app) as two, connect(app) as three:
-        await two.start_call("close")
+        call = await two.start_call("close")
+        error = await two.receive()  # it is one of the running calls
+        assert error[:3] == [8, 48, call.request]
         for client in (one, two, three):
             assert await client.receive() == [6, {}, "wamp.close.system_shutdown"]
             assert await client.expect_close() == 1001

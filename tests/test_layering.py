@@ -137,7 +137,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "protocol.serializers",
         "limits",
         "errors",
-        "uris",
         "adapters.aiohttp",
     },
     "adapters": set(),

@@ -404,6 +404,7 @@ async def test_closing_sessions_that_dont_cooperate() -> None:
         await app.close_sessions(grace=0.05)
         assert cancelled.is_set()
         assert not app.connections
+        assert (await client.receive())[4] == "wamp.error.canceled"
         assert await client.receive() == [6, {}, "wamp.close.system_shutdown"]
         assert await client.expect_close() == 1001
 
