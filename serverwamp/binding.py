@@ -16,7 +16,7 @@ import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final, TypeAlias
 
 import anyio.to_thread
@@ -31,6 +31,7 @@ POSITIONAL: Final = (
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
 )
 MISSING: Final = inspect.Parameter.empty
+NONE_BY_NAME: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 # ---- default args
@@ -139,11 +140,16 @@ class Handler:
             and self._named_rest is None
             and all(p.by_position for p in self._parameters)
         )
+        self._exact_types = self._types_that_need_no_conversion()
         self.wants_exact_numbers: bool = any(
             p is not None and p.convert is not None and p.convert.wants_exact_numbers
             for p in (*self._parameters, self._rest, self._named_rest)
         )
         self.takes_request: bool = any(source == "request" for _, source in self._filled_in)
+        self.is_direct: bool = (
+            self._plain and self.is_coroutine and takes_arguments and not self.wants_exact_numbers
+        )
+        """Whether it is an async function of what `bind` returns by position, and nothing else."""
         self.has_factories: bool = any(arg.factory for arg in self._default_args.values())
 
     def _compile(
@@ -227,6 +233,11 @@ class Handler:
             convert=convert,
         )
 
+    def _types_that_need_no_conversion(self) -> Sequence[Any] | None:
+        """Return those of the arguments that can be passed on as they are, if there are such."""
+        types = [p.convert.exact_type if p.convert is not None else None for p in self._parameters]
+        return types if self._plain and self._rest is None and None not in types else None
+
     # ---- on the path of a call
 
     def bind(
@@ -234,7 +245,7 @@ class Handler:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         exact: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
-    ) -> tuple[list[Any], dict[str, Any]]:
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Return converted values: of the parameters by position, and of those by name only.
 
         `exact` holds the same arguments with numbers as they were written, for the parameters
@@ -242,6 +253,8 @@ class Handler:
 
         Raises: InvalidArgument.
         """
+        if not kwargs and [*map(type, args)] == self._exact_types:
+            return args, NONE_BY_NAME
         named = self._renamed(kwargs) if kwargs else {}
         if exact is not None:
             args, named = self._with_exact_numbers(args, named, exact)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable
+from collections.abc import AsyncIterable, Awaitable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import anyio
 
-from serverwamp.binding import Handler, shielded_exit_stack
+from serverwamp.binding import NONE_BY_NAME, Handler, shielded_exit_stack
 from serverwamp.conversation import Conversation
 from serverwamp.errors import (
     CallCanceled,
@@ -24,13 +24,14 @@ from serverwamp.errors import (
 )
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call, Cancel, Result, code_of
-from serverwamp.results import RPCErrorResult, RPCProgressReport, as_result
+from serverwamp.results import SCALARS, RPCErrorResult, RPCProgressReport, as_result
 from serverwamp.session import RPCRequest
 from serverwamp.starting import StartedTask, escaping
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 CALL: Final = code_of(Call)
+NO_DETAILS: Final[Mapping[str, Any]] = {}
 LONGEST_TIMEOUT: Final = 365 * 24 * 3600 * 1000
 """Milliseconds; what a client asks for beyond is the same as this."""
 
@@ -38,18 +39,20 @@ LONGEST_TIMEOUT: Final = 365 * 24 * 3600 * 1000
 class RunningCall:
     """A call from its arrival until its handler has ended, which may be after its reply."""
 
-    __slots__ = ("answered", "call", "deadline", "failure", "task", "unit")
+    task: StartedTask | None = None
+    answered = False
+    cancelled = False
+    ended = False
+    deadline = 0.0
+    failure: Exception | None = None
+    """What the handler raised: default args from factories see it before the call is over."""
 
     def __init__(self, call: Call, unit: Unit) -> None:
         self.call: Call = call
         self.unit: Unit = unit
-        self.task: StartedTask | None = None
-        self.answered: bool = False
-        self.deadline: float = 0.0
-        self.failure: Exception | None = None
-        """What the handler raised: default args from factories see it before the call is over."""
 
     def cancel(self) -> None:
+        self.cancelled = True
         if self.task is not None:
             self.task.cancel()
 
@@ -61,9 +64,13 @@ class Calls:
         self._conversation = conversation
         self._session = conversation.session
         self._realm = conversation.realm
+        self._outbound = conversation.outbound
+        self._encode = conversation.serializer.encode
         self._send = conversation.send
+        self._start = conversation.starter.start
         self._synchronize = synchronize
-        self._running: dict[int, RunningCall] = {}
+        self._is_over = False
+        self._running: dict[int, RunningCall] = {}  # but for those that don't wait for anything
         self._waiting: deque[RunningCall] = deque()  # only with synchronize
         self._is_serving_waiting = False
         self._turn: anyio.Event | None = None
@@ -81,16 +88,20 @@ class Calls:
         if call.request in self._running:
             raise ProtocolViolation(f"call {call.request} is still running")
         running = RunningCall(call, unit)
+        if self._synchronize:
+            self._waiting.append(running)
+        else:
+            running.task = self._start(self._run, running)
+            if running.ended:
+                return
         self._running[call.request] = running
         if call.options.timeout:
             self._set_deadline(running, call.options.timeout)
-        if not self._synchronize:
-            running.task = self._conversation.starter.start(self._run, running)
-            return
-        self._waiting.append(running)
-        if not self._is_serving_waiting:
+        if self._is_over:  # it has closed the session
+            self.cancel_all()
+        elif self._synchronize and not self._is_serving_waiting:
             self._is_serving_waiting = True
-            self._conversation.starter.start(self._serve_waiting)
+            self._start(self._serve_waiting)
 
     async def _serve_waiting(self) -> None:
         """Run the calls that wait, one after the other, each as a task of its own."""
@@ -101,7 +112,7 @@ class Calls:
                     self._end(running)
                     continue
                 self._turn = anyio.Event()
-                running.task = self._conversation.starter.start(self._run, running)
+                running.task = self._start(self._run, running)
                 await self._turn.wait()
         finally:
             self._is_serving_waiting = False
@@ -122,6 +133,7 @@ class Calls:
 
     def cancel_all(self) -> None:
         """Cancel every call, and answer none."""
+        self._is_over = True
         self._waiting.clear()
         for running in list(self._running.values()):
             running.answered = True
@@ -146,9 +158,18 @@ class Calls:
     # ---- one call
 
     async def _run(self, running: RunningCall) -> None:
+        reply = None
         try:
             handler = self._realm.procedure(running.call.procedure)
-            if handler.has_factories:
+            if handler.is_direct:
+                call = running.call
+                values, _ = handler.bind(call.args or (), call.kwargs or NONE_BY_NAME)
+                outcome = await handler.function(*values)
+                if type(outcome) not in SCALARS and hasattr(outcome, "__aiter__"):
+                    await self._answer_from(running, handler, outcome)
+                else:
+                    reply = self._reply(running, outcome)
+            elif handler.has_factories:
                 async with shielded_exit_stack() as stack:
                     await self._answer(running, handler, stack)
             else:
@@ -164,8 +185,14 @@ class Calls:
                 raise escapes from None
         finally:
             self._end(running)
+        if reply is not None and self._conversation.is_open:
+            if running.cancelled:  # its task can't wait for anything any more
+                self._outbound.put(reply)
+            else:
+                await self._outbound.send(reply, running)
 
     def _end(self, running: RunningCall) -> None:
+        running.ended = True
         if not running.answered:  # however it came here: a call has an answer when it ends
             self._answer_error(running, CallCanceled("the call was cancelled"))
         self._running.pop(running.call.request, None)
@@ -238,7 +265,7 @@ class Calls:
         call = running.call
         if running.answered or not call.options.receive_progress:
             return
-        if call.options.timeout:  # it limits each wait for a result
+        if running.deadline and call.options.timeout:  # it limits each wait for a result
             self._set_deadline(running, call.options.timeout)
         self._send(Result(call.request, {"progress": True}, report.args, report.kwargs))
         await self._conversation.outbound.room
@@ -246,15 +273,29 @@ class Calls:
     # ---- replies
 
     def _answer_result(self, running: RunningCall, value: Any) -> None:
+        reply = self._reply(running, value)
+        if reply is not None and self._conversation.is_open:
+            self._outbound.put(reply)
+
+    def _reply(self, running: RunningCall, value: Any) -> Unit | None:
+        """Return the RESULT to be sent, if the call isn't answered yet, and `value` is no error.
+
+        Raises: SerializationError.
+        """
         if running.answered:
-            return
-        result = as_result(value)
-        if isinstance(result, RPCErrorResult):
-            error = WAMPError(result.error_uri, result.args, result.kwargs)
-            self._answer_error(running, error)
-            return
-        self._send(Result(running.call.request, {}, result.args, result.kwargs))
+            return None
+        if type(value) in SCALARS:
+            message = Result(running.call.request, NO_DETAILS, (value,))
+        else:
+            result = as_result(value)
+            if isinstance(result, RPCErrorResult):
+                error = WAMPError(result.error_uri, result.args, result.kwargs)
+                self._answer_error(running, error)
+                return None
+            message = Result(running.call.request, NO_DETAILS, result.args, result.kwargs)
+        reply = self._encode(message)
         running.answered = True
+        return reply
 
     async def _answer_exception(self, running: RunningCall, error: Exception) -> None:
         if error is running.failure:

@@ -52,6 +52,9 @@ class Connection:
         self.serializer = serializer
         self.transport_info: Mapping[str, Any] = transport_info(scope, serializer.subprotocol)
         self._key = "text" if serializer.frame_type is str else "bytes"
+        self._decode = serializer.decode
+        self._batched = serializer.batched
+        self._message_bytes = host.limits.message_bytes
 
     async def serve(self) -> None:
         """Serve sessions until the connection is closed."""
@@ -73,7 +76,7 @@ class Connection:
                 await self.finish(1011)
             finally:
                 self._host.connections.discard(self)
-                self.outbound.stop()
+                self.outbound.discard()
                 self.ended.set()
 
     async def _serve_sessions(self) -> None:
@@ -99,30 +102,37 @@ class Connection:
             if len(self._units) % UNITS_AT_ONCE == UNITS_AT_ONCE - 1:
                 await anyio.lowlevel.checkpoint()  # others have a turn during a long batch
         else:
-            frame = await self._receive_frame()
-            if frame is None:
+            event = await self._receive()
+            if event["type"] == "websocket.disconnect" or not self._is_open:
+                self._is_open = False
+                self.outbound.discard()
                 return None
-            unit, *further = self.serializer.split(frame)
-            self._units.extend(further)
-        return self.serializer.decode(unit), unit
+            unit = self._frame_in(event)
+            if self._batched:
+                unit, *further = self.serializer.split(unit)
+                self._units.extend(further)
+        return self._decode(unit), unit
 
-    async def _receive_frame(self) -> Frame | None:
-        event = await self._receive()
-        if event["type"] == "websocket.disconnect" or not self._is_open:
-            self._is_open = False
-            self.outbound.discard()
-            return None
+    def _frame_in(self, event: MutableMapping[str, Any]) -> Frame:
         frame: Frame | None = event.get(self._key)
         if frame is None:
             kind = "text" if self._key == "text" else "binary"
             raise ProtocolViolation(f"{self.serializer.subprotocol} wants {kind} messages")
-        if _is_longer(frame, self._host.limits.message_bytes):
+        # Text has up to four bytes a character.
+        if len(frame) * 4 > self._message_bytes and _is_longer(frame, self._message_bytes):
             raise ProtocolViolation("the message is too long", close_code=1009)
         return frame
 
     async def _wait_for_room(self) -> None:
+        await self._wait(self.outbound.wait_for_room)
+
+    async def settle(self) -> None:
+        """Hand over what is queued; give up a client that doesn't take it in time."""
+        await self._wait(self.outbound.flush)
+
+    async def _wait(self, until_read: Callable[[], Awaitable[None]]) -> None:
         with anyio.move_on_after(self._host.limits.send_timeout) as scope:
-            await self.outbound.room
+            await until_read()
         if scope.cancelled_caught:
             self._give_up()
 
@@ -141,13 +151,15 @@ class Connection:
         if not self._is_open:
             return
         self._is_open = False
-        with anyio.move_on_after(self._host.limits.goodbye_timeout, shield=True):
-            await self.outbound.flush()
-            self.outbound.discard()
-            try:
+        try:
+            with anyio.move_on_after(self._host.limits.goodbye_timeout, shield=True):
+                await self.outbound.flush()
+                self.outbound.discard()
                 await self._send({"type": "websocket.close", "code": code, "reason": ""})
-            except Exception as error:
-                logger.debug("closing failed, the client is gone: %r", error)
+        except Exception as error:
+            logger.debug("closing failed, the client is gone: %r", error)
+        finally:
+            self.outbound.discard()
 
     async def shut_down(self, grace: float) -> None:
         """End the session as the server goes down; running calls have `grace` seconds.
@@ -163,8 +175,8 @@ class Connection:
 
 def _is_longer(frame: str | bytes, limit: int) -> bool:
     """Tell whether a frame has more than `limit` bytes."""
-    if len(frame) * 4 <= limit or len(frame) > limit:  # text has up to four bytes a character
-        return len(frame) > limit
+    if len(frame) > limit:
+        return True
     if isinstance(frame, bytes) or frame.isascii():
         return False
     return len(frame.encode("utf-8", "surrogatepass")) > limit

@@ -1,7 +1,9 @@
 """The sending side of a connection: everything leaves in the order in which it was queued.
 
-There is no sending task. What is queued on an idle connection starts a drain, which lives only
-while something waits and takes what has gathered: in a batched subprotocol, in one frame.
+There is no sending task. What is queued on an idle connection is sent from the task that queues it
+if that is a call's own, which has nothing else to do any more, and else from one that is started
+for it. Either goes on for as long as something waits. In a batched subprotocol it lets others run
+first, and takes what has gathered, in one frame.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 
 from serverwamp.limits import Limits
 from serverwamp.protocol.formats import Unit
@@ -55,7 +58,7 @@ class Outbound:
         lose: Callable[[], None],
         overflow: Callable[[], None],
     ) -> None:
-        self._send = send
+        self._asgi_send = send
         self._join = serializer.join
         self._batched = serializer.batched
         self._key = "text" if serializer.frame_type is str else "bytes"
@@ -64,11 +67,11 @@ class Outbound:
         self._lose = lose
         self._overflow = overflow
         self._queue: deque[Unit] = deque()
-        self._bytes = 0
-        self._draining = False
+        self._bytes = 0  # what is being sent included
         self._closed = False
         self._changed: anyio.Event | None = None
-        self._task: StartedTask | None = None
+        self._sender: StartedTask | None = None
+        self.is_sending: bool = False
         self.room: Room = Room(self)
 
     @property
@@ -79,15 +82,35 @@ class Outbound:
             or self._bytes * 8 > self._limits.outbound_bytes
         )
 
+    # ---- queueing
+
     def put(self, unit: Unit) -> None:
         """Queue a reply: never refused, never waits."""
         if self._closed:
             return
-        self._queue.append(unit)
         self._bytes += len(unit)
-        if not self._draining:
-            self._draining = True
-            self._task = self._starter.start(self._drain)
+        if self.is_sending:
+            self._queue.append(unit)
+            return
+        self.is_sending = True
+        sender = self._starter.start(self._drain, unit)
+        if self.is_sending:
+            self._sender = sender
+
+    async def send(self, unit: Unit, sender: StartedTask) -> None:
+        """Queue a reply; if nothing is being sent, send it, and what is queued meanwhile.
+
+        `sender` stands for the running task, which is cancelled when that isn't to go on.
+        """
+        if self._closed:
+            return
+        self._bytes += len(unit)
+        if self.is_sending:
+            self._queue.append(unit)
+            return
+        self.is_sending = True
+        self._sender = sender
+        await self._drain(unit)
 
     def offer(self, unit: Unit) -> None:
         """Queue an event: never waits; a client that is too far behind is given up instead."""
@@ -101,21 +124,35 @@ class Outbound:
             return
         self.put(unit)
 
-    async def _drain(self) -> None:
+    # ---- sending
+
+    async def _drain(self, unit: Unit) -> None:
+        """Send a unit, and what is queued meanwhile, until nothing is."""
+        frame, size = unit, len(unit)
         try:
-            while self._queue:
+            if self._batched:
+                self._queue.appendleft(unit)  # others may have come before this task began
+                await anyio.lowlevel.checkpoint()
+                if self._closed:
+                    return
                 frame, size = self._next_frame()
-                await self._send({"type": "websocket.send", self._key: frame})
-                self._bytes -= size  # until now it was on its way, and counted
+            while True:
+                await self._asgi_send({"type": "websocket.send", self._key: frame})
+                self._bytes -= size
                 if self._changed is not None and not self.is_full:
                     self._notify()
+                if not self._queue:
+                    break
+                frame, size = self._next_frame()
         except Exception as error:
             # Servers differ in what they raise for a client that has left.
             logger.debug("sending failed, the client is gone: %r", error)
+            self._sender = None
             self.discard()
             self._lose()
         finally:
-            self._draining = False
+            self._sender = None
+            self.is_sending = False
             if self._changed is not None:
                 self._notify()
 
@@ -128,6 +165,8 @@ class Outbound:
                 units.append(self._queue.popleft())
                 size += len(units[-1])
         return self._join(units), size
+
+    # ---- waiting
 
     def _notify(self) -> None:
         assert self._changed is not None
@@ -146,19 +185,15 @@ class Outbound:
 
     async def flush(self) -> None:
         """Return when everything that is queued has been handed to the server."""
-        while self._draining and not self._closed:
+        while self.is_sending and not self._closed:
             await self._wait_for_change()
 
     def discard(self) -> None:
-        """Drop what is queued, and whatever is queued from now on."""
+        """Drop what is queued or being sent, and whatever is queued from now on."""
         self._closed = True
         self._queue.clear()
         self._bytes = 0
+        if self._sender is not None:
+            self._sender.cancel()
         if self._changed is not None:
             self._notify()
-
-    def stop(self) -> None:
-        """Drop everything, what is just being sent included."""
-        self.discard()
-        if self._draining and self._task is not None:
-            self._task.cancel()

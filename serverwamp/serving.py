@@ -90,6 +90,10 @@ class Carrier(Protocol):
         """
         ...
 
+    async def settle(self) -> None:
+        """Hand over what is queued; give up a client that doesn't take it in time."""
+        ...
+
     async def finish(self, code: int) -> None:
         """Hand over what is queued, within a bounded time, and close the connection."""
         ...
@@ -320,10 +324,16 @@ class ServedSession:
             except Exception:  # a mistake of ours: this session ends, and no other
                 logger.exception("session %s failed", self.session.id)
                 self._abort(uris.RUNTIME_ERROR, "the server failed", INTERNAL_ERROR)
+            except BaseException:
+                self._outbound.discard()  # nothing of it could be waited for
+                raise
             finally:
                 self._release()
+            # Calls may still be sending what is queued, so that has to come to an end here.
             if self.close_code is not None:
                 await self._carrier.finish(self.close_code)
+            elif self._outbound.is_sending:
+                await self._carrier.settle()
 
     async def _read(self) -> None:
         handlers: Mapping[type[Message], Callable[[Any, Unit], None]] = {

@@ -22,11 +22,12 @@ import msgspec
 import orjson
 
 from serverwamp.errors import ProtocolViolation, SerializationError
-from serverwamp.protocol.messages import BY_CODE, AnyMessage, Message
+from serverwamp.protocol.messages import BY_CODE, AnyMessage, Message, Result
 
 Unit: TypeAlias = str | bytes
 
 BINARY_TYPES: Final = (bytes, bytearray, memoryview)
+SCALARS: Final = frozenset((type(None), bool, int, float, str, bytes))
 
 PLAIN_TYPES: Final[Sequence[tuple[type, Callable[[Any], Any]]]] = (
     (str, str.__str__),  # what else subclasses make of themselves is for people
@@ -164,9 +165,11 @@ class JSON:
         except TypeError:
             # Keys that aren't strings, and integers beyond 64 bits, are left to the slow encoder.
             return self._encode_slowly(wire)
-        if b"null" in encoded and _has_non_finite(wire):  # orjson turns NaN into null silently
+        text = encoded.decode()
+        # orjson turns NaN into null silently. (To look into the bytes would take ten times as long.)
+        if "null" in text and _has_non_finite(wire):
             raise SerializationError("NaN and infinity can't be sent in JSON")
-        return encoded.decode()
+        return text
 
     def _encode_slowly(self, wire: Any) -> str:
         try:
@@ -273,15 +276,26 @@ class MessagePack:
         return message.args or (), message.kwargs or {}  # numbers are doubles on this wire
 
     def encode(self, message: Message) -> Unit:
+        wire: Any = message.wire()
         try:
-            plain = msgspec.to_builtins(
-                message.wire(), builtin_types=BINARY_TYPES, str_keys=True, enc_hook=to_plain
-            )
-            packed: bytes = self._packer.pack(plain)
+            if not _is_plain_result(message):
+                wire = msgspec.to_builtins(
+                    wire, builtin_types=BINARY_TYPES, str_keys=True, enc_hook=to_plain
+                )
+            packed: bytes = self._packer.pack(wire)
         except Exception as failure:  # among them whatever the payload's own classes raise
             self._packer.reset()
             raise SerializationError(f"not serializable as MessagePack: {failure}") from failure
         return packed
+
+
+def _is_plain_result(message: Message) -> bool:
+    """Tell whether a message is one of the many that MessagePack knows as they are."""
+    return (
+        type(message) is Result
+        and not message.kwargs
+        and SCALARS.issuperset(map(type, message.args or ()))
+    )
 
 
 _UNDEFINED: Final = (0, b"\0")
