@@ -166,7 +166,7 @@ class JSON:
             # Keys that aren't strings, and integers beyond 64 bits, are left to the slow encoder.
             return self._encode_slowly(wire)
         text = encoded.decode()
-        # orjson turns NaN into null silently. (To look into the bytes would take ten times as long.)
+        # orjson turns NaN into null silently. (A look into the bytes would take ten times as long.)
         if "null" in text and _has_non_finite(wire):
             raise SerializationError("NaN and infinity can't be sent in JSON")
         return text
