@@ -23,14 +23,14 @@ from serverwamp.errors import (
     WAMPError,
 )
 from serverwamp.protocol.formats import Unit
-from serverwamp.protocol.messages import Call, Cancel, Result, code_of
+from serverwamp.protocol.messages import Call, Cancel, Result
 from serverwamp.results import SCALARS, RPCErrorResult, RPCProgressReport, as_result
 from serverwamp.session import RPCRequest
 from serverwamp.starting import StartedTask, escaping
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-CALL: Final = code_of(Call)
+CALL: Final = Call.type_code
 NO_DETAILS: Final[Mapping[str, Any]] = {}
 LONGEST_TIMEOUT: Final = 365 * 24 * 3600 * 1000
 """Milliseconds; what a client asks for beyond is the same as this."""

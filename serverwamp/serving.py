@@ -45,7 +45,6 @@ from serverwamp.protocol.messages import (
     Unregister,
     Unsubscribe,
     Welcome,
-    code_of,
 )
 from serverwamp.protocol.serializers import Serializer
 from serverwamp.protocol.session import SessionState, State
@@ -381,13 +380,13 @@ class ServedSession:
 
     def _on_unregister(self, message: Unregister, unit: Unit) -> None:
         error = NoSuchRegistration("the session has no such registration")
-        self._conversation.send_error(code_of(Unregister), message.request, error)
+        self._conversation.send_error(Unregister.type_code, message.request, error)
 
     def _refuse_action(self, message: Publish | Register, uri: str, action: str) -> None:
         error: WAMPError = NotAuthorized(f"clients may not {action} here")
         if not uris.is_valid_uri(uri) or uris.is_reserved(uri):
             error = InvalidURI(f"{uri!r} is not a URI that clients may {action}")
-        self._conversation.send_error(code_of(type(message)), message.request, error)
+        self._conversation.send_error(message.type_code, message.request, error)
 
     # ---- what the session handle asks for
 

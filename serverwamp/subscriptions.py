@@ -26,15 +26,14 @@ from serverwamp.protocol.messages import (
     Subscribed,
     Unsubscribe,
     Unsubscribed,
-    code_of,
 )
 from serverwamp.protocol.serializers import EncodedOnce, Serializer
 from serverwamp.starting import StartedTask, escaping
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-SUBSCRIBE: Final = code_of(Subscribe)
-UNSUBSCRIBE: Final = code_of(Unsubscribe)
+SUBSCRIBE: Final = Subscribe.type_code
+UNSUBSCRIBE: Final = Unsubscribe.type_code
 
 
 class Subscriber:

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import inspect
 
-from serverwamp.protocol.messages import BY_CODE, Message, code_of
+from serverwamp.protocol.messages import BY_CODE, Message
 
 TOO_BIG = 2**53 + 1
 SAMPLES: Sequence[Any] = (None, True, 5, 1.5, "text", b"binary", [1], {"a": 1}, float("nan"))
@@ -25,7 +25,7 @@ def elements(cls: type[Message]) -> list[inspect.Field]:
 
 def well_formed(cls: type[Message]) -> list[Any]:
     """Return a message with all its elements, each of the right type."""
-    return [code_of(cls), *(_right(field) for field in elements(cls))]
+    return [cls.type_code, *(_right(field) for field in elements(cls))]
 
 
 def malformed(cls: type[Message], *, binary: bool) -> Iterator[tuple[str, list[Any]]]:

@@ -34,6 +34,8 @@ class Message(
 ):
     """A WAMP message, without its type code, which the class stands for."""
 
+    type_code: ClassVar[int]
+    """What stands first on the wire."""
     id_positions: ClassVar[tuple[int, ...]] = (1,)
     """Where ids stand on the wire."""
     options_position: ClassVar[int] = 2
@@ -41,7 +43,7 @@ class Message(
 
     def wire(self) -> tuple[Any, ...]:
         """Return the message as the list that goes over the wire."""
-        return (self.__struct_config__.tag, *astuple(self))
+        return (self.type_code, *astuple(self))
 
 
 class PayloadMessage(Message, frozen=True):
@@ -50,10 +52,10 @@ class PayloadMessage(Message, frozen=True):
     def wire(self) -> tuple[Any, ...]:
         fields = astuple(self)
         if fields[-1]:
-            return (self.__struct_config__.tag, *fields[:-2], fields[-2] or (), fields[-1])
+            return (self.type_code, *fields[:-2], fields[-2] or (), fields[-1])
         if fields[-2]:
-            return (self.__struct_config__.tag, *fields[:-1])
-        return (self.__struct_config__.tag, *fields[:-2])
+            return (self.type_code, *fields[:-1])
+        return (self.type_code, *fields[:-2])
 
 
 # ---- session
@@ -277,13 +279,6 @@ class Result(PayloadMessage, tag=50, frozen=True):
     args: Args | None = None
     kwargs: Kwargs | None = None
 
-    def wire(self) -> tuple[Any, ...]:  # the same, faster: there is one for every call
-        if self.kwargs:
-            return (50, self.request, self.details, self.args or (), self.kwargs)
-        if self.args:
-            return (50, self.request, self.details, self.args)
-        return (50, self.request, self.details)
-
 
 # ---- procedures of clients
 
@@ -396,7 +391,5 @@ BY_CODE: Mapping[int, type[Message]] = {
 }
 """Every message class under its type code."""
 
-
-def code_of(cls: type[Message]) -> int:
-    """Return the type code of a message class."""
-    return int(str(cls.__struct_config__.tag))
+for _code, _cls in BY_CODE.items():
+    _cls.type_code = _code
