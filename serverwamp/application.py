@@ -23,6 +23,7 @@ from serverwamp.handshake import (
 )
 from serverwamp.limits import Limits
 from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
+from serverwamp.protocol.shapes import Shape
 from serverwamp.realm import Realm
 from serverwamp.serving import SHUTTING_DOWN, ServedSession
 
@@ -69,6 +70,12 @@ class Application(Realm):
     ) -> None:
         super().__init__(None, camel_snake_conversion=camel_snake_conversion)
         self.limits: Limits = limits or Limits()
+        self._shape = Shape(
+            message_depth=self.limits.message_depth,
+            array_length=self.limits.array_length,
+            map_length=self.limits.map_length,
+            uri_length=self.limits.uri_length,
+        )
         self.debug = debug
         self.synchronize_requests = synchronize_requests
         self.sessions: dict[int, ServedSession] = {}
@@ -131,7 +138,7 @@ class Application(Realm):
         except Exception as error:
             logger.debug("accepting failed, the client is gone: %r", error)
             return
-        serializer = serializer_for(subprotocol)
+        serializer = serializer_for(subprotocol, self._shape)
         await Connection(self, scope, receive, send, serializer).serve()
 
     async def _serve_page(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,8 @@ import anyio
 import anyio.lowlevel
 from starlette.requests import cookie_parser
 
-from serverwamp.errors import ProtocolViolation
+from serverwamp.errors import LimitExceeded, ProtocolViolation
+from serverwamp.limits import LimitLog
 from serverwamp.outbound import Outbound
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.framings import Frame
@@ -50,6 +51,7 @@ class Connection:
         self._is_open = True
         self.ended: anyio.Event = anyio.Event()
         self.serializer = serializer
+        self.limit_log: LimitLog = LimitLog()
         self.transport_info: Mapping[str, Any] = transport_info(scope, serializer.subprotocol)
         self._key = "text" if serializer.frame_type is str else "bytes"
         self._decode = serializer.decode
@@ -120,7 +122,7 @@ class Connection:
             raise ProtocolViolation(f"{self.serializer.subprotocol} wants {kind} messages")
         # Text has up to four bytes a character.
         if len(frame) * 4 > self._message_bytes and _is_longer(frame, self._message_bytes):
-            raise ProtocolViolation("the message is too long", close_code=1009)
+            raise LimitExceeded("message_bytes", "the message is too long", close_code=1009)
         return frame
 
     async def _wait_for_room(self) -> None:
@@ -131,9 +133,11 @@ class Connection:
         await self._wait(self.outbound.flush)
 
     async def _wait(self, until_read: Callable[[], Awaitable[None]]) -> None:
-        with anyio.move_on_after(self._host.limits.send_timeout) as scope:
+        timeout = self._host.limits.send_timeout
+        with anyio.move_on_after(timeout) as scope:
             await until_read()
         if scope.cancelled_caught:
+            self.limit_log.note("send_timeout", "nothing could be sent for %s seconds", timeout)
             self._give_up()
 
     def _give_up(self) -> None:
@@ -151,11 +155,15 @@ class Connection:
         if not self._is_open:
             return
         self._is_open = False
+        timeout = self._host.limits.goodbye_timeout
         try:
-            with anyio.move_on_after(self._host.limits.goodbye_timeout, shield=True):
+            with anyio.move_on_after(timeout, shield=True) as scope:
                 await self.outbound.flush()
                 self.outbound.discard()
                 await self._send({"type": "websocket.close", "code": code, "reason": ""})
+            if scope.cancelled_caught:
+                text = "the last messages could not be sent within %s seconds"
+                self.limit_log.note("goodbye_timeout", text, timeout)
         except Exception as error:
             logger.debug("closing failed, the client is gone: %r", error)
         finally:
@@ -173,7 +181,7 @@ class Connection:
             self._lose()
 
 
-def _is_longer(frame: str | bytes, limit: int) -> bool:
+def _is_longer(frame: str | bytes, limit: float) -> bool:
     """Tell whether a frame has more than `limit` bytes."""
     if len(frame) > limit:
         return True

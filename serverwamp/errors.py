@@ -19,6 +19,7 @@
     │   ├── NoMatchingAuthMethod
     │   └── AuthenticationFailed
     ├── ProtocolViolation          the peer's fault: ABORT, and the connection is closed
+    │   └── LimitExceeded          it asks for too much: an ERROR where that is possible
     ├── SerializationError         a payload of ours that the format can't hold
     └── ConfigurationError         the application's fault: raised to the developer, never sent
 """
@@ -149,6 +150,29 @@ class ProtocolViolation(Exception):
         self.message = message
         self.uri = uri
         self.close_code = close_code
+
+
+class LimitExceeded(ProtocolViolation):
+    """The peer has sent more than a limit allows.
+
+    `limit` is the field of `Limits`. Where `request`, the message, could be decoded and is one
+    that gets an answer, `error` is that answer, and the session goes on.
+    """
+
+    def __init__(
+        self,
+        limit: str,
+        message: str,
+        *,
+        uri: str = uris.PROTOCOL_VIOLATION,
+        close_code: int = 1002,
+        request: Any = None,
+        error: type[PredefinedError] = InvalidArgument,
+    ) -> None:
+        super().__init__(message, uri=uri, close_code=close_code)
+        self.limit = limit
+        self.request = request
+        self.error = error
 
 
 class SerializationError(Exception):

@@ -1,13 +1,22 @@
-"""What a client may ask of the server: sizes, and how long anything may take."""
+"""What a client may ask of the server: how much, how long, and how often."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, fields
+from typing import Any
+
+from serverwamp.errors import ConfigurationError
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one connection. Times are in seconds."""
+    """What a client may ask of the server. Times are in seconds; ``math.inf`` is no limit.
+
+    Raises: ConfigurationError for what isn't a positive number.
+    """
 
     hello_timeout: float = 10.0
     """From the opening of a connection, or the end of a session, to HELLO."""
@@ -17,10 +26,41 @@ class Limits:
     """From the server's GOODBYE to the client's; and for handing a last message to the network."""
     send_timeout: float = 30.0
     """How long a client may read nothing while there is much to send to it."""
-    message_bytes: int = 16 * 1024 * 1024
+    message_bytes: float = 16 * 1024 * 1024
     """The size of a WebSocket message from the client."""
-    outbound_messages: int = 10_000
+    message_depth: float = 64
+    """How many arrays and maps of a message may stand in one another; the message itself is the
+    first, and its arguments are the second."""
+    array_length: float = 100_000
+    """How many elements any array in a message may have."""
+    map_length: float = 10_000
+    """How many entries any map in a message may have."""
+    uri_length: float = 1024
+    """How many characters a realm, procedure or topic may have."""
+    outbound_messages: float = 10_000
     """How many messages may wait for a client that doesn't keep up with its events."""
-    outbound_bytes: int = 64 * 1024 * 1024
+    outbound_bytes: float = 64 * 1024 * 1024
     """How many bytes of them; replies are never refused, but a client with an eighth of this
     waiting isn't read any more."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name.endswith("_timeout") else 1
+            if not isinstance(value, (int, float)) or not (value >= least and value > 0):
+                raise ConfigurationError(f"Limits.{field.name} can't be {value!r}")
+
+
+class LimitLog:
+    """Says in the log which limits a client has exceeded: each once, however often it does."""
+
+    __slots__ = ("_noted",)
+
+    def __init__(self) -> None:
+        self._noted: tuple[str, ...] = ()
+
+    def note(self, limit: str, text: str, *args: Any) -> None:
+        """Log that the client has exceeded a limit, which is a field of `Limits`."""
+        if limit not in self._noted:
+            self._noted += (limit,)
+            logger.warning("Limits.%s: %s", limit, text % args)

@@ -19,6 +19,7 @@ from serverwamp.errors import (
     AuthenticationFailed,
     CallCanceled,
     InvalidURI,
+    LimitExceeded,
     NoSuchRealm,
     NoSuchRegistration,
     NotAuthorized,
@@ -26,7 +27,7 @@ from serverwamp.errors import (
     SerializationError,
     WAMPError,
 )
-from serverwamp.limits import Limits
+from serverwamp.limits import LimitLog, Limits
 from serverwamp.outbound import Outbound
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.ids import new_session_id
@@ -81,6 +82,7 @@ class Carrier(Protocol):
     transport_info: Mapping[str, Any]
     serializer: Serializer
     outbound: Outbound
+    limit_log: LimitLog
 
     async def receive(self) -> tuple[Message, Unit] | None:
         """Return the next message and what it was decoded from; None when the client is gone.
@@ -131,6 +133,7 @@ class ServedSession:
         self._carrier = carrier
         self._outbound = carrier.outbound
         self._encode = carrier.serializer.encode
+        self._note_limit = carrier.limit_log.note
         self._state = SessionState()
         self._joining = anyio.CancelScope()
         self._reading = anyio.CancelScope()
@@ -164,7 +167,10 @@ class ServedSession:
 
     def _violate(self, violation: ProtocolViolation) -> None:
         # Some clients don't show the reason to anybody, so it has to be found here.
-        logger.warning("protocol violation: %.300s", violation.message)
+        if isinstance(violation, LimitExceeded):
+            self._note_limit(violation.limit, "%s", violation.message)
+        else:
+            logger.warning("protocol violation: %.300s", violation.message)
         self._abort(violation.uri, violation.message, violation.close_code)
 
     # ---- the whole session
@@ -175,9 +181,10 @@ class ServedSession:
             await self._run()
         if self._joining.cancelled_caught:
             if self._state.state is State.AWAITING_HELLO:
-                logger.info("no HELLO within %s seconds", self._host.limits.hello_timeout)
+                self._note_limit("hello_timeout", "a client said no HELLO in time")
                 self._abort(uris.PROTOCOL_VIOLATION, "no HELLO in time", 1002)
-            else:
+            elif self._state.state is not State.CLOSED:
+                self._note_limit("authentication_timeout", "a client wasn't authenticated in time")
                 self._abort(uris.AUTHENTICATION_FAILED, "not authenticated in time", REFUSED)
 
     async def _run(self) -> None:
@@ -318,6 +325,8 @@ class ServedSession:
                 self._advance(self._welcome())
                 with self._reading:
                     await self._read()
+                if self._state.state is State.CLOSING:
+                    self._note_limit("goodbye_timeout", "a client didn't answer GOODBYE in time")
             except ProtocolViolation as violation:
                 self._violate(violation)
             except Exception:  # a mistake of ours: this session ends, and no other
@@ -348,13 +357,29 @@ class ServedSession:
         }
         state, receive = self._state, self._carrier.receive
         while state.state is not State.CLOSED:
-            received = await receive()
+            try:
+                received = await receive()
+            except LimitExceeded as exceeded:
+                self._refuse_request(exceeded)
+                continue
             if received is None:
                 state.lose()
                 return
             message, unit = received
             if state.receive(message):
                 handlers[type(message)](message, unit)
+
+    def _refuse_request(self, exceeded: LimitExceeded) -> None:
+        """Answer a request that exceeds a limit, or raise what else it is."""
+        request = exceeded.request
+        if not isinstance(request, (Call, Subscribe, Publish, Register)):
+            raise exceeded
+        if not self._state.receive(request):
+            return
+        self._note_limit(exceeded.limit, "%s", exceeded.message)
+        if not isinstance(request, Publish) or request.options.acknowledge:
+            error = exceeded.error(exceeded.message)
+            self._conversation.send_error(request.type_code, request.request, error)
 
     def _release(self) -> None:
         """Cancel what the session is doing; what has to be closed is being closed after this."""

@@ -14,23 +14,26 @@ PACKAGE = Path(serverwamp.__file__).parent
 # What each module may import of the package. Beside the modules that the design began with stand
 # those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures);
 # `limits`; `handshake`; `protocol.formats` and `protocol.framings`, of which a serializer is made;
+# `protocol.shapes`, the limits of a single message;
 # `outbound`, `calls` and `subscriptions`, the three parts of an open session, `conversation`, what
 # they share, and `serving`, which is its course from HELLO to GOODBYE, so that `connection` is left
 # with frames; `migration`, which holds the spellings of serverwamp 2.0 in one place.
 MAY_IMPORT: dict[str, set[str]] = {
     "uris": set(),
-    "limits": set(),
+    "limits": {"errors"},
     "starting": set(),
     "migration": set(),
     "errors": {"uris"},
     "protocol": set(),
     "protocol.ids": set(),
     "protocol.messages": {"uris", "protocol.ids"},
-    "protocol.formats": {"protocol.messages", "errors"},
+    "protocol.shapes": {"protocol.messages", "errors", "uris"},
+    "protocol.formats": {"protocol.shapes", "protocol.messages", "errors"},
     "protocol.framings": {"protocol.formats", "errors"},
     "protocol.serializers": {
         "protocol.formats",
         "protocol.framings",
+        "protocol.shapes",
         "protocol.messages",
         "errors",
     },
@@ -121,6 +124,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "protocol.framings",
         "serving",
         "outbound",
+        "limits",
         "protocol.formats",
         "protocol.messages",
         "protocol.serializers",
@@ -135,6 +139,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "serving",
         "realm",
         "protocol.serializers",
+        "protocol.shapes",
         "limits",
         "errors",
         "adapters.aiohttp",

@@ -23,8 +23,11 @@ import orjson
 
 from serverwamp.errors import ProtocolViolation, SerializationError
 from serverwamp.protocol.messages import BY_CODE, AnyMessage, Message, Result
+from serverwamp.protocol.shapes import Shape
 
 Unit: TypeAlias = str | bytes
+
+UNLIMITED: Final = Shape()
 
 BINARY_TYPES: Final = (bytes, bytearray, memoryview)
 SCALARS: Final = frozenset((type(None), bool, int, float, str, bytes))
@@ -65,7 +68,7 @@ def _refuse(value: Any) -> Any:
 
 
 class Format(Protocol):
-    """One unit to one message and back."""
+    """One unit to one message and back; a message of another shape than allowed is refused."""
 
     @property
     def frame_type(self) -> type[str] | type[bytes]:
@@ -75,7 +78,7 @@ class Format(Protocol):
     def decode(self, unit: Unit) -> Message:
         """Return the message in `unit`.
 
-        Raises: ProtocolViolation.
+        Raises: ProtocolViolation, of which one kind is LimitExceeded.
         """
         ...
 
@@ -135,14 +138,20 @@ class JSON:
     _exact_decoder = msgspec.json.Decoder(float_hook=Decimal)
     _options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 
+    def __init__(self, shape: Shape = UNLIMITED) -> None:
+        self._shape = shape
+        self._harmless = min(2 * shape.message_depth, shape.length)
+
     def decode(self, unit: Unit) -> Message:
+        assert isinstance(unit, str)
         try:
             try:
                 message: Message = self._decoder.decode(unit)
             except msgspec.ValidationError as failure:
                 raw = _with_integral_ids(self._raw_decoder.decode(unit), failure)
                 message = msgspec.convert(raw, BY_CODE[raw[0]])
-            assert isinstance(unit, str)
+            if len(unit) > self._harmless:
+                self._shape.check(message, unit)
             if _holds_binary(unit):
                 message = _replaced_payload(message, _with_bytes)
         except (msgspec.MsgspecError, ValueError, RecursionError) as failure:
@@ -252,25 +261,50 @@ class MessagePack:
 
     frame_type: type[str] | type[bytes] = bytes
 
-    def __init__(self) -> None:
+    def __init__(self, shape: Shape = UNLIMITED) -> None:
         self._packer = msgpack.Packer(use_bin_type=True)
+        self._shape = shape
+        self._harmless = min(shape.message_depth, shape.length)
 
     def decode(self, unit: Unit) -> Message:
+        assert isinstance(unit, bytes)
         try:
-            raw = msgpack.unpackb(unit, ext_hook=_unpack_extension)
-            is_message = type(raw) is list and raw and type(raw[0]) is int
-            cls = BY_CODE.get(raw[0]) if is_message else None
-            if cls is None:
-                raise ProtocolViolation("not a WAMP message")
-            options = raw[cls.options_position] if len(raw) > cls.options_position else None
-            if options and type(options) is dict:
-                raw[cls.options_position] = _without_extensions(options)
-            try:
-                return msgspec.convert(raw, cls)
-            except msgspec.ValidationError as failure:
-                return msgspec.convert(_with_integral_ids(raw, failure), cls)
+            if len(unit) > self._shape.length:
+                raw = self._unpack_long(unit)
+            else:
+                raw = msgpack.unpackb(unit, ext_hook=_unpack_extension)
+            message = _message(raw)
         except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as failure:
             raise _undecodable("MessagePack", failure) from None
+        if len(unit) > self._harmless:
+            self._shape.check(message, unit)
+        return message
+
+    def _unpack_long(self, unit: bytes) -> Any:
+        """Unpack what may hold arrays and maps that are too long.
+
+        Raises: LimitExceeded, with the head of the message, unless that is too long itself.
+        """
+        lengths = {
+            "max_array_len": int(min(self._shape.array_length, len(unit))),
+            "max_map_len": int(min(self._shape.map_length, len(unit))),
+        }
+        try:
+            return msgpack.unpackb(unit, ext_hook=_unpack_extension, **lengths)
+        except ValueError as failure:
+            if "exceeds max_" not in str(failure):
+                raise
+            exceeded = "array_length" if "max_array_len" in str(failure) else "map_length"
+        unpacker = msgpack.Unpacker(
+            ext_hook=_unpack_extension, max_buffer_size=len(unit), **lengths
+        )
+        unpacker.feed(unit)
+        try:
+            length = unpacker.read_array_header()
+            head = [unpacker.unpack() for _ in range(min(length, 4))]  # all but the payload
+        except (ValueError, msgpack.UnpackException):
+            raise self._shape.exceeded(exceeded, None) from None
+        raise self._shape.exceeded(exceeded, _message(head))
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
         return message.args or (), message.kwargs or {}  # numbers are doubles on this wire
@@ -296,6 +330,20 @@ def _is_plain_result(message: Message) -> bool:
         and not message.kwargs
         and SCALARS.issuperset(map(type, message.args or ()))
     )
+
+
+def _message(raw: Any) -> Message:
+    is_message = type(raw) is list and raw and type(raw[0]) is int
+    cls = BY_CODE.get(raw[0]) if is_message else None
+    if cls is None:
+        raise ProtocolViolation("not a WAMP message")
+    options = raw[cls.options_position] if len(raw) > cls.options_position else None
+    if options and type(options) is dict:
+        raw[cls.options_position] = _without_extensions(options)
+    try:
+        return msgspec.convert(raw, cls)
+    except msgspec.ValidationError as failure:
+        return msgspec.convert(_with_integral_ids(raw, failure), cls)
 
 
 _UNDEFINED: Final = (0, b"\0")

@@ -6,12 +6,14 @@ A *format* turns one unit into one message; a *framing* cuts units out of frames
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from serverwamp.errors import SerializationError
-from serverwamp.protocol.formats import JSON, Format, MessagePack, Unit
+from serverwamp.protocol.formats import JSON, UNLIMITED, Format, MessagePack, Unit
 from serverwamp.protocol.framings import Frame, Framing, PrefixedBatch, SeparatedBatch, Unbatched
 from serverwamp.protocol.messages import Message
+from serverwamp.protocol.shapes import Shape
 
 
 class Serializer:
@@ -55,7 +57,7 @@ class EncodedOnce:
         return unit
 
 
-_FORMATS: Final[Mapping[str, Format]] = {"json": JSON(), "msgpack": MessagePack()}
+_FORMATS: Final[Mapping[str, Callable[[Shape], Format]]] = {"json": JSON, "msgpack": MessagePack}
 _SUBPROTOCOLS: Final[Mapping[str, tuple[str, Callable[[], Framing]]]] = {
     "wamp.2.json": ("json", Unbatched),
     "wamp.2.msgpack": ("msgpack", Unbatched),
@@ -66,10 +68,18 @@ SUBPROTOCOLS: Final = tuple(_SUBPROTOCOLS)
 """The WebSocket subprotocols that are spoken here."""
 
 
-def serializer_for(subprotocol: str) -> Serializer:
+@lru_cache
+def _format(name: str, shape: Shape) -> Format:
+    """Return a format: always the same one, so that an event is encoded once for all of them."""
+    return _FORMATS[name](shape)
+
+
+def serializer_for(subprotocol: str, shape: Shape = UNLIMITED) -> Serializer:
     """Return a new serializer, for one connection, that speaks `subprotocol`.
+
+    Messages of another shape than `shape` allows can't be decoded.
 
     Raises: KeyError.
     """
     format_name, framing = _SUBPROTOCOLS[subprotocol]
-    return Serializer(subprotocol, _FORMATS[format_name], framing())
+    return Serializer(subprotocol, _format(format_name, shape), framing())

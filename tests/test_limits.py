@@ -1,0 +1,302 @@
+"""Every limit: what the client gets, what the log says, and that nobody else notices."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import AsyncIterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgpack
+import pytest
+
+from serverwamp import Application, ConfigurationError, Limits, RPCResult
+from serverwamp.errors import WAMPError
+from serverwamp.testing import Client, connect
+
+VIOLATION = "wamp.error.protocol_violation"
+UNBATCHED = ("wamp.2.json", "wamp.2.msgpack")
+TIMEOUTS = [field.name for field in fields(Limits) if field.name.endswith("_timeout")]
+COUNTS = [field.name for field in fields(Limits) if field.name not in TIMEOUTS]
+
+
+def application(**limits: Any) -> Application:
+    app = Application(limits=Limits(**limits))
+
+    @app.route("echo")
+    async def echo(*args: Any) -> Any:
+        return RPCResult(args)
+
+    @app.prefix_topic("news")
+    async def news() -> AsyncIterator[None]:
+        yield
+
+    return app
+
+
+def assert_noted(caplog: pytest.LogCaptureFixture, limit: str, times: int = 1) -> None:
+    """Check that warnings name the limit, and nothing else is logged."""
+    noted = [record.getMessage() for record in caplog.records]
+    assert len(noted) == times, noted
+    assert all(text.startswith(f"Limits.{limit}: ") for text in noted), noted
+    assert {record.levelname for record in caplog.records} <= {"WARNING"}
+
+
+async def assert_works(client: Client) -> None:
+    assert (await client.call("echo", (5,))).args == (5,)
+    await client.expect_nothing()
+
+
+async def error_of(request: Any) -> WAMPError:
+    with pytest.raises(WAMPError) as caught:
+        await request
+    return caught.value
+
+
+@pytest.mark.parametrize("name", [*TIMEOUTS, *COUNTS])
+def test_limits_are_positive_numbers(name: str) -> None:
+    for value in (0, -1, math.nan, None, "5"):
+        with pytest.raises(ConfigurationError, match=f"Limits.{name} can't be "):
+            Limits(**{name: value})
+    assert getattr(Limits(**{name: math.inf}), name) == math.inf
+    if name in COUNTS:
+        with pytest.raises(ConfigurationError):
+            Limits(**{name: 0.5})
+
+
+def test_every_limit_is_in_the_guide() -> None:
+    guide = Path(__file__).parent.parent / "docs" / "serving.rst"
+    rows = re.findall(r"   \* - ``(\w+)``\n     - (.+)\n", guide.read_text("utf-8"))
+    written = dict(rows)
+    for field in fields(Limits):
+        default = written.pop(field.name)
+        for text, number in ((" MiB", "*1048576"), (" 000", "000"), ("none", "inf")):
+            default = default.replace(text, number)
+        assert math.prod(map(float, default.split("*"))) == field.default, field.name
+    assert not written
+
+
+# ---- the shape of a message
+
+
+def nested(depth: int) -> Any:
+    """Return arrays and maps by turns, `depth` of them in one another."""
+    value: Any = 1
+    for number in range(depth):
+        value = {"a": value} if number % 2 else [value]
+    return value
+
+
+SHAPES: dict[str, tuple[Any, Any]] = {
+    # what is still allowed as an argument, and what isn't, where the limit is 100
+    "message_depth": (nested(98), nested(99)),
+    "array_length": ([0] * 100, [0] * 101),
+    "map_length": (dict.fromkeys(map(str, range(100)), 0), dict.fromkeys(map(str, range(101)), 0)),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("subprotocol", UNBATCHED)
+@pytest.mark.parametrize("limit", SHAPES)
+async def test_the_shape_of_a_message(
+    limit: str, subprotocol: str, inside: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = application(**{limit: 100})
+    allowed, excessive = SHAPES[limit]
+    if inside and limit != "message_depth":
+        allowed, excessive = [{"a": [allowed]}], [{"a": [excessive]}]
+    async with connect(app) as other, connect(app, subprotocol=subprotocol) as client:
+        assert (await client.call("echo", (allowed,))).args == (allowed,)
+        assert not caplog.records
+        for _ in range(2):
+            error = await error_of(client.call("echo", (excessive,)))
+            assert error.uri == "wamp.error.invalid_argument"
+            assert "100" in error.message
+        assert (await client.call("echo", (allowed,))).args == (allowed,)
+        error = await error_of(client.publish("news", (excessive,), acknowledge=True))
+        assert error.uri == "wamp.error.invalid_argument"
+        await client.publish("news", kwargs={"a": excessive})
+        await assert_works(client)
+        await assert_works(other)
+    assert_noted(caplog, limit)
+
+
+@pytest.mark.parametrize("subprotocol", UNBATCHED)
+@pytest.mark.parametrize("limit", SHAPES)
+async def test_the_shape_of_what_is_no_request(
+    limit: str, subprotocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = application(**{limit: 100})
+    excessive = SHAPES[limit][1]
+    async with connect(app) as other:
+        async with connect(app, None, subprotocol=subprotocol) as client:
+            details = {"roles": {"caller": {}}, "authextra": {"a": excessive}}
+            await client.send([1, "realm1", details])
+            abort = await client.receive()
+            assert (abort[0], abort[2]) == (3, VIOLATION)
+            assert await client.expect_close() == 1002
+        async with connect(app, subprotocol=subprotocol) as client:
+            await client.send([6, {"a": excessive}, "wamp.close.close_realm"])
+            assert (await client.receive())[2] == VIOLATION
+            assert await client.expect_close() == 1002
+        await assert_works(other)
+    assert_noted(caplog, limit, times=2)
+
+
+@pytest.mark.parametrize("subprotocol", UNBATCHED)
+async def test_what_looks_deep_and_long_but_isnt(subprotocol: str) -> None:
+    app = application(message_depth=5, array_length=100, map_length=100, uri_length=100)
+    flat: list[Any] = [
+        "[" * 50 + "{" * 50 + "," * 1000 + ":" * 1000,
+        "\x80\x90\x9f\udfff".encode("utf-16", "surrogatepass").decode("latin-1"),
+        "\N{GRINNING FACE}" * 1000,
+        [{"a": [number]} for number in range(90)],
+        [[[], {}] for _ in range(90)],
+        "]" * 1000,
+        list(range(-100, 0)),
+    ]
+    async with connect(app, subprotocol=subprotocol) as client:
+        assert (await client.call("echo", flat)).args == tuple(flat)
+        assert (await error_of(client.call("echo", [*flat, [[[[]]]]]))).uri.endswith("_argument")
+        assert (await error_of(client.call("echo", [*flat, [0] * 101]))).uri.endswith("_argument")
+
+
+async def test_a_head_alone_that_claims_much() -> None:
+    # The payload claims more than there is; what is before it can be answered.
+    app = application(array_length=100)
+    async with connect(app, subprotocol="wamp.2.msgpack") as client:
+        head = msgpack.packb([48, 1, {}, "echo"])
+        claims = b"\x95" + head[1:] + b"\xdc\xff\xff"
+        await client.send_frame(claims + b"\xdc\xff\xff" * 1000)
+        assert (await client.receive())[:5] == [8, 48, 1, {}, "wamp.error.invalid_argument"]
+        await client.send_frame(b"\xdc\xff\xff" * 1000)
+        assert (await client.receive())[2] == VIOLATION
+    for head in (b"\xdc\xff\xff\x30\x01", b"\xdc\xff\xff\x30\x01\xdc\xff\xff"):
+        async with connect(app, subprotocol="wamp.2.msgpack") as client:
+            await client.send_frame(head + msgpack.packb(bytes(1000)))
+            assert (await client.receive())[2] == VIOLATION
+
+
+@pytest.mark.parametrize("subprotocol", UNBATCHED)
+async def test_no_limit_of_shape(subprotocol: str) -> None:
+    app = application(**dict.fromkeys((*SHAPES, "uri_length", "message_bytes"), math.inf))
+    value = [nested(100), [0] * 100_001, dict.fromkeys(map(str, range(10_001)))]
+    async with connect(app, subprotocol=subprotocol) as client:
+        assert (await client.call("echo", value)).args == tuple(value)
+        assert (await error_of(client.call("a" * 2000))).uri == "wamp.error.no_such_procedure"
+
+
+@pytest.mark.parametrize("subprotocol", UNBATCHED)
+async def test_the_length_of_a_uri(subprotocol: str, caplog: pytest.LogCaptureFixture) -> None:
+    app = application(uri_length=100)
+    allowed, excessive = "news" + "é" * 96, "news" + "é" * 97
+    async with connect(app) as other:
+        async with connect(app, allowed, subprotocol=subprotocol) as client:
+            await client.subscribe(allowed)
+            assert (await error_of(client.call(allowed))).uri == "wamp.error.no_such_procedure"
+            assert not caplog.records
+            for request in (
+                client.subscribe(excessive),
+                client.call(excessive),
+                client.publish(excessive, acknowledge=True),
+            ):
+                error = await error_of(request)
+                assert error.uri == "wamp.error.invalid_uri"
+                assert "100" in error.message
+            await client.send([64, client.next_request(), {}, excessive])
+            assert (await client.receive())[4] == "wamp.error.invalid_uri"
+            await client.publish(excessive)
+            await assert_works(client)
+        async with connect(app, None, subprotocol=subprotocol) as client:
+            await client.send([1, excessive, {"roles": {"caller": {}}}])
+            abort = await client.receive()
+            assert (abort[0], abort[2]) == (3, "wamp.error.invalid_uri")
+            assert await client.expect_close() == 1002
+        await assert_works(other)
+    assert_noted(caplog, "uri_length", times=2)
+
+
+async def test_while_the_server_says_goodbye() -> None:
+    app = application(uri_length=100)
+    async with connect(app) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(app.close_sessions)
+        assert (await client.receive())[0] == 6
+        await client.send([48, 1, {}, "a" * 101])  # ignored, as everything else is now
+        await client.send([6, {}, "wamp.close.goodbye_and_out"])
+        assert await client.expect_close() == 1001
+
+
+# ---- time
+
+
+async def test_hello_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    app = application(hello_timeout=0.05)
+    async with connect(app) as other:
+        async with connect(app, None) as client:
+            abort = await client.receive()
+            assert (abort[0], abort[2]) == (3, VIOLATION)
+            assert await client.expect_close() == 1002
+        await assert_works(other)
+    assert_noted(caplog, "hello_timeout")
+
+
+async def test_authentication_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    app = application(authentication_timeout=0.05)
+    app.set_ticket_authenticator(lambda session, ticket: "joe")
+    async with connect(app, ticket="t") as other:
+        async with connect(app, None) as client:
+            details = {"roles": {"caller": {}}, "authmethods": ["ticket"]}
+            await client.send([1, "realm1", details])
+            assert (await client.receive())[0] == 4
+            assert (await client.receive())[2] == "wamp.error.authentication_failed"
+            assert await client.expect_close() == 1000
+        await assert_works(other)
+    assert_noted(caplog, "authentication_timeout")
+
+
+async def test_goodbye_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    app = application(goodbye_timeout=0.05)
+    async with connect(app) as client:
+        await app.close_sessions()
+        assert (await client.receive())[0] == 6
+        assert await client.expect_close() == 1001
+    assert_noted(caplog, "goodbye_timeout")
+
+
+async def test_a_client_that_reads_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    app = application(outbound_messages=80, send_timeout=0.05, goodbye_timeout=0.05)
+    async with connect(app) as other:
+        (others,) = app.connections
+        async with connect(app) as client:
+            (theirs,) = app.connections - {others}
+            client.pause()
+            async with anyio.create_task_group() as tasks:
+
+                async def call() -> None:
+                    for number in range(1, 1000):
+                        await client.send([48, number, {}, "echo"])
+
+                tasks.start_soon(call)
+                with anyio.fail_after(5):
+                    await theirs.ended.wait()
+                tasks.cancel_scope.cancel()
+            await assert_works(other)
+    noted = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Limits.")]
+    assert noted[0].startswith("Limits.send_timeout: ")
+
+
+# ---- sizes
+
+
+async def test_the_size_of_a_message(caplog: pytest.LogCaptureFixture) -> None:
+    app = application(message_bytes=1000)
+    async with connect(app) as other, connect(app) as client:
+        assert await client.call("echo", ["x" * 900])
+        await client.send_frame("x" * 1001)
+        assert (await client.receive())[2] == VIOLATION
+        assert await client.expect_close() == 1009
+        await assert_works(other)
+    assert_noted(caplog, "message_bytes")
