@@ -23,6 +23,7 @@ import anyio.to_thread
 
 from serverwamp.conversion import Converter, converter_for, invalid
 from serverwamp.errors import ConfigurationError
+from serverwamp.starting import defer_cancellation, deliver_cancellation
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -63,12 +64,16 @@ async def shielded_exit_stack() -> AsyncIterator[AsyncExitStack]:
 
     The scope that shields spans all of it: what is on the stack may have scopes of its own open.
     """
-    with anyio.CancelScope() as scope:
-        async with AsyncExitStack() as stack:
-            try:
-                yield stack
-            finally:
-                scope.shield = True
+    try:
+        with anyio.CancelScope() as scope:
+            async with AsyncExitStack() as stack:
+                try:
+                    yield stack
+                finally:
+                    scope.shield = True
+                    defer_cancellation()
+    finally:
+        deliver_cancellation()
 
 
 # ---- handlers

@@ -26,7 +26,7 @@ from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call, Cancel, Result
 from serverwamp.results import SCALARS, RPCErrorResult, RPCProgressReport, as_result
 from serverwamp.session import RPCRequest
-from serverwamp.starting import StartedTask, escaping
+from serverwamp.starting import StartedTask, cancel_once, escaping
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class RunningCall:
     def cancel(self) -> None:
         self.cancelled = True
         if self.task is not None:
-            self.task.cancel()
+            cancel_once(self.task)
 
 
 class Calls:

@@ -61,6 +61,35 @@ def open_starter() -> Starter:
     return _TrioStarter() if _on_trio() else _AsyncioStarter()
 
 
+_deferring: dict[Any, bool] = {}
+"""The asyncio tasks that close what they have opened, and whether they are cancelled afterwards."""
+
+
+def cancel_once(task: StartedTask) -> None:
+    """Cancel a task, unless it was before: then it may be closing what it has opened."""
+    if task in _deferring:
+        _deferring[task] = True
+    elif not (isinstance(task, asyncio.Task) and task.cancelling()):
+        task.cancel()
+
+
+def defer_cancellation() -> None:
+    """Let `cancel_once` wait until `deliver_cancellation`; a shield of anyio isn't enough.
+
+    That shields from anyio's scopes, of which trio's tasks have one each, and asyncio's have none.
+    """
+    if not _on_trio():
+        _deferring.setdefault(asyncio.current_task(), False)
+
+
+def deliver_cancellation() -> None:
+    """Cancel the task that is running if that was deferred."""
+    if not _on_trio():
+        task = asyncio.current_task()
+        if _deferring.pop(task, False) and task is not None:
+            cancel_once(task)
+
+
 def _on_trio() -> bool:
     trio: Any = sys.modules.get("trio")
     return trio is not None and trio.lowlevel.in_trio_run()

@@ -28,7 +28,7 @@ from serverwamp.protocol.messages import (
     Unsubscribed,
 )
 from serverwamp.protocol.serializers import EncodedOnce, Serializer
-from serverwamp.starting import StartedTask, escaping
+from serverwamp.starting import StartedTask, cancel_once, escaping
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class Subscriptions:
             if subscriber.is_open:
                 self._close(subscriber)
             elif subscriber.task is not None:
-                subscriber.task.cancel()
+                cancel_once(subscriber.task)
 
     def _close(self, subscriber: Subscriber) -> None:
         self._realm.broker.leave(subscriber.subscription, subscriber)

@@ -452,6 +452,51 @@ async def test_what_a_factory_closes_is_not_cancelled(how: str) -> None:
             await closed.wait()
 
 
+@pytest.mark.parametrize("before", ["the answer", "CANCEL", "a failure"])
+async def test_a_session_that_ends_while_a_call_closes(before: str) -> None:
+    """What is being closed comes to its end, though the session has nothing to wait for."""
+    started, closing, proceed = anyio.Event(), anyio.Event(), anyio.Event()
+    closed: list[str] = []
+
+    async def factory() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            closing.set()
+            await proceed.wait()
+            closed.append("factory")
+
+    async def procedure(value: Any) -> None:
+        started.set()
+        if before == "a failure":
+            raise KeyError
+        try:
+            if before == "CANCEL":
+                await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                closing.set()
+                await proceed.wait()
+                closed.append("procedure")
+            raise
+
+    app = Application()
+    app.add_default_arg("value", factory=factory)
+    app.route("procedure")(procedure)
+    async with connect(app) as client:
+        with anyio.fail_after(5):
+            call = await client.start_call("procedure")
+            await started.wait()
+            if before == "CANCEL":
+                await call.cancel("kill")
+            await closing.wait()
+            await client.disconnect()
+            while app.sessions:
+                await anyio.lowlevel.checkpoint()
+            proceed.set()
+    assert closed == ["procedure"] * (before == "CANCEL") + ["factory"]
+
+
 class Strange(BaseException):
     pass
 

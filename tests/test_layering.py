@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol.session": {"protocol.messages", "protocol.ids", "errors", "uris"},
     "conversion": {"errors"},
     "results": {"errors", "uris"},
-    "binding": {"conversion", "errors", "protocol.messages"},
+    "binding": {"conversion", "errors", "protocol.messages", "starting"},
     "routing": {"binding", "uris", "errors", "migration"},
     "broker": {"protocol.messages", "protocol.ids", "uris", "errors"},
     "authentication": {"protocol.auth", "protocol.messages", "errors"},
