@@ -28,17 +28,26 @@ BATCH_SIZE: Final = 64 * 1024
 """A frame of several units isn't made longer than this by another one."""
 
 
+TURN: Final = 32
+"""How often there may be room at once before others have a turn: servers don't wait as long as the
+network takes everything, so that a handler that only sends would keep CANCEL from being read."""
+
+
 class Room:
     """Awaiting it waits until less is queued; it needn't be awaited."""
 
-    __slots__ = ("_outbound",)
+    __slots__ = ("_awaited", "_outbound")
 
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound
+        self._awaited = 0
 
     def __await__(self) -> Generator[Any, None, None]:
+        self._awaited += 1
         if self._outbound.is_full:
             yield from self._outbound.wait_for_room().__await__()
+        elif self._awaited % TURN == 0:
+            yield from anyio.lowlevel.checkpoint().__await__()
 
 
 class Outbound:
