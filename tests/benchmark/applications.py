@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgpack
@@ -273,12 +273,13 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def main() -> None:
+def main(services: Mapping[str, Callable[[socket.socket], None]]) -> None:
+    """Serve what the command line says: a name, a listening socket, and a core."""
     name, descriptor, core = sys.argv[1:]
     os.sched_setaffinity(0, {int(core)})
     threading.Thread(target=end_with_parent, daemon=True).start()
-    SERVICES[name](socket.socket(fileno=int(descriptor)))
+    services[name](socket.socket(fileno=int(descriptor)))
 
 
 if __name__ == "__main__":
-    main()
+    main(SERVICES)

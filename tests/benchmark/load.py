@@ -61,33 +61,50 @@ def message_frame(subprotocol: str, message: Any) -> bytes:
     return frame(TEXT, orjson.dumps(message) + (b"\x1e" if "batched" in subprotocol else b""))
 
 
-class Client:
-    """One connection with an open session."""
+def upgrade_request(address: Address, subprotocol: str) -> bytes:
+    """Return the client's side of a WebSocket handshake."""
+    return (
+        f"GET / HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        f"Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n".encode()
+    )
 
-    def __init__(self, address: Address, subprotocol: str) -> None:
+
+class Client:
+    """One connection, with an open session once it has joined."""
+
+    def __init__(
+        self,
+        address: Address,
+        subprotocol: str,
+        *,
+        joins: bool = True,
+        receive_buffer: int | None = None,
+    ) -> None:
+        """Connect; `receive_buffer` is how many bytes the kernel may take before they are read."""
         self.subprotocol = subprotocol
         self._separator = b"\x1e" if subprotocol == "wamp.2.json.batched" else b""
         self._rest = b""
         self._missing = 0
-        self.socket = _connected(address)
+        self.socket = connected(address, receive_buffer)
         self.send = self.socket.sendall
         self._open(address)
+        if joins:
+            self.join()
 
     def _open(self, address: Address) -> None:
-        self.send(
-            f"GET / HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nUpgrade: websocket\r\n"
-            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-            f"Sec-WebSocket-Protocol: {self.subprotocol}\r\n\r\n".encode()
-        )
+        self.send(upgrade_request(address, self.subprotocol))
         response = b""
         while b"\r\n\r\n" not in response:
             response += self._received()
         head, _, self._rest = response.partition(b"\r\n\r\n")
         if b" 101 " not in head.partition(b"\r\n")[0]:
             raise RuntimeError(f"the handshake failed: {head!r}")
-        roles = {"caller": {}, "subscriber": {}}
-        self.ask([HELLO, "realm1", {"roles": roles}])
+
+    def join(self) -> None:
+        """Open a session."""
+        self.ask([HELLO, "realm1", {"roles": {"caller": {}, "subscriber": {}}}])
 
     def _received(self) -> bytes:
         data = self.socket.recv(RECEIVE_SIZE)
@@ -313,8 +330,13 @@ class Sessions:
         """Nothing is left open."""
 
 
-def _connected(address: Address) -> socket.socket:
-    connection = socket.create_connection(address, timeout=TIMEOUT)
+def connected(address: Address, receive_buffer: int | None = None) -> socket.socket:
+    """Return a blocking TCP connection; its operations fail after a while."""
+    connection = socket.socket()
+    if receive_buffer is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(TIMEOUT)
+    connection.connect(address)
     # A timeout of Python's own would cost a poll() for each operation.
     connection.settimeout(None)
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -24,13 +25,19 @@ SERVER_CORE, LOAD_CORE = cores()
 class ServerProcess:
     """A service in a process of its own, from ``with`` to the end of the block."""
 
-    def __init__(self, name: str, python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        name: str,
+        python: str = sys.executable,
+        program: Sequence[str] = (str(APPLICATIONS),),
+    ) -> None:
+        """Run a service of `program`, which is what `python` is given to run."""
         self.name = name
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.address: tuple[str, int] = self._listener.getsockname()
         descriptor = self._listener.fileno()
         self._process = subprocess.Popen(
-            [python, str(APPLICATIONS), name, str(descriptor), str(SERVER_CORE)],
+            [python, *program, name, str(descriptor), str(SERVER_CORE)],
             stdin=subprocess.PIPE,
             pass_fds=[descriptor],
         )
