@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,8 @@ import hypercorn.config
 import hypercorn.trio
 import trio
 import uvicorn
+from aiohttp import web
+from anyio.abc import SocketAttribute
 from hypercorn.config import Sockets
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
@@ -25,6 +28,7 @@ from wsproto.events import (
     TextMessage,
 )
 
+from serverwamp import Application
 from serverwamp.testing import Client, HandshakeRefused
 
 SECONDS = 10.0
@@ -69,6 +73,24 @@ async def serve(app: Any) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
+async def serve_aiohttp(app: Application, path: str | None = None) -> AsyncIterator[int]:
+    """Serve `app` by aiohttp: at a TCP port, which this gives, or at a Unix socket."""
+    served = web.Application()
+    served.router.add_route("*", "/{path:.*}", app.aiohttp_websocket_handler())
+    runner = web.AppRunner(served, shutdown_timeout=1)
+    await runner.setup()
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    site: Any = web.UnixSite(runner, path) if path else web.SockSite(runner, listener)
+    await site.start()
+    try:
+        yield port
+    finally:
+        await runner.cleanup()
+        listener.close()
+
+
+@asynccontextmanager
 async def connect_socket(
     port: int,
     realm: str | None = "realm1",
@@ -76,12 +98,19 @@ async def connect_socket(
     path: str = "/",
     subprotocol: str = "wamp.2.json",
     headers: Mapping[str, str] | None = None,
+    resets: bool = False,
     **login: Any,
 ) -> AsyncIterator[Client]:
-    """Connect the test client to a server's port, and join `realm` unless that is None."""
+    """Connect the test client to a server's port, and join `realm` unless that is None.
+
+    With `resets` it doesn't close its connection in the end, but resets it.
+    """
     protocol = WSConnection(ConnectionType.CLIENT)
     failure: BaseException | None = None
     async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+        if resets:
+            raw = stream.extra(SocketAttribute.raw_socket)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         request = Request(
             host=f"127.0.0.1:{port}",
             target=path,

@@ -9,9 +9,11 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
 
 from serverwamp import Application, Limits, RPCProgressReport, Session, WAMPError
 from serverwamp.testing import ASGIEvent, Client, ExpectationFailed, connect
+from tests.sockets import connect_socket, serve, serve_aiohttp
 
 TICKET = {"authid": "joe", "ticket": "open sesame"}
 
@@ -244,3 +246,75 @@ USUAL = {
     refused: ["session %s: authentication of %.100r by %s failed", "a session is refused: %.300s"],
     violating: ["protocol violation: %.300s"],
 }
+
+
+# ---- over TCP, with a reset, on real servers
+
+
+async def challenged(client: Client) -> None:
+    details = {"roles": {"caller": {}}, "authmethods": ["ticket"], "authid": "joe"}
+    await client.send([1, "realm1", details])
+    assert (await client.receive())[0] == 4
+
+
+async def calling(client: Client) -> None:
+    await client.join(**TICKET)
+    await client.start_call("wait")
+    await client.call("nothing")
+
+
+async def opening(client: Client) -> None:
+    await client.join(**TICKET)
+    await client.send([32, client.next_request(), {}, "gated"])
+    await client.call("nothing")
+
+
+async def subscribed(client: Client) -> None:
+    await opening(client)
+    await client.call("wave_on", ["opening"])
+    await client.expect(lambda message: message[0] == 33)
+
+
+async def closing(client: Client) -> None:
+    await subscribed(client)
+    await client.send([34, client.next_request(), 1])
+    await client.call("nothing")
+
+
+async def told_goodbye(client: Client) -> None:
+    await client.join(**TICKET)
+    await client.send([48, client.next_request(), {}, "bye"])
+    await client.expect(lambda message: message[0] == 6)
+
+
+@pytest.mark.parametrize(
+    "exchange", [challenged, calling, opening, subscribed, closing, told_goodbye]
+)
+async def test_a_connection_that_is_reset(
+    exchange: Conversation, caplog: pytest.LogCaptureFixture
+) -> None:
+    servers = [serve]
+    if not trio.lowlevel.in_trio_run():
+        servers.append(serve_aiohttp)
+    for server in servers:
+        service = Service()
+        app = service.app
+        with anyio.fail_after(20):
+            async with server(app) as port, connect_socket(port, **TICKET) as other:
+                held = service.inside.copy()
+                async with connect_socket(port, None, resets=True) as client:
+                    await exchange(client)
+                    await client.disconnect()
+                service.closing.set()
+                await other.call("publish")  # to somebody who has left
+                while len(app.connections) > 1:
+                    await anyio.lowlevel.checkpoint()
+                assert service.inside == held
+                assert list(app.sessions) == [other.session]
+                assert not app.broker._by_topic
+                await other.call("nothing")
+            while app.connections:
+                await anyio.lowlevel.checkpoint()
+        assert not service.inside
+    ours = [record for record in caplog.records if record.name.startswith("serverwamp")]
+    assert not ours

@@ -25,7 +25,7 @@ import serverwamp
 from serverwamp import Application, ConfigurationError, Session, WAMPError
 from serverwamp.protocol.serializers import SUBPROTOCOLS
 from serverwamp.testing import HandshakeRefused, connect
-from tests.sockets import connect_socket, serve
+from tests.sockets import connect_socket, serve, serve_aiohttp
 
 
 def greeting() -> Application:
@@ -370,24 +370,6 @@ async def test_transport_info_in_process() -> None:
             "peer_certificate": certificate,
             "subprotocol": "wamp.2.msgpack",
         }
-
-
-@asynccontextmanager
-async def serve_aiohttp(app: Application, path: str | None = None) -> AsyncIterator[int]:
-    """Serve `app` by aiohttp: at a TCP port, which this gives, or at a Unix socket."""
-    served = web.Application()
-    served.router.add_route("*", "/{path:.*}", app.aiohttp_websocket_handler())
-    runner = web.AppRunner(served, shutdown_timeout=1)
-    await runner.setup()
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    site: Any = web.UnixSite(runner, path) if path else web.SockSite(runner, listener)
-    await site.start()
-    try:
-        yield port
-    finally:
-        await runner.cleanup()
-        listener.close()
 
 
 REQUEST_HEADERS = {"x-one": "1", "X-Two": "zwei", "cookie": "a=1; b=2"}
