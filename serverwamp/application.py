@@ -85,6 +85,7 @@ class Application(Realm):
         self._realms: dict[str, Realm] = {}
         self._lifespan = lifespan
         self._drains = 0
+        self._websockets = 0  # accepted, or about to be
 
     # ---- realms
 
@@ -127,19 +128,34 @@ class Application(Realm):
         try:
             if self.is_draining:
                 raise HandshakeRefused(SHUTTING_DOWN, status=503)
+            self._check_unauthenticated()
             check_origin(scope, self._allowed_origins)
             subprotocol = chosen_subprotocol(scope)
         except HandshakeRefused as reason:
             logger.warning("a WebSocket handshake was refused: %s", reason)
-            await refuse(scope, send, reason.status)
+            try:
+                await refuse(scope, send, reason.status)
+            except Exception as error:
+                logger.debug("refusing failed, the client is gone: %r", error)
             return
+        self._websockets += 1
         try:
-            await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        except Exception as error:
-            logger.debug("accepting failed, the client is gone: %r", error)
-            return
-        serializer = serializer_for(subprotocol, self._shape)
-        await Connection(self, scope, receive, send, serializer).serve()
+            try:
+                await send({"type": "websocket.accept", "subprotocol": subprotocol})
+            except Exception as error:
+                logger.debug("accepting failed, the client is gone: %r", error)
+                return
+            serializer = serializer_for(subprotocol, self._shape)
+            await Connection(self, scope, receive, send, serializer).serve()
+        finally:
+            self._websockets -= 1
+
+    def _check_unauthenticated(self) -> None:
+        count = self._websockets - len(self.sessions)
+        if count >= self.limits.unauthenticated_sessions:
+            raise HandshakeRefused(
+                f"Limits.unauthenticated_sessions: {count} connections have no session", status=503
+            )
 
     async def _serve_page(self, scope: Scope, receive: Receive, send: Send) -> None:
         names = "".join(f"<li><code>{name}</code></li>" for name in SUBPROTOCOLS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from serverwamp.errors import SerializationError, WAMPError
+from serverwamp.limits import LimitLog, Limits
 from serverwamp.outbound import Outbound
 from serverwamp.protocol.messages import Error, Message
 from serverwamp.protocol.serializers import Serializer
@@ -27,6 +28,8 @@ class Conversation:
         serializer: Serializer,
         outbound: Outbound,
         starter: Starter,
+        limits: Limits,
+        limit_log: LimitLog,
         *,
         debug: bool,
     ) -> None:
@@ -35,6 +38,8 @@ class Conversation:
         self.serializer: Serializer = serializer
         self.outbound: Outbound = outbound
         self.starter: Starter = starter
+        self.limits: Limits = limits
+        self.limit_log: LimitLog = limit_log
         self.debug: bool = debug
         self._state = state
         self._encode = serializer.encode

@@ -12,6 +12,7 @@
     │   ├── NotAuthorized
     │   ├── OptionNotAllowed
     │   ├── RuntimeFailure
+    │   ├── Unavailable
     │   ├── CallCanceled
     │   ├── CallTimeout
     │   ├── NoSuchRealm
@@ -111,6 +112,10 @@ class OptionNotAllowed(PredefinedError):
 
 class RuntimeFailure(PredefinedError):
     default_uri = uris.RUNTIME_ERROR
+
+
+class Unavailable(PredefinedError):
+    default_uri = uris.UNAVAILABLE
 
 
 class CallCanceled(PredefinedError):

@@ -119,5 +119,6 @@ def chosen_subprotocol(scope: MutableMapping[str, Any]) -> str:
         if name in SUBPROTOCOLS:
             return str(name)
     raise HandshakeRefused(
-        f"of the subprotocols {list(offered)} it offers none of {', '.join(SUBPROTOCOLS)}"
+        f"of the subprotocols {list(offered)} it offers none of {', '.join(SUBPROTOCOLS)}",
+        status=400,
     )

@@ -37,6 +37,13 @@ class Limits:
     """How many entries any map in a message may have."""
     uri_length: float = 1024
     """How many characters a realm, procedure or topic may have."""
+    sessions: float = 10_000
+    """How many sessions the application has at once."""
+    unauthenticated_sessions: float = 1_000
+    """How many connections besides may have no session, or one that isn't welcomed yet."""
+    subscriptions: float = 1_000
+    """How many subscriptions a session may have at once, those included that are being opened or
+    closed."""
     outbound_messages: float = 10_000
     """How many messages may wait for a client that doesn't keep up with its events."""
     outbound_bytes: float = 64 * 1024 * 1024

@@ -25,6 +25,7 @@ from serverwamp.errors import (
     NotAuthorized,
     ProtocolViolation,
     SerializationError,
+    Unavailable,
     WAMPError,
 )
 from serverwamp.limits import LimitLog, Limits
@@ -231,10 +232,12 @@ class ServedSession:
         self._realm = realm
         self.session: Session = self._new_session(hello, hello.realm)
         try:
+            self._check_sessions()
             await realm.open_lifespan_handlers(self.session, lifespan, authenticated=False)
             await self._authenticate(realm)
             if self._state.state is State.AUTHENTICATING:
                 await realm.open_lifespan_handlers(self.session, lifespan, authenticated=True)
+            self._check_sessions()  # others have joined meanwhile
         except ProtocolViolation as violation:
             self._violate(violation)
         except _ClientLeft:
@@ -245,6 +248,11 @@ class ServedSession:
             doing = f"the beginning of session {self.session.id}"
             self._refuse(await realm.error_for(error, doing, debug=self._host.debug))
         return self._state.state is State.AUTHENTICATING
+
+    def _check_sessions(self) -> None:
+        if len(self._host.sessions) >= self._host.limits.sessions:
+            self._note_limit("sessions", "%s sessions are open", len(self._host.sessions))
+            raise Unavailable("the server has as many sessions as it may have")
 
     def _refuse(self, error: WAMPError) -> None:
         logger.info("a session is refused: %.300s", error)
@@ -316,6 +324,8 @@ class ServedSession:
                 self._carrier.serializer,
                 self._outbound,
                 starter,
+                self._host.limits,
+                self._carrier.limit_log,
                 debug=self._host.debug,
             )
             self._calls = Calls(self._conversation, synchronize=self._host.synchronize_requests)

@@ -16,6 +16,7 @@ from serverwamp.errors import (
     OptionNotAllowed,
     RuntimeFailure,
     SerializationError,
+    Unavailable,
     WAMPError,
 )
 from serverwamp.outbound import Outbound
@@ -108,17 +109,21 @@ class Subscriptions:
         if subscriber is not None:
             if subscriber.is_open:
                 self._send(Subscribed(message.request, subscriber.subscription.id))
-            else:
+            elif self._has_room_beside(len(subscriber.requests), message):
                 subscriber.requests.append(message.request)
             return
         if message.topic in self._closing:
             # Its UNSUBSCRIBED has to leave first: the new subscription may have the same id.
-            self._closing[message.topic].reopenings.append(message)
+            reopenings = self._closing[message.topic].reopenings
+            if self._has_room_beside(len(reopenings), message):
+                reopenings.append(message)
             return
         try:
             handler = self._realm.topic_handler(message.topic)
         except WAMPError as error:
             self._send_error(SUBSCRIBE, message.request, error)
+            return
+        if not self._has_room_beside(len(self._by_topic) + len(self._closing), message):
             return
         subscription = self._realm.broker.hold(message.topic)
         subscriber = Subscriber(
@@ -127,6 +132,15 @@ class Subscriptions:
         subscriber.requests.append(message.request)
         self._by_topic[message.topic] = subscriber
         subscriber.task = self._conversation.starter.start(self._run, subscriber, handler)
+
+    def _has_room_beside(self, held: int, message: Subscribe) -> bool:
+        if held < self._conversation.limits.subscriptions:
+            return True
+        text = "session %s has %s subscriptions"
+        self._conversation.limit_log.note("subscriptions", text, self._session.id, held)
+        error = Unavailable("the session has as many subscriptions as it may have")
+        self._send_error(SUBSCRIBE, message.request, error)
+        return False
 
     def unsubscribe(self, message: Unsubscribe) -> None:
         """End a subscription: no event follows, and UNSUBSCRIBED leaves when it is closed."""

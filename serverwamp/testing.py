@@ -57,6 +57,11 @@ class ExpectationFailed(AssertionError):
 class HandshakeRefused(Exception):
     """The application closed the WebSocket before accepting it."""
 
+    def __init__(self, status: int = 403) -> None:
+        super().__init__(f"the application refused the WebSocket with status {status}")
+        self.status: int = status
+        """The HTTP status that a client gets."""
+
 
 @dataclass(frozen=True)
 class CallResult:
@@ -532,7 +537,7 @@ async def connect(
         "server": ("testserver", 80),
         "subprotocols": [subprotocol] if subprotocols is None else list(subprotocols),
         "state": {},
-        "extensions": dict(extensions or {}),
+        "extensions": {"websocket.http.response": {}, **(extensions or {})},
     }
     to_app, from_client = anyio.create_memory_object_stream[ASGIEvent](FRAMES_IN_FLIGHT)
     to_client, from_app = anyio.create_memory_object_stream[ASGIEvent](FRAMES_IN_FLIGHT)
@@ -572,7 +577,7 @@ async def connect(
         tasks.start_soon(take)
         try:
             if transport.subprotocol is None:
-                raise failure or HandshakeRefused("the application refused the WebSocket")
+                raise failure or HandshakeRefused(transport.status)
             if realm is not None:
                 await client.join(realm, **login)
             yield client
@@ -615,6 +620,7 @@ class _Transport:
         self._accepted = accepted
         self._state = "connecting"
         self.subprotocol: str | None = None
+        self.status = 403
 
     async def receive(self) -> ASGIEvent:
         if self._state == "connecting":
@@ -634,6 +640,7 @@ class _Transport:
         elif self._state in ("disconnected", "closed"):
             raise OSError("the client is gone")
         elif self.subprotocol is None:
+            self.status = event.get("status", self.status)
             self._accepted.set()  # closed before it was accepted
         else:
             try:

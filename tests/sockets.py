@@ -131,7 +131,7 @@ async def connect_socket(
                     None,
                 )
         if not isinstance(answer, AcceptConnection):
-            raise HandshakeRefused("refused")
+            raise HandshakeRefused(answer.status_code)
         from_client, to_socket = anyio.create_memory_object_stream[Any](64)
         from_socket, to_client = anyio.create_memory_object_stream[Any](64)
         client = Client(subprotocol, from_client, to_client, SECONDS)

@@ -75,6 +75,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "protocol.serializers",
         "protocol.session",
         "starting",
+        "limits",
         "errors",
     },
     "calls": {

@@ -15,7 +15,8 @@ import pytest
 
 from serverwamp import Application, ConfigurationError, Limits, RPCResult
 from serverwamp.errors import WAMPError
-from serverwamp.testing import Client, connect
+from serverwamp.testing import Client, HandshakeRefused, connect
+from tests.sockets import connect_socket, serve
 
 VIOLATION = "wamp.error.protocol_violation"
 UNBATCHED = ("wamp.2.json", "wamp.2.msgpack")
@@ -286,6 +287,131 @@ async def test_a_client_that_reads_nothing(caplog: pytest.LogCaptureFixture) -> 
             await assert_works(other)
     noted = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Limits.")]
     assert noted[0].startswith("Limits.send_timeout: ")
+
+
+# ---- how many
+
+
+async def test_subscriptions_of_a_session(caplog: pytest.LogCaptureFixture) -> None:
+    app = application(subscriptions=2)
+    async with connect(app) as other, connect(app) as client:
+        held = [await client.subscribe(topic) for topic in ("news.a", "news.b")]
+        assert await client.subscribe("news.a") == held[0]
+        for _ in range(2):
+            error = await error_of(client.subscribe("news.c"))
+            assert error.uri == "wamp.error.unavailable"
+        await app.publish("news.a", (1,))
+        assert (await client.expect_event(held[0])).args == (1,)
+        await other.subscribe("news.c")
+        await client.unsubscribe(held[1])
+        await client.subscribe("news.c")
+        await assert_works(client)
+        await assert_works(other)
+    assert_noted(caplog, "subscriptions")
+
+
+@pytest.mark.parametrize("while_it", ["opens", "closes"])
+async def test_subscribing_to_what_opens_or_closes(
+    while_it: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Application(limits=Limits(subscriptions=2))
+    ready = anyio.Event()
+
+    @app.topic("slow")
+    async def slow() -> AsyncIterator[None]:
+        if while_it == "opens":
+            await ready.wait()
+        yield
+        if while_it == "closes":
+            await ready.wait()
+
+    async with connect(app) as client:
+        if while_it == "closes":
+            subscription = await client.subscribe("slow")
+            await client.send([34, client.next_request(), subscription.id])
+        numbers = [client.next_request() for _ in range(4)]
+        for number in numbers:
+            await client.send([32, number, {}, "slow"])
+        for number in numbers[2:]:
+            assert (await client.receive())[:5] == [8, 32, number, {}, "wamp.error.unavailable"]
+        ready.set()
+        if while_it == "closes":
+            assert (await client.receive())[0] == 35
+        for number in numbers[:2]:
+            assert (await client.receive())[:2] == [33, number]
+        await client.expect_nothing()
+    assert_noted(caplog, "subscriptions")
+
+
+async def test_sessions_of_the_application(caplog: pytest.LogCaptureFixture) -> None:
+    app = application(sessions=2)
+    asked: list[Any] = []
+    app.add_transport_authenticator(lambda session: asked.append(session) or "joe")
+    async with connect(app, None) as client:
+        async with connect(app) as one, connect(app) as two:
+            await client.send([1, "realm1", {"roles": {"caller": {}}}])
+            abort = await client.receive()
+            assert (abort[0], abort[2]) == (3, "wamp.error.unavailable")
+            assert await client.expect_close() == 1000
+            assert len(asked) == 2
+            await assert_works(one)
+            await assert_works(two)
+        async with connect(app) as three:
+            await assert_works(three)
+    assert_noted(caplog, "sessions")
+
+
+async def test_sessions_that_join_at_the_same_time(caplog: pytest.LogCaptureFixture) -> None:
+    app = application(sessions=1)
+    both = anyio.Event()
+    waiting = 0
+
+    async def authenticator(session: Any) -> str:
+        nonlocal waiting
+        waiting += 1
+        if waiting == 2:
+            both.set()
+        await both.wait()
+        return "joe"
+
+    app.add_transport_authenticator(authenticator)
+    async with connect(app, None) as one, connect(app, None) as two:
+        for client in (one, two):
+            await client.send([1, "realm1", {"roles": {"caller": {}}}])
+        answers = [await client.receive() for client in (one, two)]
+    assert sorted(answer[0] for answer in answers) == [2, 3]
+    assert_noted(caplog, "sessions")
+
+
+async def test_connections_without_a_session(caplog: pytest.LogCaptureFixture) -> None:
+    app = application(unauthenticated_sessions=2)
+    async with connect(app) as open_, connect(app, None) as one:
+        async with connect(app, None):
+            with pytest.raises(HandshakeRefused) as refused:
+                async with connect(app):
+                    pass
+            assert refused.value.status == 503
+            await assert_works(open_)
+        async with connect(app, None):  # as soon as one is gone
+            pass
+        await one.join()
+        async with connect(app), connect(app), connect(app, None), connect(app, None):
+            await assert_works(one)
+    (record,) = caplog.records
+    assert "Limits.unauthenticated_sessions" in record.getMessage()
+
+
+async def test_connections_without_a_session_at_a_real_server() -> None:
+    app = application(unauthenticated_sessions=1)
+    async with serve(app) as port, connect_socket(port, None) as client:
+        with pytest.raises(HandshakeRefused) as refused:
+            async with connect_socket(port):
+                pass
+        assert refused.value.status == 503
+        await client.join()
+        async with connect_socket(port) as other:
+            await assert_works(other)
+        await assert_works(client)
 
 
 # ---- sizes

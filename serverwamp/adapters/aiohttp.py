@@ -62,7 +62,10 @@ def _scope(request: web.Request, kind: str) -> Event:
         "headers": [(name.lower(), value) for name, value in request.raw_headers],
         "client": (peer[0], peer[1]) if isinstance(peer, tuple) else None,
         "server": (own[0], own[1]) if isinstance(own, tuple) else (own, None),
-        "extensions": {"tls": {"client_cert_chain": _certificates(request)}},
+        "extensions": {
+            "tls": {"client_cert_chain": _certificates(request)},
+            **({"websocket.http.response": {}} if kind == "websocket" else {}),
+        },
     }
 
 
@@ -115,6 +118,7 @@ class _WebSocket:
         self._request = request
         self._socket: web.WebSocketResponse | None = None
         self._connected = False
+        self._status = 403
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
         self.scope = _scope(request, "websocket")
         self.scope["subprotocols"] = [n.strip() for n in offered.split(",") if n.strip()]
@@ -143,8 +147,8 @@ class _WebSocket:
             for name, value in event.get("headers", ()):
                 self._socket.headers[name.decode("latin-1")] = value.decode("latin-1")
             await self._socket.prepare(self._request)
-        elif self._socket is None:
-            pass  # closed before it was accepted: the response is a refusal
+        elif self._socket is None:  # the response is a refusal
+            self._status = event.get("status", self._status)
         elif kind == "websocket.close":
             await self._socket.close(
                 code=event.get("code", 1000), message=(event.get("reason") or "").encode()
@@ -159,4 +163,4 @@ class _WebSocket:
             await asyncio.shield(self._socket.close(code=WSCloseCode.INTERNAL_ERROR))
 
     def response(self) -> web.StreamResponse:
-        return self._socket or web.Response(status=403, text="WebSocket refused\n")
+        return self._socket or web.Response(status=self._status, text="WebSocket refused\n")
