@@ -1,7 +1,11 @@
-"""Malformed messages of every kind, derived from the message classes themselves."""
+"""Malformed messages of every kind, derived from the message classes themselves.
+
+And what no answer to them may tell.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +18,13 @@ SAMPLES: Sequence[Any] = (None, True, 5, 1.5, "text", b"binary", [1], {"a": 1}, 
 """A value of every type there is; what doesn't fit a place in a message is wrong there."""
 
 MESSAGE_CLASSES = tuple(BY_CODE.values())
+
+INSIDE = re.compile(
+    r"""Traceback | File\ " | \.py | /\w+/ | \bat\ 0x | <class | NoneType | Error\b | Exception |
+    codec | unhashable | recursion | strict_map_key | max_\w+_len | msgspec | orjson | unpack""",
+    re.VERBOSE,
+)
+"""What Python, the libraries and the file system would say, and a client needn't know."""
 
 
 def elements(cls: type[Message]) -> list[inspect.Field]:

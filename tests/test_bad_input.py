@@ -9,7 +9,6 @@ answer tells anything of the inside of the server.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,20 +21,13 @@ from serverwamp import Limits
 from serverwamp.protocol.messages import Abort, Authenticate, Call, Goodbye, Hello, Message
 from serverwamp.protocol.serializers import SUBPROTOCOLS
 from serverwamp.testing import Client, connect
-from tests.malformed import MESSAGE_CLASSES, malformed, well_formed
+from tests.malformed import INSIDE, MESSAGE_CLASSES, malformed, well_formed
 
 VIOLATION = "wamp.error.protocol_violation"
 HELLO = [1, "realm1", {"roles": {"caller": {}}}]
 TICKET_HELLO = [1, "realm1", {"roles": {"caller": {}}, "authmethods": ["ticket"], "authid": "joe"}]
 STATES = ("new", "challenged", "open")
 UNBATCHED = ("wamp.2.json", "wamp.2.msgpack")
-
-INSIDE = re.compile(
-    r"""Traceback | File\ " | \.py | /\w+/ | \bat\ 0x | <class | NoneType | Error\b | Exception |
-    codec | unhashable | recursion | strict_map_key | max_\w+_len | msgspec | orjson | unpack""",
-    re.VERBOSE,
-)
-"""What Python, the libraries and the file system would say, and a client needn't know."""
 
 
 def application(**settings: Any) -> serverwamp.Application:

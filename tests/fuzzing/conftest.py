@@ -1,0 +1,28 @@
+"""How long is searched."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "short")
+
+COMMON = settings(
+    deadline=None,  # the machine may be busy
+    print_blob=True,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,  # the backend: nothing is left there by an example
+        HealthCheck.too_slow,
+    ],
+)
+settings.register_profile("short", COMMON, max_examples=500, derandomize=True, database=None)
+settings.register_profile("long", COMMON, max_examples=10_000)
+settings.load_profile(PROFILE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent.name == "fuzzing":
+            item.add_marker(pytest.mark.timeout(120 if PROFILE == "short" else 7200))
