@@ -311,7 +311,7 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
             raise NotAuthorized(f"there is no topic {uri!r} to subscribe to")
         return route.handler
 
-    async def error_for(self, error: Exception, doing: str, *, debug: bool) -> WAMPError:
+    async def error_for(self, error: BaseException, doing: str, *, debug: bool) -> WAMPError:
         """Return what a client is told about `error`; the log gets the rest."""
         try:
             known = await self._known_error(error)
@@ -327,7 +327,7 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
             return RuntimeFailure(f"{type(error).__name__}: {error}")
         return RuntimeFailure("the handler failed; the server's log says why")
 
-    async def _known_error(self, error: Exception) -> WAMPError | None:
+    async def _known_error(self, error: BaseException) -> WAMPError | None:
         if isinstance(error, WAMPError):
             return error
         mapping = next(

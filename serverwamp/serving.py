@@ -207,7 +207,9 @@ class ServedSession:
                 if await self._join(hello, lifespan):
                     self._joining.deadline = float("inf")
                     await self._converse()
-        except Exception:
+        except BaseException as error:
+            if escaping(error) is not None:
+                raise
             logger.exception("the end of a session failed")
 
     async def _receive_hello(self) -> Hello | None:
@@ -244,7 +246,9 @@ class ServedSession:
             self.close_code = REFUSED
         except WAMPError as error:
             self._refuse(error)
-        except Exception as error:
+        except BaseException as error:
+            if escaping(error) is not None:
+                raise
             doing = f"the beginning of session {self.session.id}"
             self._refuse(await realm.error_for(error, doing, debug=self._host.debug))
         return self._state.state is State.AUTHENTICATING

@@ -100,14 +100,12 @@ def escaping(error: BaseException) -> BaseException | None:
 
     That is the cancellation of this task, alone or in company, and what ends the whole program.
     """
-    if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return error
-    if not _is_being_cancelled():
-        return None  # it came out of something else that was cancelled, and was awaited here
-    cancelled = anyio.get_cancelled_exc_class()
+    kinds: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
+    if _is_being_cancelled():  # or else it came out of what was cancelled elsewhere
+        kinds += (anyio.get_cancelled_exc_class(),)
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(cancelled)
-    return error if isinstance(error, cancelled) else None
+        return error.subgroup(kinds)
+    return error if isinstance(error, kinds) else None
 
 
 def _is_being_cancelled() -> bool:

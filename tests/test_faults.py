@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import functools
 import json
@@ -14,7 +13,6 @@ from typing import Annotated, Any
 import anyio
 import pydantic
 import pytest
-import trio
 
 from serverwamp import (
     Application,
@@ -518,89 +516,6 @@ async def test_a_session_that_ends_while_a_call_closes(before: str) -> None:
                 await anyio.lowlevel.checkpoint()
             proceed.set()
     assert closed == ["procedure"] * (before == "CANCEL") + ["factory"]
-
-
-class Strange(BaseException):
-    pass
-
-
-async def cancelled_elsewhere() -> None:
-    """Raise what comes out of awaiting something that was cancelled; on trio nothing does."""
-    if trio.lowlevel.in_trio_run():
-        raise Strange
-    future = asyncio.get_running_loop().create_future()
-    future.cancel()
-    await future
-
-
-async def strange() -> None:
-    raise Strange
-
-
-@pytest.mark.parametrize("fault", [strange, cancelled_elsewhere])
-@pytest.mark.parametrize("when", ["opening", "closing"])
-async def test_subscription_handlers_that_raise_something_strange(fault: Any, when: str) -> None:
-    async def handler() -> AsyncIterator[None]:
-        if when == "opening":
-            await fault()
-        yield
-        await fault()
-
-    app = Application()
-    app.topic("topic")(handler)
-    async with connect(app) as other, connect(app) as client:
-        if when == "opening":
-            with pytest.raises(WAMPError) as refused:
-                await client.subscribe("topic")
-            assert refused.value.uri == "wamp.error.runtime_error"
-        else:
-            await client.unsubscribe(await client.subscribe("topic"))
-        await client.expect_nothing()
-        await other.expect_nothing()
-
-
-@pytest.mark.parametrize("fault", [strange, cancelled_elsewhere])
-async def test_calls_that_raise_something_strange(fault: Any) -> None:
-    app = Application()
-    app.route("procedure")(fault)
-    async with connect(app) as other, connect(app) as client:
-        with pytest.raises(WAMPError) as error:
-            await client.call("procedure")
-        assert error.value.uri == "wamp.error.runtime_error"
-        await client.expect_nothing()
-        await other.expect_nothing()
-
-
-@pytest.mark.parametrize("fault", [strange, cancelled_elsewhere])
-async def test_authenticators_that_raise_something_strange(fault: Any) -> None:
-    async def authenticator(session: Session) -> None:
-        await fault()
-
-    app = Application()
-    app.add_transport_authenticator(authenticator)
-    with pytest.raises(WAMPError) as refused:
-        async with connect(app):
-            pass
-    assert refused.value.uri == "wamp.error.authentication_failed"
-
-
-@pytest.mark.parametrize("fault", [strange, cancelled_elsewhere])
-async def test_error_handlers_that_raise_something_strange(fault: Any) -> None:
-    async def procedure() -> None:
-        raise KeyError
-
-    async def error_handler(error: Exception) -> str:
-        await fault()
-        return "a.b"
-
-    app = Application()
-    app.route("procedure")(procedure)
-    app.add_error_handler(KeyError, error_handler)
-    async with connect(app) as client:
-        with pytest.raises(WAMPError) as error:
-            await client.call("procedure")
-        assert error.value.uri == "wamp.error.runtime_error"
-        await client.expect_nothing()
 
 
 async def test_closing_all_sessions_from_a_call() -> None:
