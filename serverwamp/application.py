@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from random import uniform
 from typing import Any, TypeAlias
 
@@ -26,6 +32,7 @@ from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
 from serverwamp.protocol.shapes import Shape
 from serverwamp.realm import Realm
 from serverwamp.serving import SHUTTING_DOWN, ServedSession
+from serverwamp.shutdown import ahead_of_signals
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -85,6 +92,7 @@ class Application(Realm):
         self._realms: dict[str, Realm] = {}
         self._lifespan = lifespan
         self._drains = 0
+        self._is_graceful = False
         self._websockets = 0  # accepted, or about to be
 
     # ---- realms
@@ -172,10 +180,11 @@ class Application(Realm):
                 self.freeze()
                 if self._lifespan is not None:
                     await stack.enter_async_context(self._lifespan(self))
+                if not self._is_graceful:  # else the lifespan sees to it
+                    await stack.enter_async_context(self.graceful_shutdown())
                 await send({"type": "lifespan.startup.complete"})
                 phase = "shutdown"
                 await receive()  # lifespan.shutdown
-                await self.close_sessions()
         except Exception as error:
             logger.exception("the lifespan failed at %s", phase)
             await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
@@ -234,7 +243,8 @@ class Application(Realm):
         """
         with self._draining():
             connections = list(self.connections)
-            logger.info("closing %d connections", len(connections))
+            if connections:
+                logger.info("closing %d connections", len(connections))
             # Shielded, because a call that asks for it is cancelled when its own session ends.
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as closing:
@@ -245,3 +255,33 @@ class Application(Realm):
             with anyio.move_on_after(2 * self.limits.goodbye_timeout):
                 for connection in connections:
                     await connection.ended.wait()
+
+    @asynccontextmanager
+    async def graceful_shutdown(
+        self, grace: float = 5.0, *, batch_size: int = 200, batch_interval: float = 0.1
+    ) -> AsyncIterator[None]:
+        """Close all sessions as soon as the process is told to end, before the server does.
+
+        An async context manager for the lifespan of what the application is a part of; one that
+        is served by itself needs it only for other times. At SIGINT or SIGTERM the sessions are
+        closed as by `close_sessions`, and then the server's own handler gets the signal. From
+        then on nobody is let in, until the block ends. A server that takes its signals in another
+        way isn't preceded: what is left of its connections is closed when the block ends.
+        """
+        with ExitStack() as until_the_end:
+
+            async def drain() -> None:
+                until_the_end.enter_context(self._draining())
+                await self.close_sessions(
+                    grace, batch_size=batch_size, batch_interval=batch_interval
+                )
+
+            self._is_graceful = True
+            try:
+                async with ahead_of_signals(drain):
+                    try:
+                        yield
+                    finally:
+                        await drain()
+            finally:
+                self._is_graceful = False

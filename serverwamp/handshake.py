@@ -37,7 +37,8 @@ async def refuse(
 
     Spec: ASGI, "WebSocket Denial Response".
     """
-    if "websocket.http.response" in (scope.get("extensions") or {}):
+    # Uvicorn takes what isn't a plain 403 for a mistake, and logs an error after it.
+    if status != 403 and "websocket.http.response" in (scope.get("extensions") or {}):
         headers = [(b"content-length", b"0")]
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": b""})

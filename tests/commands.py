@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Queue
 
@@ -19,53 +20,112 @@ STOP_SECONDS = 10.0
 RUNNING = re.compile(r"running on http://127\.0\.0\.1:(\d+)", re.IGNORECASE)
 
 
+class Server:
+    """A Python module that runs as a process, and serves at a port."""
+
+    def __init__(self, command: tuple[str, ...], directory: Path) -> None:
+        self.command = command
+        self.port = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # with the processes that it starts, and without those of ours
+        )
+        self._lines: list[str] = []
+        self._ports: Queue[int | None] = Queue()
+        self._printed = threading.Condition()
+        self._reading = threading.Thread(target=self._read)
+        self._reading.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                with self._printed:
+                    self._lines.append(line)
+                    self._printed.notify_all()
+                if announced := RUNNING.search(line):
+                    self._ports.put(int(announced[1]))
+        self._ports.put(None)  # it has ended
+
+    @property
+    def output(self) -> str:
+        return "".join(self._lines)
+
+    def wait_until_it_serves(self) -> None:
+        """Return when it has announced its port.
+
+        Raises: AssertionError with all its output when it doesn't in time.
+        """
+        too_late = threading.Timer(START_SECONDS, self._process.kill)
+        too_late.start()
+        port = self._ports.get(timeout=2 * START_SECONDS)
+        too_late.cancel()
+        assert port is not None, f"{self.command} didn't start:\n{self.output}"
+        self.port = port
+
+    def wait_for(self, text: str, times: int) -> None:
+        """Return when it has printed a text so many times."""
+        with self._printed:
+            printed = self._printed.wait_for(
+                lambda: self.output.count(text) >= times, START_SECONDS
+            )
+        assert printed, self.output
+
+    def send(self, number: int, *, to_all: bool = False) -> None:
+        """Send a signal to the process; `to_all` also to those that it has started."""
+        if to_all:
+            os.killpg(self._process.pid, number)
+        else:
+            self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Return its status when it has ended.
+
+        Raises: AssertionError with all its output when it doesn't in time, or when the output has
+            a traceback.
+        """
+        try:
+            status = self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.command} didn't stop:\n{self.output}") from None
+        self._reading.join(STOP_SECONDS)
+        assert "Traceback (most recent call last)" not in self.output, self.output
+        return status
+
+    def kill(self) -> None:
+        """End it, and whatever it has started, if that is still there."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._reading.join(STOP_SECONDS)
+
+
 @contextmanager
-def serving(*command: str, directory: Path = ROOT) -> Iterator[int]:
-    """Run a Python module with its arguments, give the port it announces, and terminate it.
+def started(*command: str, directory: Path = ROOT) -> Iterator[Server]:
+    """Run a Python module with its arguments until it serves; at the end it has to be over.
 
     The modules in `directory` and those of the repository can be imported.
-
-    Raises: AssertionError with all its output when it doesn't start or stop in time, or when the
-        output has a traceback.
     """
-    server = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    output: list[str] = []
-    ports: Queue[int | None] = Queue()
-
-    def read() -> None:
-        assert server.stdout is not None
-        with server.stdout as lines:
-            for line in lines:
-                output.append(line)
-                if announced := RUNNING.search(line):
-                    ports.put(int(announced[1]))
-        ports.put(None)  # it has ended
-
-    reading = threading.Thread(target=read)
-    reading.start()
-    too_late = threading.Timer(START_SECONDS, server.kill)
-    too_late.start()
+    server = Server(command, directory)
     try:
-        port = ports.get(timeout=2 * START_SECONDS)
-        too_late.cancel()
-        assert port is not None, f"{command} didn't start:\n{''.join(output)}"
-        yield port
+        server.wait_until_it_serves()
+        yield server
     finally:
-        too_late.cancel()
-        server.terminate()
+        server.kill()
+
+
+@contextmanager
+def serving(*command: str, directory: Path = ROOT) -> Iterator[int]:
+    """Run a Python module with its arguments, give the port it announces, and terminate it."""
+    with started(*command, directory=directory) as server:
         try:
-            server.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-            raise AssertionError(f"{command} didn't stop:\n{''.join(output)}") from None
+            yield server.port
         finally:
-            reading.join(STOP_SECONDS)
-    assert "Traceback (most recent call last)" not in "".join(output), "".join(output)
+            server.send(signal.SIGTERM)
+            server.wait()

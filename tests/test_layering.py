@@ -17,10 +17,12 @@ PACKAGE = Path(serverwamp.__file__).parent
 # `protocol.shapes`, the limits of a single message;
 # `outbound`, `calls` and `subscriptions`, the three parts of an open session, `conversation`, what
 # they share, and `serving`, which is its course from HELLO to GOODBYE, so that `connection` is left
-# with frames; `migration`, which holds the spellings of serverwamp 2.0 in one place.
+# with frames; `shutdown`, which comes before a server takes a signal; `migration`, which holds the
+# spellings of serverwamp 2.0 in one place.
 MAY_IMPORT: dict[str, set[str]] = {
     "uris": set(),
     "limits": {"errors"},
+    "shutdown": set(),
     "starting": set(),
     "migration": set(),
     "errors": {"uris"},
@@ -139,6 +141,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "connection",
         "serving",
         "realm",
+        "shutdown",
         "protocol.serializers",
         "protocol.shapes",
         "limits",

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
+import websockets.sync.client
+from websockets import Subprotocol
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.sync.client import ClientConnection
 
 from serverwamp import Application, Limits, Session
 from serverwamp.testing import Client, HandshakeRefused, connect
+from tests.commands import Server, started
 
 GOODBYE = [6, {}, "wamp.close.system_shutdown"]
 GOODBYE_AND_OUT = [6, {}, "wamp.close.goodbye_and_out"]
@@ -173,3 +186,303 @@ async def test_a_call_that_never_ends_is_answered() -> None:
         assert (error[0], error[2], error[4]) == (8, call.request, "wamp.error.canceled")
         assert await client.receive() == GOODBYE
         assert await client.expect_close() == 1001
+
+
+# ---- ahead of the server's own handlers for signals
+
+
+@pytest.fixture
+def signals() -> Iterator[list[int]]:
+    """A handler for SIGTERM, as a server has one, and the signals that it got."""
+    taken: list[int] = []
+
+    def take(number: int, frame: Any) -> None:
+        taken.append(number)
+
+    before = signal.signal(signal.SIGTERM, take)
+    yield taken
+    assert signal.getsignal(signal.SIGTERM) is take
+    signal.signal(signal.SIGTERM, before)
+
+
+async def happened(condition: Any) -> None:
+    with anyio.fail_after(5):
+        while not condition():
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_goodbye_comes_before_the_signal(signals: list[int]) -> None:
+    app, started, proceed = waiting()
+    async with app.graceful_shutdown(), connect(app) as client:
+        call = await client.start_call("wait")
+        await started.wait()
+        for _ in range(2):  # a terminal, and a parent process that passes it on
+            signal.raise_signal(signal.SIGTERM)
+        await anyio.wait_all_tasks_blocked()
+        proceed.set()
+        assert (await call.result()).args == ("done",)
+        assert not signals
+        await leave(client)
+        await happened(lambda: signals == [signal.SIGTERM])
+        with pytest.raises(HandshakeRefused):  # the server may still listen
+            async with connect(app):
+                pass
+    assert signals == [signal.SIGTERM]
+    async with connect(app, None):
+        pass
+
+
+async def test_a_second_signal_doesnt_wait(
+    signals: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serverwamp.shutdown.ONE_AND_THE_SAME", 0)
+    app, started, proceed = waiting()
+    async with app.graceful_shutdown(), connect(app) as client:
+        await client.start_call("wait")
+        await started.wait()
+        signal.raise_signal(signal.SIGTERM)
+        await anyio.wait_all_tasks_blocked()
+        assert not signals
+        signal.raise_signal(signal.SIGTERM)
+        assert signals == [signal.SIGTERM]
+        proceed.set()
+    assert signals == [signal.SIGTERM]
+
+
+async def test_a_signal_isnt_lost_while_the_server_stops(signals: list[int]) -> None:
+    app = Application()
+    async with app.graceful_shutdown():
+        signal.raise_signal(signal.SIGTERM)
+    assert signals == [signal.SIGTERM]
+
+
+async def test_a_drain_that_fails(
+    signals: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Application()
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        async with app.graceful_shutdown():
+            with monkeypatch.context() as patch:
+                patch.setattr(app, "close_sessions", lambda *args, **kwargs: 1 / 0)
+                signal.raise_signal(signal.SIGTERM)
+                await happened(lambda: signals)
+            assert "division by zero" in caplog.text
+            raise ZeroDivisionError  # what fails in the block comes out as it is
+    assert signals == [signal.SIGTERM]
+
+
+async def test_signals_that_nobody_handles_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    app = Application()
+    async with app.graceful_shutdown():
+        assert signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL
+
+
+async def test_in_another_thread(signals: list[int], anyio_backend: str) -> None:
+    app = Application(limits=Limits(goodbye_timeout=0.1))
+
+    async def serve() -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        async with connect(app) as client:
+            async with app.graceful_shutdown():
+                assert signal.getsignal(signal.SIGTERM) is before
+            assert await client.receive() == GOODBYE
+
+    await anyio.to_thread.run_sync(lambda: anyio.run(serve, backend=anyio_backend))
+
+
+async def test_a_lifespan_may_see_to_it_itself(signals: list[int]) -> None:
+    log: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Application) -> AsyncIterator[None]:
+        async with app.graceful_shutdown(grace=0.05):
+            yield
+        log.append("ends")
+
+    app = Application(limits=Limits(goodbye_timeout=0.1), lifespan=lifespan)
+
+    @app.route("wait")
+    async def wait() -> None:
+        await anyio.sleep_forever()
+
+    to_app, events = anyio.create_memory_object_stream[dict[str, Any]](2)
+    sent: list[str] = []
+
+    async def send(event: Any) -> None:
+        sent.append(event["type"])
+
+    async with to_app, events, anyio.create_task_group() as tasks:
+        tasks.start_soon(app, {"type": "lifespan"}, events.receive, send)
+        await to_app.send({"type": "lifespan.startup"})
+        await happened(lambda: sent)
+        async with connect(app) as client:
+            call = await client.start_call("wait")
+            await anyio.wait_all_tasks_blocked()
+            signal.raise_signal(signal.SIGTERM)
+            error = await client.receive(timeout=2)
+            assert error[:3] == [8, 48, call.request]
+            await leave(client)
+            await happened(lambda: signals)
+        await to_app.send({"type": "lifespan.shutdown"})
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert log == ["ends"]
+
+
+# ---- real servers
+
+
+class RealClient:
+    """A client of a server in another process."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    def send(self, *message: Any) -> None:
+        self._connection.send(json.dumps(message))
+
+    def receive(self) -> Any:
+        return json.loads(self._connection.recv(5))
+
+    def expect_close(self) -> int | None:
+        """Return the code with which the server closes; None if it drops the connection."""
+        with pytest.raises(ConnectionClosed) as closed:
+            self._connection.recv(5)
+        received = closed.value.rcvd
+        return received and received.code
+
+
+def wait_until_it_listens(server: Server) -> None:
+    """Uvicorn announces the port before its child does so."""
+    deadline = time.monotonic() + 10
+    while True:
+        with suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port)).close()
+            return
+        assert time.monotonic() < deadline
+
+
+def join(server: Server, stack: ExitStack) -> RealClient:
+    connection = stack.enter_context(
+        websockets.sync.client.connect(
+            f"ws://127.0.0.1:{server.port}/",
+            subprotocols=[Subprotocol("wamp.2.json")],
+            close_timeout=0.1,
+        )
+    )
+    client = RealClient(connection)
+    client.send(*HELLO)
+    assert client.receive()[0] == 2
+    return client
+
+
+def start_call(client: RealClient, procedure: str) -> None:
+    """Return when the call is running; it has the request id 1."""
+    client.send(48, 1, {}, procedure)
+    client.send(48, 2, {}, "now")
+    assert client.receive() == [50, 2, {}, ["done"]]
+
+
+def expect_goodbyes(server: Server, number: int, *, to_all: bool = False) -> None:
+    """Send a signal to a server with running calls and a client that answers nothing."""
+    with ExitStack() as stack:
+        busy, stuck, silent = (join(server, stack) for _ in range(3))
+        start_call(busy, "soon")
+        busy.send(32, 3, {}, "topic")
+        assert busy.receive()[0] == 33
+        start_call(stuck, "never")
+        server.send(number, to_all=to_all)
+        assert silent.receive() == GOODBYE
+        with pytest.raises((InvalidHandshake, OSError)) as refused:
+            join(server, stack)
+        if isinstance(refused.value, InvalidStatus):
+            assert refused.value.response.status_code == 503
+        assert busy.receive() == [50, 1, {}, ["done"]]
+        assert busy.receive() == GOODBYE
+        busy.send(*GOODBYE_AND_OUT)
+        assert busy.expect_close() == 1001
+        assert stuck.receive()[:5] == [8, 48, 1, {}, "wamp.error.canceled"]
+        assert stuck.receive() == GOODBYE
+        assert stuck.expect_close() == 1001
+        assert silent.expect_close() == 1001
+
+
+def expect_an_end(server: Server) -> None:
+    """The server stops by itself, and everything was closed once."""
+    assert server.wait() in (0, -signal.SIGTERM, -signal.SIGINT)
+    assert server.output.count("a session is over") == 3
+    assert server.output.count("a subscription is over") == 1
+
+
+UVICORN = ("--host", "127.0.0.1", "--port", "0")
+HYPERCORN = ("--bind", "127.0.0.1:0")
+APP = "tests.shutdown_app"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("uvicorn", f"{APP}:wamp", *UVICORN, "--loop", "asyncio"),
+        ("uvicorn", f"{APP}:wamp", *UVICORN, "--loop", "uvloop"),
+        ("uvicorn", f"{APP}:site", *UVICORN),
+        ("hypercorn", f"{APP}:wamp", *HYPERCORN, "--workers", "0"),
+        (APP, "hypercorn-asyncio"),
+        (APP, "hypercorn-trio"),
+        (APP, "anycorn-asyncio"),
+        (APP, "anycorn-trio"),
+        (APP, "aiohttp"),
+        (APP, "aiohttp-runner"),
+    ],
+    ids=" ".join,
+)
+def test_a_server_says_goodbye(command: tuple[str, ...]) -> None:
+    with started(*command) as server:
+        expect_goodbyes(server, signal.SIGTERM)
+        expect_an_end(server)
+
+
+def test_uvicorn_that_reloads(tmp_path: Path) -> None:
+    watched = tmp_path / "watched.py"
+    watched.write_text("before = True")
+    command = ("uvicorn", f"{APP}:wamp", *UVICORN, "--reload", "--reload-dir", str(tmp_path))
+    with started(*command) as server:
+        wait_until_it_listens(server)
+        with ExitStack() as stack:
+            client = join(server, stack)
+            watched.write_text("after = True")
+            assert client.receive() == GOODBYE
+            client.send(*GOODBYE_AND_OUT)
+            assert client.expect_close() == 1001
+        server.wait_for("startup complete", 2)
+        assert server.output.count("a session is over") == 1
+        # As a terminal does; and the parent has its child terminated besides.
+        expect_goodbyes(server, signal.SIGINT, to_all=True)
+        server.wait()
+        assert server.output.count("a session is over") == 1 + 3
+
+
+def test_uvicorn_with_workers() -> None:
+    with started("uvicorn", f"{APP}:wamp", *UVICORN, "--workers", "2") as server:
+        wait_until_it_listens(server)
+        expect_goodbyes(server, signal.SIGTERM)
+        expect_an_end(server)
+
+
+# These don't tell the application: nobody says goodbye, but everything comes to its end.
+
+
+@pytest.mark.parametrize("server", ["hypercorn", "anycorn"])
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_server_that_drops_its_clients(server: str, backend: str) -> None:
+    command = (f"{APP}:wamp", *HYPERCORN, "-k", backend, "--graceful-timeout", "1")
+    with started(server, *command) as process, ExitStack() as stack:
+        clients = [join(process, stack) for _ in range(3)]
+        start_call(clients[0], "never")
+        clients[1].send(32, 1, {}, "topic")
+        assert clients[1].receive()[0] == 33
+        process.send(signal.SIGTERM)
+        if (server, backend) == ("hypercorn", "asyncio"):
+            stack.close()  # it waits for its clients to leave
+        else:
+            assert [client.expect_close() for client in clients] == [None] * 3
+        expect_an_end(process)
