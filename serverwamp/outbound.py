@@ -71,7 +71,7 @@ class Outbound:
         self._join = serializer.join
         self._batched = serializer.batched
         self._key = "text" if serializer.frame_type is str else "bytes"
-        self._starter = starter
+        self.starter: Starter = starter
         self._limits = limits
         self._lose = lose
         self._overflow = overflow
@@ -100,11 +100,9 @@ class Outbound:
         self._bytes += len(unit)
         if self.is_sending:
             self._queue.append(unit)
-            return
-        self.is_sending = True
-        sender = self._starter.start(self._drain, unit)
-        if self.is_sending:
-            self._sender = sender
+        else:
+            self.is_sending = True
+            self.runs_in(self.starter.start(self.run, unit))
 
     async def send(self, unit: Unit, sender: StartedTask) -> None:
         """Queue a reply; if nothing is being sent, send it, and what is queued meanwhile.
@@ -119,23 +117,39 @@ class Outbound:
             return
         self.is_sending = True
         self._sender = sender
-        await self._drain(unit)
+        await self.run(unit)
 
     def offer(self, unit: Unit) -> None:
         """Queue an event: never waits; a client that is too far behind is given up instead."""
+        if self.takes(unit):
+            self.runs_in(self.starter.start(self.run, unit))
+
+    def takes(self, unit: Unit) -> bool:
+        """Queue an event like `offer`; tell whether it isn't queued, but to be sent by `run`."""
+        if not self.is_sending:
+            if self._closed:
+                return False
+            self._bytes += len(unit)
+            self.is_sending = True
+            return True
         if (
-            len(self._queue) >= self._limits.outbound_messages
-            or self._bytes >= self._limits.outbound_bytes
+            len(self._queue) < self._limits.outbound_messages
+            and self._bytes < self._limits.outbound_bytes
         ):
-            if not self._closed:
-                self.discard()
-                self._overflow()
-            return
-        self.put(unit)
+            self.put(unit)
+        elif not self._closed:
+            self.discard()
+            self._overflow()
+        return False
 
     # ---- sending
 
-    async def _drain(self, unit: Unit) -> None:
+    def runs_in(self, task: StartedTask) -> None:
+        """Take note of the task in which `run` runs, if it still does."""
+        if self.is_sending:
+            self._sender = task
+
+    async def run(self, unit: Unit) -> None:
         """Send a unit, and what is queued meanwhile, until nothing is."""
         frame, size = unit, len(unit)
         try:

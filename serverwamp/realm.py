@@ -34,7 +34,7 @@ from serverwamp.routing import (
     TopicRoute,
 )
 from serverwamp.session import RPCRequest, Session
-from serverwamp.starting import escaping
+from serverwamp.starting import escaping, start_each
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -375,13 +375,19 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         return publication.id
 
     def _deliver(self, publication: Publication) -> None:
+        is_for_all = not publication.exclude and publication.eligible is None
         for subscription, subscribers in self.broker.recipients(publication.topic):
             event = EncodedOnce(
-                Event(subscription.id, publication.id, {}, publication.args, publication.kwargs)
+                Event(subscription.id, publication.id, {}, publication.args, publication.kwargs),
+                publication.topic,
             )
-            for subscriber in subscribers:
-                if publication.is_for(subscriber.session_id):
-                    subscriber.receive(event)
+            start_each(
+                (subscriber.outbound, unit)
+                for subscriber in subscribers
+                if (is_for_all or publication.is_for(subscriber.session_id))
+                and (unit := event[subscriber.format]) is not None
+                and subscriber.outbound.takes(unit)
+            )
 
     # ---- over a session
 

@@ -23,9 +23,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import anyio
 
@@ -54,6 +54,58 @@ class Starter(Protocol):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None: ...
+
+
+class Runner(Protocol):
+    """What `start_each` runs."""
+
+    @property
+    def starter(self) -> Starter:
+        """Who owns the task in which it runs."""
+        ...
+
+    async def run(self, argument: Any) -> None: ...
+
+    def runs_in(self, task: StartedTask) -> None:
+        """Take note of the task in which it runs, and has to wait."""
+        ...
+
+
+def start_each(work: Iterable[tuple[Runner, Any]]) -> None:
+    """Start ``runner.run(argument)`` for each, in order, as a task of the runner's own starter.
+
+    Where tasks begin at once, those that needn't wait for anything share one.
+    """
+    if not EAGER or _on_trio():
+        for runner, argument in work:
+            runner.runs_in(runner.starter.start(runner.run, argument))
+        return
+    loop, rest = asyncio.get_running_loop(), iter(work)
+    while True:
+        lane = _Lane()
+        task = _Task(lane.run_each(rest), loop=loop, eager_start=True)
+        if lane.runner is None:
+            return
+        lane.is_left = True  # it waits: what is left goes to another task
+        starter = lane.runner.starter
+        assert isinstance(starter, _AsyncioStarter)
+        starter.adopt(task)
+        lane.runner.runs_in(task)
+
+
+class _Lane:
+    """A task that runs one runner after the other until it has to wait for one."""
+
+    runner: Runner | None = None
+    is_left = False
+
+    async def run_each(self, work: Iterator[tuple[Runner, Any]]) -> None:
+        for runner, argument in work:
+            self.runner = runner
+            await runner.run(argument)
+            if self.is_left:
+                return
+        self.runner = None
 
 
 def open_starter() -> Starter:
@@ -117,10 +169,10 @@ def _is_being_cancelled() -> bool:
 
 # ---- asyncio
 
-if sys.version_info >= (3, 12):
+EAGER: Final = sys.version_info >= (3, 12)
 
-    def _new_task(coroutine: Coroutine[Any, Any, None], loop: Any) -> asyncio.Task[None]:
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+if sys.version_info >= (3, 12):
+    _Task = asyncio.Task
 
 else:
 
@@ -129,6 +181,11 @@ else:
 
         has_begun = False
         is_to_be_cancelled = False
+
+        def __init__(
+            self, coroutine: Coroutine[Any, Any, None], *, loop: Any, eager_start: bool
+        ) -> None:
+            super().__init__(_begun(coroutine), loop=loop)
 
         def cancel(self, msg: Any | None = None) -> bool:
             if self.has_begun:
@@ -147,8 +204,7 @@ else:
         task.begin()
         await coroutine
 
-    def _new_task(coroutine: Coroutine[Any, Any, None], loop: Any) -> asyncio.Task[None]:
-        return _BeginningTask(_begun(coroutine), loop=loop)
+    _Task = _BeginningTask
 
 
 class _AsyncioStarter:
@@ -159,13 +215,18 @@ class _AsyncioStarter:
         self._failure: BaseException | None = None
 
     def start(self, function: Function, *args: Any) -> StartedTask:
-        task = _new_task(function(*args), self._loop)
+        task = _Task(function(*args), loop=self._loop, eager_start=True)
         if not task.done():
             self._tasks.add(task)
             task.add_done_callback(self._end)
         elif task.cancelled() or task.exception() is not None:
             self._check(task)
         return task
+
+    def adopt(self, task: asyncio.Task[None]) -> None:
+        """Own a task that something else has started, and that waits."""
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

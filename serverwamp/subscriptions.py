@@ -15,7 +15,6 @@ from serverwamp.errors import (
     NoSuchSubscription,
     OptionNotAllowed,
     RuntimeFailure,
-    SerializationError,
     Unavailable,
     WAMPError,
 )
@@ -63,24 +62,18 @@ class Subscriber:
         """What came for the same topic while the subscription was closing."""
         self.closing: anyio.Event = anyio.Event()
         self.task: StartedTask | None = None
-        self._outbound = outbound
-        self._format = serializer.format
+        self.outbound = outbound
+        self.format = serializer.format
 
     @property
     def is_open(self) -> bool:
         return self.held is None and not self.closing.is_set()
 
     def receive(self, event: EncodedOnce) -> None:
-        """Queue an event of the subscription; one that the client's format can't hold is lost."""
-        try:
-            self._outbound.offer(event.unit(self._format))
-        except SerializationError as error:
-            logger.error(
-                "an event of %r for session %s is lost: %s",
-                self.subscription.topic,
-                self.session_id,
-                error,
-            )
+        """Queue an event of the subscription."""
+        unit = event[self.format]
+        if unit is not None:
+            self.outbound.offer(unit)
 
 
 class Subscriptions:
@@ -257,7 +250,8 @@ class Subscriptions:
             logger.debug("session %s isn't subscribed to %r", self._session.id, topic)
             return self._outbound.room
         event = EncodedOnce(
-            Event(subscriber.subscription.id, new_publication_id(), {}, args, kwargs)
+            Event(subscriber.subscription.id, new_publication_id(), {}, args, kwargs),
+            subscriber.subscription.topic,
         )
         if subscriber.held is not None:
             subscriber.held.append(event)

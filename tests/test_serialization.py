@@ -673,9 +673,9 @@ def test_a_message_to_many_is_encoded_once() -> None:
             Once.count += 1
             return {"a": 1}
 
-    event = EncodedOnce(Event(1, 2, {}, [Once()]))
+    event = EncodedOnce(Event(1, 2, {}, [Once()]), "topic")
     plain, batched = serializer_for("wamp.2.json"), serializer_for("wamp.2.json.batched")
-    assert event.unit(plain.format) is event.unit(batched.format)
+    assert event[plain.format] is event[batched.format]
     assert Once.count == 1
 
 

@@ -5,6 +5,7 @@ A *format* turns one unit into one message; a *framing* cuts units out of frames
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
@@ -14,6 +15,8 @@ from serverwamp.protocol.formats import JSON, UNLIMITED, Format, MessagePack, Un
 from serverwamp.protocol.framings import Frame, Framing, PrefixedBatch, SeparatedBatch, Unbatched
 from serverwamp.protocol.messages import Message
 from serverwamp.protocol.shapes import Shape
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Serializer:
@@ -31,29 +34,25 @@ class Serializer:
         self.batched: bool = framing.batched
 
 
-class EncodedOnce:
-    """A message to many: encoded once per format, however many receive it."""
+class EncodedOnce(dict[Format, Unit | None]):
+    """An event to many: its unit in each format, made once, however many receive it.
 
-    __slots__ = ("_message", "_units")
+    It is None where a format can't hold the event, which then is lost, with a line in the log.
+    """
 
-    def __init__(self, message: Message) -> None:
+    __slots__ = ("_message", "_topic")
+
+    def __init__(self, message: Message, topic: str) -> None:
         self._message = message
-        self._units: dict[Format, Unit | SerializationError] = {}
+        self._topic = topic
 
-    def unit(self, format_: Format) -> Unit:
-        """Return the message in `format_`.
-
-        Raises: SerializationError.
-        """
-        unit = self._units.get(format_)
-        if unit is None:
-            try:
-                unit = format_.encode(self._message)
-            except SerializationError as error:
-                unit = error
-            self._units[format_] = unit
-        if isinstance(unit, SerializationError):
-            raise unit
+    def __missing__(self, format_: Format) -> Unit | None:
+        unit = None
+        try:
+            unit = format_.encode(self._message)
+        except SerializationError as error:
+            logger.error("an event of %r is lost: %s", self._topic, error)
+        self[format_] = unit
         return unit
 
 
