@@ -1,4 +1,7 @@
-"""What an application offers under one name: routes, topics, authentication, default args."""
+"""What an application offers under one name: routes, topics, authentication, default args.
+
+One module, though a long one: all that can be configured can be found in one place.
+"""
 
 from __future__ import annotations
 

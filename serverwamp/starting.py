@@ -1,6 +1,6 @@
 """Start a task now, cheaply, on the backend that is running.
 
-Starting a call and draining an idle session happen so often that the general way,
+Starting a call and sending to an idle session happen so often that the general way,
 `anyio.TaskGroup.start_soon`, would cost as much as all the rest of a call. So these two
 go through one contract with the cheapest implementation per backend behind it:
 
@@ -16,6 +16,9 @@ go through one contract with the cheapest implementation per backend behind it:
   ends the whole block.
 * `cancel` cancels that task alone, where it waits. A task that is cancelled before it has begun
   begins all the same; one that has ended isn't affected.
+
+An event to a thousand sessions would be a thousand tasks that mostly have nothing to wait for.
+`start_each` makes do with one where it can.
 """
 
 from __future__ import annotations
