@@ -263,12 +263,11 @@ class Calls:
 
     async def _report(self, running: RunningCall, report: RPCProgressReport) -> None:
         call = running.call
-        if running.answered or not call.options.receive_progress:
-            return
-        if running.deadline and call.options.timeout:  # it limits each wait for a result
-            self._set_deadline(running, call.options.timeout)
-        self._send(Result(call.request, {"progress": True}, report.args, report.kwargs))
-        await self._conversation.outbound.room
+        if call.options.receive_progress and not running.answered:
+            if running.deadline and call.options.timeout:  # it limits each wait for a result
+                self._set_deadline(running, call.options.timeout)
+            self._send(Result(call.request, {"progress": True}, report.args, report.kwargs))
+        await self._conversation.outbound.room  # sent or not: a handler may wait nowhere else
 
     # ---- replies
 

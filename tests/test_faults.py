@@ -97,7 +97,8 @@ async def test_a_server_whose_send_fails(kind: str) -> None:
     assert not app.sessions
 
 
-async def test_a_handler_that_only_sends_can_be_cancelled() -> None:
+@pytest.mark.parametrize("receive_progress", [True, False])
+async def test_a_handler_that_only_sends_can_be_cancelled(receive_progress: bool) -> None:
     app = Application()
 
     @app.route("report")
@@ -106,7 +107,7 @@ async def test_a_handler_that_only_sends_can_be_cancelled() -> None:
             yield RPCProgressReport()
         yield RPCResult(("it wasn't cancelled",))
 
-    call = [48, 1, {"receive_progress": True}, "report"]
+    call = [48, 1, {"receive_progress": receive_progress}, "report"]
     server = Server(HELLO, call, [49, 1, {}], send_waits=False)
     await server.serve(app)
     answers = [json.loads(event["text"])[:5] for event in server.sent if "text" in event]

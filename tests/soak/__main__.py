@@ -12,7 +12,7 @@ from typing import Any
 from tests.benchmark.servers import LOAD_CORE, ServerProcess
 from tests.soak import cycles
 from tests.soak.application import SERVICES
-from tests.soak.counts import MAY_GROW, Observer
+from tests.soak.counts import Observer, grown
 
 
 def write(line: str) -> None:
@@ -23,20 +23,17 @@ def write(line: str) -> None:
 def flat(before: Mapping[str, Any], half: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Write what there was, and tell whether nothing has grown by more than it may."""
     write(f"{'':24}{'before':>14}{'halfway':>14}{'after':>14}{'growth':>12}")
-    grown = []
     for name, count in before.items():
-        if name == "types":
-            continue
-        growth = after[name] - count
-        if growth > MAY_GROW.get(name, 0):
-            grown.append(name)
-        write(f"{name:24}{count:14,}{half[name]:14,}{after[name]:14,}{growth:+12,}")
+        if name != "types":
+            growth = after[name] - count
+            write(f"{name:24}{count:14,}{half[name]:14,}{after[name]:14,}{growth:+12,}")
     types = {kind: count - before["types"].get(kind, 0) for kind, count in after["types"].items()}
     for kind, growth in sorted(types.items(), key=lambda item: -item[1])[:8]:
         if growth > 0:
             write(f"    {kind:58}{growth:+8,}")
-    write(f"FAILED: {', '.join(grown)}: not flat" if grown else "passed: everything is flat")
-    return not grown
+    names = ", ".join(grown(before, after))
+    write(f"FAILED: not flat: {names}" if names else "passed: everything is flat")
+    return not names
 
 
 def soak_cycles(server: str, count: int) -> bool:
@@ -49,9 +46,9 @@ def soak_cycles(server: str, count: int) -> bool:
         before = observer.settled()
         middle = warm_up + count // 2
         cycles.run(process.address, range(warm_up, middle))
-        half = observer.settled()
+        half = observer.settled(before)
         cycles.run(process.address, range(middle, warm_up + count))
-        after = observer.settled()
+        after = observer.settled(before)
         observer.close()
     return flat(before, half, after)
 
