@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final, TypeAlias
 
-import anyio.to_thread
+import anyio
 
 from serverwamp.conversion import Converter, converter_for, invalid
 from serverwamp.errors import ConfigurationError
-from serverwamp.starting import defer_cancellation, deliver_cancellation
+from serverwamp.starting import defer_cancellation, deliver_cancellation, run_in_thread
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -374,7 +374,7 @@ class Handler:
         def run() -> tuple[Any]:  # in a tuple, because trio refuses a coroutine from a thread
             return (self.function(*positional, **named),)
 
-        (value,) = await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
+        (value,) = await run_in_thread(run)
         return await value if inspect.isawaitable(value) else value
 
     async def _arranged(

@@ -1,4 +1,4 @@
-"""Start a task now, cheaply, on the backend that is running.
+"""Start a task now, cheaply, on the backend that is running; and what ends tasks, and threads.
 
 Starting a call and sending to an idle session happen so often that the general way,
 `anyio.TaskGroup.start_soon`, would cost as much as all the rest of a call. So these two
@@ -27,12 +27,15 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import anyio
+import anyio.to_thread
 
 Function: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
+Result = TypeVar("Result")
 
 
 class StartedTask(Protocol):
@@ -168,6 +171,40 @@ def _is_being_cancelled() -> bool:
         return True  # nothing else raises it there
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
+
+
+async def run_in_thread(function: Callable[[], Result]) -> Result:
+    """Call a plain function in a worker thread, which is given up when the task is cancelled.
+
+    It counts among the threads that may run at the same time, `anyio.to_thread`'s, until it has
+    ended: a client can't have more of them by cancelling its calls.
+    """
+    if _on_trio():  # which counts so by itself
+        return await anyio.to_thread.run_sync(function, abandon_on_cancel=True)
+    loop, limiter = asyncio.get_running_loop(), anyio.to_thread.current_default_thread_limiter()
+    borrowers = [object()]
+    has_begun = False
+
+    def give_back() -> None:
+        if borrowers:
+            limiter.release_on_behalf_of(borrowers.pop())
+
+    def run() -> Result:
+        nonlocal has_begun
+        has_begun = True
+        try:
+            return function()
+        finally:
+            with suppress(RuntimeError):  # the event loop may be closed by now
+                loop.call_soon_threadsafe(give_back)
+
+    await limiter.acquire_on_behalf_of(borrowers[0])
+    try:
+        uncounted = anyio.CapacityLimiter(1)
+        return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=uncounted)
+    finally:
+        if not has_begun:
+            give_back()
 
 
 # ---- asyncio

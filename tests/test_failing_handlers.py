@@ -397,6 +397,44 @@ async def test_a_handler_that_blocks_its_thread() -> None:
         proceed.set()
 
 
+async def test_threads_are_counted_until_they_end() -> None:
+    """Or else a client could have any number of them, by cancelling its calls."""
+    begun: list[int] = []
+    proceed = threading.Event()
+
+    def block(number: int) -> None:
+        begun.append(number)
+        proceed.wait(20)
+
+    app = Application()
+    app.route("block")(block)
+    app.route("thread")(lambda: "another one")
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    limiter.total_tokens = 3
+    try:
+        async with connect(app) as client:
+            for number in range(1, 6):
+                call = await client.start_call("block", [number])
+                await client.expect_nothing()
+                with anyio.fail_after(5):
+                    while len(begun) < min(number, 3):
+                        await anyio.lowlevel.checkpoint()
+                await call.cancel("killnowait")
+                with pytest.raises(WAMPError, match="canceled"):
+                    await call.result()
+            waiting = await client.start_call("thread")
+            await client.expect_nothing()
+            assert begun == [1, 2, 3]
+            assert limiter.borrowed_tokens == 3
+            proceed.set()
+            assert (await waiting.result()).args == ("another one",)
+            with anyio.fail_after(5):
+                while limiter.borrowed_tokens:
+                    await anyio.lowlevel.checkpoint()
+    finally:
+        proceed.set()
+
+
 async def test_a_handler_that_blocks_the_event_loop() -> None:
     """All wait for it, as long as it takes; nothing else comes of it."""
     app = Application(limits=Limits(hello_timeout=0.01, goodbye_timeout=0.01))
