@@ -22,8 +22,8 @@ class Book(BaseModel):
     year: int = Field(ge=1450)
 
 
-app = FastAPI(title="Books")
 wamp = serverwamp.Application()
+app = FastAPI(title="Books", lifespan=lambda app: wamp.graceful_shutdown())
 app.mount("/ws", wamp)
 
 shelf: list[Book] = []

@@ -44,5 +44,6 @@ app = Starlette(
         Route("/orders", order, methods=["POST"]),
         # Mount("/ws", wamp) does it, too; it takes /ws/ with a slash, and all paths below.
         WebSocketRoute("/ws", wamp),
-    ]
+    ],
+    lifespan=lambda app: wamp.graceful_shutdown(),  # clients hear a goodbye when the server stops
 )

@@ -188,6 +188,26 @@ async def test_a_call_that_never_ends_is_answered() -> None:
         assert await client.expect_close() == 1001
 
 
+async def test_handlers_that_dont_end_arent_waited_for() -> None:
+    app, started, proceed = waiting()
+
+    @app.route("stubborn")
+    async def stubborn() -> None:
+        with anyio.CancelScope(shield=True):
+            started.set()
+            await proceed.wait()
+
+    async with connect(app) as client:
+        await client.start_call("stubborn")
+        await started.wait()
+        with anyio.fail_after(5):
+            await app.close_sessions(grace=0.05)
+        assert (await client.receive())[4] == "wamp.error.canceled"
+        assert await client.receive() == GOODBYE
+        assert await client.expect_close() == 1001
+        proceed.set()
+
+
 # ---- ahead of the server's own handlers for signals
 
 
