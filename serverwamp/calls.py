@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Mapping
 from contextlib import AsyncExitStack
@@ -69,6 +70,7 @@ class Calls:
         self._send = conversation.send
         self._start = conversation.starter.start
         self._synchronize = synchronize
+        self._has_timeout = conversation.limits.call_timeout < math.inf
         self._is_over = False
         self._running: dict[int, RunningCall] = {}  # but for those that don't wait for anything
         self._waiting: deque[RunningCall] = deque()  # only with synchronize
@@ -95,8 +97,8 @@ class Calls:
             if running.ended:
                 return
         self._running[call.request] = running
-        if call.options.timeout:
-            self._set_deadline(running, call.options.timeout)
+        if call.options.timeout or self._has_timeout:
+            self._set_deadline(running)
         if self._is_over:  # it has closed the session
             self.cancel_all()
         elif self._synchronize and not self._is_serving_waiting:
@@ -147,6 +149,11 @@ class Calls:
         """Answer every call that has no answer yet; their handlers go on."""
         for running in self._running.values():
             self._answer_error(running, error)
+
+    @property
+    def are_running(self) -> bool:
+        """Whether any call is."""
+        return bool(self._running)
 
     async def wait_idle(self) -> None:
         """Return when no call is running."""
@@ -264,8 +271,8 @@ class Calls:
     async def _report(self, running: RunningCall, report: RPCProgressReport) -> None:
         call = running.call
         if call.options.receive_progress and not running.answered:
-            if running.deadline and call.options.timeout:  # it limits each wait for a result
-                self._set_deadline(running, call.options.timeout)
+            if running.deadline:  # it limits each wait for a result
+                self._set_deadline(running)
             self._send(Result(call.request, {"progress": True}, report.args, report.kwargs))
         await self._conversation.outbound.room  # sent or not: a handler may wait nowhere else
 
@@ -321,9 +328,10 @@ class Calls:
 
     # ---- deadlines
 
-    def _set_deadline(self, running: RunningCall, milliseconds: int) -> None:
+    def _set_deadline(self, running: RunningCall) -> None:
         was_set = running.deadline > 0
-        seconds = min(milliseconds, LONGEST_TIMEOUT) / 1000
+        seconds = min(running.call.options.timeout or LONGEST_TIMEOUT, LONGEST_TIMEOUT) / 1000
+        seconds = min(seconds, self._conversation.limits.call_timeout)
         running.deadline = anyio.current_time() + seconds
         if was_set:
             return  # its entry is renewed when its time has come
@@ -352,9 +360,16 @@ class Calls:
                     await anyio.sleep_forever()
             else:
                 heapq.heappop(self._deadlines)
-                self._answer_error(running, CallTimeout("the call took too long"))
-                running.cancel()
+                self._time_out(running)
         self._sweeping = None
+
+    def _time_out(self, running: RunningCall) -> None:
+        call, limit = running.call, self._conversation.limits.call_timeout
+        if not call.options.timeout or call.options.timeout / 1000 > limit:
+            text = "a call of %r had no result in %s seconds"
+            self._conversation.limit_log.note("call_timeout", text, call.procedure, limit)
+        self._answer_error(running, CallTimeout("the call took too long"))
+        running.cancel()
 
 
 async def _close(iterator: Any) -> None:

@@ -57,6 +57,10 @@ class Connection:
         self._decode = serializer.decode
         self._batched = serializer.batched
         self._message_bytes = host.limits.message_bytes
+        self.received: int = 0
+        """How many messages have come, the one included that is waited for."""
+        self._readable = host.limits.message_rate  # that many, until this second is over:
+        self._second_ends = anyio.current_time() + 1
 
     async def serve(self) -> None:
         """Serve sessions until the connection is closed."""
@@ -99,6 +103,9 @@ class Connection:
         """
         if self.outbound.is_full:
             await self._wait_for_room()
+        if self.received >= self._readable:
+            await self._slow_down()
+        self.received += 1
         if self._units:
             unit = self._units.popleft()
             if len(self._units) % UNITS_AT_ONCE == UNITS_AT_ONCE - 1:
@@ -124,6 +131,17 @@ class Connection:
         if len(frame) * 4 > self._message_bytes and _is_longer(frame, self._message_bytes):
             raise LimitExceeded("message_bytes", "the message is too long", close_code=1009)
         return frame
+
+    async def _slow_down(self) -> None:
+        """Wait until the second is over in which the client has sent as much as it may."""
+        rate = self._host.limits.message_rate
+        now = anyio.current_time()
+        if now < self._second_ends:
+            self.limit_log.note("message_rate", "%s messages have come within a second", rate)
+            await anyio.sleep_until(self._second_ends)
+            now = self._second_ends
+        self._second_ends = now + 1
+        self._readable += rate
 
     async def _wait_for_room(self) -> None:
         await self._wait(self.outbound.wait_for_room)

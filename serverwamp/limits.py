@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,6 +25,12 @@ class Limits:
     """From HELLO to WELCOME, the authenticators' own time included."""
     goodbye_timeout: float = 5.0
     """From the server's GOODBYE to the client's; and for handing a last message to the network."""
+    idle_timeout: float = math.inf
+    """How long nothing may come from a client none of whose calls is running; up to a quarter more.
+    Whoever only listens to events is silent by nature."""
+    call_timeout: float = math.inf
+    """How long a call may take; where it reports its progress, how long until the next report.
+    A client may ask for less."""
     send_timeout: float = 30.0
     """How long a client may read nothing while there is much to send to it."""
     message_bytes: float = 16 * 1024 * 1024
@@ -44,6 +51,8 @@ class Limits:
     subscriptions: float = 1_000
     """How many subscriptions a session may have at once, those included that are being opened or
     closed."""
+    message_rate: float = 20_000
+    """How many messages of a client are read in a second, those in batches counted each."""
     outbound_messages: float = 10_000
     """How many messages may wait for a client that doesn't keep up with its events."""
     outbound_bytes: float = 64 * 1024 * 1024

@@ -6,6 +6,7 @@ One module, though a long one: joining, talking and leaving are moves of the sam
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol
@@ -52,7 +53,7 @@ from serverwamp.protocol.serializers import Serializer
 from serverwamp.protocol.session import SessionState, State
 from serverwamp.realm import Realm
 from serverwamp.session import Session
-from serverwamp.starting import escaping, open_starter
+from serverwamp.starting import StartedTask, escaping, open_starter
 from serverwamp.subscriptions import Subscriptions
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ class Carrier(Protocol):
     serializer: Serializer
     outbound: Outbound
     limit_log: LimitLog
+    received: int
+    """How many messages have come."""
 
     async def receive(self) -> tuple[Message, Unit] | None:
         """Return the next message and what it was decoded from; None when the client is gone.
@@ -138,6 +141,7 @@ class ServedSession:
         self._state = SessionState()
         self._joining = anyio.CancelScope()
         self._reading = anyio.CancelScope()
+        self._idling: StartedTask | None = None
         self.close_code: int | None = None
 
     @property
@@ -335,6 +339,8 @@ class ServedSession:
             self._calls = Calls(self._conversation, synchronize=self._host.synchronize_requests)
             self._subscriptions = Subscriptions(self._conversation)
             self._host.sessions[self.session.id] = self
+            if self._host.limits.idle_timeout < math.inf:
+                self._idling = starter.start(self._end_when_idle)
             try:
                 self._advance(self._welcome())
                 with self._reading:
@@ -395,6 +401,20 @@ class ServedSession:
             error = exceeded.error(exceeded.message)
             self._conversation.send_error(request.type_code, request.request, error)
 
+    async def _end_when_idle(self) -> None:
+        """Close the session when nothing has come for a while, and no call is running."""
+        timeout = self._host.limits.idle_timeout
+        silent_quarters = 0
+        while silent_quarters < 4:
+            before = self._carrier.received
+            await anyio.sleep(timeout / 4)
+            is_silent = self._carrier.received == before
+            is_waited_for = self._calls.are_running or self._outbound.is_full
+            silent_quarters = silent_quarters + 1 if is_silent and not is_waited_for else 0
+        text = f"nothing has come for {timeout} seconds"
+        self._note_limit("idle_timeout", "%s", text)
+        await self.close(uris.KILLED, text)
+
     def _release(self) -> None:
         """Cancel what the session is doing; what has to be closed is being closed after this."""
         self._host.sessions.pop(self.session.id, None)
@@ -402,6 +422,8 @@ class ServedSession:
             self._state.lose()
         self._calls.cancel_all()
         self._subscriptions.close_all()
+        if self._idling is not None:
+            self._idling.cancel()
 
     def _on_goodbye(self, message: Goodbye, unit: Unit) -> None:
         if self._state.state is State.LEAVING:

@@ -55,7 +55,7 @@ CLOSE_REALM: Final = "wamp.close.close_realm"
 GOODBYE_AND_OUT: Final = "wamp.close.goodbye_and_out"
 """The answer to a GOODBYE."""
 KILLED: Final = "wamp.close.killed"
-"""The session was ended by an administrator."""
+"""The session was ended by an administrator, or because it was idle."""
 
 RESERVED_PREFIX: Final = "wamp."
 """Only the protocol itself names procedures and topics below this."""

@@ -13,10 +13,10 @@ import anyio
 import msgpack
 import pytest
 
-from serverwamp import Application, ConfigurationError, Limits, RPCResult
+from serverwamp import Application, ConfigurationError, Limits, RPCProgressReport, RPCResult
 from serverwamp.errors import WAMPError
 from serverwamp.testing import Client, HandshakeRefused, connect
-from tests.sockets import connect_socket, serve
+from tests.sockets import connect_socket, serve, serve_aiohttp
 
 VIOLATION = "wamp.error.protocol_violation"
 UNBATCHED = ("wamp.2.json", "wamp.2.msgpack")
@@ -289,6 +289,108 @@ async def test_a_client_that_reads_nothing(caplog: pytest.LogCaptureFixture) -> 
     assert noted[0].startswith("Limits.send_timeout: ")
 
 
+async def test_idle_sessions(caplog: pytest.LogCaptureFixture) -> None:
+    app = application(idle_timeout=0.4)
+    release = anyio.Event()
+    ended: list[str] = []
+
+    @app.route("wait")
+    async def wait() -> None:
+        await release.wait()
+
+    @app.topic("topic")
+    async def topic() -> AsyncIterator[None]:
+        yield
+        ended.append("topic")
+
+    async with connect(app) as busy, connect(app) as lively, connect(app) as client:
+        waiting = await busy.start_call("wait")
+        began = anyio.current_time()
+        await client.subscribe("topic")
+        async with anyio.create_task_group() as tasks:
+
+            async def live() -> None:
+                while True:
+                    await lively.call("echo")
+                    await anyio.sleep(0.05)
+
+            tasks.start_soon(live)
+            text = "nothing has come for 0.4 seconds"
+            assert await client.receive() == [6, {"message": text}, "wamp.close.killed"]
+            assert anyio.current_time() - began >= 0.4
+            assert ended == ["topic"]
+            await client.send([6, {}, "wamp.close.goodbye_and_out"])
+            assert await client.expect_close() == 1000
+            tasks.cancel_scope.cancel()
+        release.set()
+        await waiting.result()
+    assert_noted(caplog, "idle_timeout")
+
+
+async def test_the_end_of_a_session_doesnt_wait_until_it_is_idle() -> None:
+    app = application(idle_timeout=60)
+    async with connect(app) as client:
+        await assert_works(client)
+        await client.leave()
+        await client.join()
+        await assert_works(client)
+
+
+async def test_the_time_of_a_call(caplog: pytest.LogCaptureFixture) -> None:
+    app = application(call_timeout=0.2)
+    ended: list[Any] = []
+
+    @app.route("wait")
+    async def wait() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append("wait")
+
+    @app.route("progress")
+    async def progress() -> AsyncIterator[Any]:
+        for _ in range(5):
+            await anyio.sleep(0.05)
+            yield RPCProgressReport()
+        await anyio.sleep_forever()
+        yield RPCResult()
+
+    async with connect(app) as other, connect(app) as client:
+        for options in ({"timeout": 1}, {}, {"timeout": 10_000}):
+            error = await error_of(client.call("wait", options=options))
+            assert error.uri == "wamp.error.timeout"
+            assert bool(caplog.records) == (options != {"timeout": 1})
+        assert ended == ["wait"] * 3
+        call = await client.start_call("progress", receive_progress=True)
+        for _ in range(5):
+            await call.progress()
+        assert (await error_of(call.result())).uri == "wamp.error.timeout"
+        await assert_works(client)
+        await assert_works(other)
+    assert_noted(caplog, "call_timeout")
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_the_rate_of_messages(batched: bool, caplog: pytest.LogCaptureFixture) -> None:
+    app = application(message_rate=5)
+    subprotocol = "wamp.2.json.batched" if batched else "wamp.2.json"
+    began = anyio.current_time()
+    async with connect(app) as other, connect(app, subprotocol=subprotocol) as client:
+        calls = [[48, number, {}, "echo", [number]] for number in range(1, 10)]
+        if batched:
+            await client.send(*calls)
+        else:
+            for call in calls:
+                await client.send(call)
+        for number in range(1, 5):  # HELLO was the first
+            assert await client.receive() == [50, number, {}, [number]]
+        await other.call("echo")
+        for number in range(5, 10):
+            assert await client.receive() == [50, number, {}, [number]]
+        assert anyio.current_time() - began >= 1
+    assert_noted(caplog, "message_rate")
+
+
 # ---- how many
 
 
@@ -401,17 +503,27 @@ async def test_connections_without_a_session(caplog: pytest.LogCaptureFixture) -
     assert "Limits.unauthenticated_sessions" in record.getMessage()
 
 
-async def test_connections_without_a_session_at_a_real_server() -> None:
+async def test_the_status_of_a_refused_handshake(anyio_backend: str) -> None:
     app = application(unauthenticated_sessions=1)
-    async with serve(app) as port, connect_socket(port, None) as client:
-        with pytest.raises(HandshakeRefused) as refused:
-            async with connect_socket(port):
-                pass
-        assert refused.value.status == 503
-        await client.join()
-        async with connect_socket(port) as other:
-            await assert_works(other)
-        await assert_works(client)
+    servers: list[Any] = [serve] if anyio_backend == "trio" else [serve, serve_aiohttp]
+    for server in servers:
+        async with server(app) as port:
+            for handshake, status in (
+                ({"subprotocol": "soap"}, 400),
+                ({"headers": {"origin": "http://other.example"}}, 403),
+            ):
+                with pytest.raises(HandshakeRefused) as refused:
+                    async with connect_socket(port, **handshake):
+                        pass
+                assert refused.value.status == status
+            async with connect_socket(port, None) as client:
+                with pytest.raises(HandshakeRefused) as refused:
+                    async with connect_socket(port):
+                        pass
+                assert refused.value.status == 503
+                await client.join()
+                async with connect_socket(port) as other:
+                    await assert_works(other)
 
 
 # ---- sizes
