@@ -14,6 +14,7 @@ import pytest
 from serverwamp import (
     Application,
     CRAAuthRequirement,
+    Realm,
     Session,
     WAMPError,
     derive_cra_secret,
@@ -202,6 +203,30 @@ async def test_secrets_in_malformed_messages(
             assert abort[::2] == [3, "wamp.error.protocol_violation"]
     assert not found_in(str(abort))
     assert not found_in(told(caplog.records))
+
+
+async def test_what_clients_send_is_cut_short_in_logs(caplog: pytest.LogCaptureFixture) -> None:
+    app = Application(allow_default_realm=False)
+    realm = Realm("com.app.realm")
+    realm.set_ticket_authenticator(lambda session, ticket: None)
+    app.add_realm(realm)
+    details = {"roles": {"caller": {}}, "authmethods": ["ticket"], "authid": "x" * 10_000}
+    with caplog.at_level(logging.DEBUG):
+        async with connect(app, None) as client:
+            await client.send([1, "com.app.realm", details])
+            await client.receive()
+            await client.send([5, "guess", {}])
+            assert (await client.receive())[0] == 3
+        async with connect(app, None) as client:
+            await client.send([1, f"com.app.{'x' * 10_000}", details])
+            assert (await client.receive())[0] == 3
+        async with connect(app, None) as client:
+            await client.send([1, "com.app.realm", {"roles": {"caller": {}}, "x" * 10_000: 1}])
+            await client.send([32, 1, {"match": "x" * 10_000}, "topic"])
+            assert (await client.receive())[0] == 3
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) >= 3
+    assert max(map(len, messages)) < 500
 
 
 @pytest.mark.parametrize("cut", range(1, 40, 3))
