@@ -32,6 +32,7 @@ from serverwamp.starting import StartedTask, cancel_once, escaping
 logger: logging.Logger = logging.getLogger(__name__)
 
 CALL: Final = Call.type_code
+RESULT: Final = Result.type_code
 NO_DETAILS: Final[Mapping[str, Any]] = {}
 LONGEST_TIMEOUT: Final = 365 * 24 * 3600 * 1000
 """Milliseconds; what a client asks for beyond is the same as this."""
@@ -66,7 +67,7 @@ class Calls:
         self._session = conversation.session
         self._realm = conversation.realm
         self._outbound = conversation.outbound
-        self._encode = conversation.serializer.encode
+        self._encode_wire = conversation.serializer.encode_wire
         self._send = conversation.send
         self._start = conversation.starter.start
         self._synchronize = synchronize
@@ -191,15 +192,16 @@ class Calls:
             if escapes is not None:
                 raise escapes from None
         finally:
-            self._end(running)
+            running.ended = True
+            if running.task is not None or self._synchronize or not running.answered:
+                self._end(running)
         if reply is not None and self._conversation.is_open:
             if running.cancelled:  # its task can't wait for anything any more
                 self._outbound.put(reply)
-            else:
-                await self._outbound.send(reply, running)
+            elif self._outbound.starts_with(reply, running):
+                await self._outbound.run(reply)
 
     def _end(self, running: RunningCall) -> None:
-        running.ended = True
         if not running.answered:  # however it came here: a call has an answer when it ends
             self._answer_error(running, CallCanceled("the call was cancelled"))
         self._running.pop(running.call.request, None)
@@ -290,16 +292,17 @@ class Calls:
         """
         if running.answered:
             return None
-        if type(value) in SCALARS:
-            message = Result(running.call.request, NO_DETAILS, (value,))
+        request = running.call.request
+        if type(value) in SCALARS:  # so are most, and need no more than this
+            wire: tuple[Any, ...] = (RESULT, request, NO_DETAILS, (value,))
         else:
             result = as_result(value)
             if isinstance(result, RPCErrorResult):
                 error = WAMPError(result.error_uri, result.args, result.kwargs)
                 self._answer_error(running, error)
                 return None
-            message = Result(running.call.request, NO_DETAILS, result.args, result.kwargs)
-        reply = self._encode(message)
+            wire = Result(request, NO_DETAILS, result.args, result.kwargs).wire()
+        reply = self._encode_wire(wire)
         running.answered = True
         return reply
 

@@ -56,7 +56,7 @@ class Connection:
         self._key = "text" if serializer.frame_type is str else "bytes"
         self._decode = serializer.decode
         self._batched = serializer.batched
-        self._message_bytes = host.limits.message_bytes
+        self._surely_short = host.limits.message_bytes / 4  # text has up to 4 bytes a character
         self.received: int = 0
         """How many messages have come, the one included that is waited for."""
         self._readable = host.limits.message_rate  # that many, until this second is over:
@@ -101,7 +101,7 @@ class Connection:
 
         Raises: ProtocolViolation.
         """
-        if self.outbound.is_full:
+        if self.outbound.is_sending and self.outbound.is_full:
             await self._wait_for_room()
         if self.received >= self._readable:
             await self._slow_down()
@@ -116,19 +116,20 @@ class Connection:
                 self._is_open = False
                 self.outbound.discard()
                 return None
-            unit = self._frame_in(event)
+            frame: Frame | None = event.get(self._key)
+            if frame is None or len(frame) > self._surely_short:
+                frame = self._checked(frame)
+            unit = frame
             if self._batched:
-                unit, *further = self.serializer.split(unit)
+                unit, *further = self.serializer.split(frame)
                 self._units.extend(further)
         return self._decode(unit), unit
 
-    def _frame_in(self, event: MutableMapping[str, Any]) -> Frame:
-        frame: Frame | None = event.get(self._key)
+    def _checked(self, frame: Frame | None) -> Frame:
         if frame is None:
             kind = "text" if self._key == "text" else "binary"
             raise ProtocolViolation(f"{self.serializer.subprotocol} wants {kind} messages")
-        # Text has up to four bytes a character.
-        if len(frame) * 4 > self._message_bytes and _is_longer(frame, self._message_bytes):
+        if _is_longer(frame, self._host.limits.message_bytes):
             raise LimitExceeded("message_bytes", "the message is too long", close_code=1009)
         return frame
 

@@ -104,20 +104,20 @@ class Outbound:
             self.is_sending = True
             self.runs_in(self.starter.start(self.run, unit))
 
-    async def send(self, unit: Unit, sender: StartedTask) -> None:
-        """Queue a reply; if nothing is being sent, send it, and what is queued meanwhile.
+    def starts_with(self, unit: Unit, sender: StartedTask) -> bool:
+        """Queue a reply like `put`; tell whether it isn't queued, but to be sent by `run`.
 
-        `sender` stands for the running task, which is cancelled when that isn't to go on.
+        That is up to the running task, which `sender` stands for, and can be cancelled by.
         """
         if self._closed:
-            return
+            return False
         self._bytes += len(unit)
         if self.is_sending:
             self._queue.append(unit)
-            return
+            return False
         self.is_sending = True
         self._sender = sender
-        await self.run(unit)
+        return True
 
     def offer(self, unit: Unit) -> None:
         """Queue an event: never waits; a client that is too far behind is given up instead."""

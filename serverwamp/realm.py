@@ -242,6 +242,11 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
             for function, authenticated_only in self._lifespan_functions
         ]
         self._compile_custom_handlers()
+        self._exact_procedures = {
+            route.definition.uri: route.handler
+            for route in self._routes
+            if isinstance(route.definition, RPCRoute) and route.is_exact and not self.custom_rpc
+        }
         self.authentication.compile(
             lambda function, leading: self._compile(
                 function, sources=dict.fromkeys(leading), leading=leading
@@ -290,6 +295,9 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
 
         Raises: InvalidURI, NoSuchProcedure.
         """
+        handler = self._exact_procedures.get(uri)
+        if handler is not None:
+            return handler
         route = self._rpc_handler or self._procedures.resolve(uri)
         if (route is None or not route.is_exact) and not uris.is_valid_uri(uri):
             raise InvalidURI(f"{uri!r} is not a valid URI")

@@ -93,6 +93,13 @@ class Format(Protocol):
         """
         ...
 
+    def encode_wire(self, wire: tuple[Any, ...]) -> Unit:
+        """Return as a unit what `Message.wire` returns, or would return.
+
+        Raises: SerializationError.
+        """
+        ...
+
 
 def _with_integral_ids(raw: Any, failure: Exception) -> list[Any]:
     """Return the raw message with ids that came as integral floats (JavaScript) as integers.
@@ -152,7 +159,7 @@ class JSON:
                 message = msgspec.convert(raw, BY_CODE[raw[0]])
             if len(unit) > self._harmless:
                 self._shape.check(message, unit)
-            if _holds_binary(unit):
+            if "\\" in unit and _holds_binary(unit):
                 message = _replaced_payload(message, _with_bytes)
         except (msgspec.MsgspecError, ValueError, RecursionError) as failure:
             raise _undecodable("JSON", failure) from None
@@ -168,7 +175,9 @@ class JSON:
         return args or (), kwargs or {}
 
     def encode(self, message: Message) -> Unit:
-        wire = message.wire()
+        return self.encode_wire(message.wire())
+
+    def encode_wire(self, wire: tuple[Any, ...]) -> Unit:
         try:
             encoded = orjson.dumps(wire, self._default, self._options)
         except TypeError:
@@ -310,26 +319,25 @@ class MessagePack:
         return message.args or (), message.kwargs or {}  # numbers are doubles on this wire
 
     def encode(self, message: Message) -> Unit:
-        wire: Any = message.wire()
+        return self.encode_wire(message.wire())
+
+    def encode_wire(self, wire: tuple[Any, ...]) -> Unit:
         try:
-            if not _is_plain_result(message):
-                wire = msgspec.to_builtins(
+            plain: Any = wire
+            if not _is_plain_result(wire):
+                plain = msgspec.to_builtins(
                     wire, builtin_types=BINARY_TYPES, str_keys=True, enc_hook=to_plain
                 )
-            packed: bytes = self._packer.pack(wire)
+            packed: bytes = self._packer.pack(plain)
         except Exception as failure:  # among them whatever the payload's own classes raise
             self._packer.reset()
             raise SerializationError(f"not serializable as MessagePack: {failure}") from failure
         return packed
 
 
-def _is_plain_result(message: Message) -> bool:
+def _is_plain_result(wire: tuple[Any, ...]) -> bool:
     """Tell whether a message is one of the many that MessagePack knows as they are."""
-    return (
-        type(message) is Result
-        and not message.kwargs
-        and SCALARS.issuperset(map(type, message.args or ()))
-    )
+    return wire[0] == Result.type_code and len(wire) == 4 and SCALARS.issuperset(map(type, wire[3]))
 
 
 def _message(raw: Any) -> Message:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from serverwamp.errors import SerializationError
 from serverwamp.protocol.formats import JSON, UNLIMITED, Format, MessagePack, Unit
@@ -29,6 +29,7 @@ class Serializer:
         self.frame_type: type[str] | type[bytes] = format_.frame_type
         self.decode: Callable[[Unit], Message] = format_.decode
         self.encode: Callable[[Message], Unit] = format_.encode
+        self.encode_wire: Callable[[tuple[Any, ...]], Unit] = format_.encode_wire
         self.split: Callable[[Frame], Sequence[Unit]] = framing.split
         self.join: Callable[[Sequence[Unit]], Frame] = framing.join
         self.batched: bool = framing.batched

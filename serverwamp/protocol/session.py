@@ -127,7 +127,7 @@ class SessionState:
             raise ProtocolViolation(f"{kind.__name__.upper()} can't come while {self.state.value}")
         if kind in REQUESTS:
             request: int = message.request  # type: ignore[attr-defined]
-            if not follows(request, self._last_request):
+            if request <= self._last_request and not follows(request, self._last_request):
                 raise ProtocolViolation(
                     f"request id {request} after {self._last_request} is out of sequence"
                 )
