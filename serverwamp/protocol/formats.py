@@ -273,12 +273,13 @@ class MessagePack:
     def __init__(self, shape: Shape = UNLIMITED) -> None:
         self._packer = msgpack.Packer(use_bin_type=True)
         self._shape = shape
+        self._short = shape.length
         self._harmless = min(shape.message_depth, shape.length)
 
     def decode(self, unit: Unit) -> Message:
         assert isinstance(unit, bytes)
         try:
-            if len(unit) > self._shape.length:
+            if len(unit) > self._short:
                 raw = self._unpack_long(unit)
             else:
                 raw = msgpack.unpackb(unit, ext_hook=_unpack_extension)
@@ -341,13 +342,12 @@ def _is_plain_result(wire: tuple[Any, ...]) -> bool:
 
 
 def _message(raw: Any) -> Message:
-    is_message = type(raw) is list and raw and type(raw[0]) is int
-    cls = BY_CODE.get(raw[0]) if is_message else None
+    cls = BY_CODE.get(raw[0]) if type(raw) is list and raw else None
     if cls is None:
         raise ProtocolViolation("not a WAMP message")
-    options = raw[cls.options_position] if len(raw) > cls.options_position else None
-    if options and type(options) is dict:
-        raw[cls.options_position] = _without_extensions(options)
+    position = cls.options_position
+    if len(raw) > position and raw[position] and type(raw[position]) is dict:
+        raw[position] = _without_extensions(raw[position])
     try:
         return msgspec.convert(raw, cls)
     except msgspec.ValidationError as failure:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress
 from math import inf
 from typing import Any, Final
@@ -60,7 +61,7 @@ TEXTS: Final[Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shape:
     """How deep and how long a message may be; the fields are those of `Limits`."""
 
@@ -70,7 +71,7 @@ class Shape:
     map_length: float = inf
     uri_length: float = inf
 
-    @property
+    @cached_property
     def length(self) -> float:
         """The least of the lengths: in fewer octets or characters none of them is exceeded."""
         return min(self.array_length, self.map_length, self.uri_length)
