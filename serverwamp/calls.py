@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import logging
 import math
 from collections import deque
@@ -14,6 +13,7 @@ import anyio
 
 from serverwamp.binding import NONE_BY_NAME, Handler, shielded_exit_stack
 from serverwamp.conversation import Conversation
+from serverwamp.deadlines import LONGEST, Deadlines
 from serverwamp.errors import (
     CallCanceled,
     CallTimeout,
@@ -21,6 +21,7 @@ from serverwamp.errors import (
     ProtocolViolation,
     RuntimeFailure,
     SerializationError,
+    Unavailable,
     WAMPError,
 )
 from serverwamp.protocol.formats import Unit
@@ -34,8 +35,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 CALL: Final = Call.type_code
 RESULT: Final = Result.type_code
 NO_DETAILS: Final[Mapping[str, Any]] = {}
-LONGEST_TIMEOUT: Final = 365 * 24 * 3600 * 1000
-"""Milliseconds; what a client asks for beyond is the same as this."""
 
 
 class RunningCall:
@@ -77,34 +76,67 @@ class Calls:
         self._waiting: deque[RunningCall] = deque()  # only with synchronize
         self._is_serving_waiting = False
         self._turn: anyio.Event | None = None
-        self._deadlines: list[tuple[float, int]] = []  # a heap, with the ids of calls
-        self._sweeping: anyio.CancelScope | None = None
-        self._idle: anyio.Event | None = None
+        self._deadlines: Deadlines[RunningCall] = Deadlines(
+            self._running, conversation.starter, self._time_out
+        )
+        self._one_has_ended: anyio.Event | None = None
+        self._most = conversation.limits.calls_in_flight
+        self._newest_when_stuck = 0
 
     # ---- requests
 
-    def start(self, call: Call, unit: Unit) -> None:
+    def start(self, call: Call, unit: Unit) -> Awaitable[None] | None:
         """Run a call; `unit` is what it was decoded from.
+
+        Returns None or, when too many calls are running, what waits and runs it then; nothing may
+        be read from the client before.
 
         Raises: ProtocolViolation when a call of that id is still running.
         """
         if call.request in self._running:
             raise ProtocolViolation(f"call {call.request} is still running")
+        if len(self._running) >= self._most:
+            return self._start_later(call, unit)
         running = RunningCall(call, unit)
         if self._synchronize:
             self._waiting.append(running)
         else:
             running.task = self._start(self._run, running)
             if running.ended:
-                return
+                return None
         self._running[call.request] = running
         if call.options.timeout or self._has_timeout:
-            self._set_deadline(running)
+            self._deadlines.set(call.request, self._seconds_for(call))
         if self._is_over:  # it has closed the session
             self.cancel_all()
         elif self._synchronize and not self._is_serving_waiting:
             self._is_serving_waiting = True
             self._start(self._serve_waiting)
+        return None
+
+    async def _start_later(self, call: Call, unit: Unit) -> None:
+        """Run a call as soon as another has ended; refuse it if that takes too long.
+
+        After that no call waits until another has ended: CANCEL, and the end of the connection,
+        can only be found by reading.
+        """
+        count, newest = len(self._running), next(reversed(self._running))
+        note, timeout = self._conversation.limit_log.note, self._conversation.limits.busy_timeout
+        if newest != self._newest_when_stuck:
+            note("calls_in_flight", "session %s has %s calls running", self._session.id, count)
+            with anyio.move_on_after(timeout):
+                while len(self._running) >= self._most and not self._is_over:
+                    await self._wait_for_end()
+        if self._is_over:
+            return
+        if len(self._running) < self._most:
+            self.start(call, unit)
+            return
+        self._newest_when_stuck = newest
+        text = "none of %s calls of session %s has ended in %s seconds: more are refused"
+        note("busy_timeout", text, count, self._session.id, timeout)
+        error = Unavailable("the session has as many calls running as it may have")
+        self._conversation.send_error(CALL, call.request, error)
 
     async def _serve_waiting(self) -> None:
         """Run the calls that wait, one after the other, each as a task of its own."""
@@ -137,14 +169,14 @@ class Calls:
     def cancel_all(self) -> None:
         """Cancel every call, and answer none."""
         self._is_over = True
+        self._notify_of_end()
         self._waiting.clear()
         for running in list(self._running.values()):
             running.answered = True
             running.cancel()
             if running.task is None:
                 self._end(running)
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        self._deadlines.stop()
 
     def answer_all(self, error: WAMPError) -> None:
         """Answer every call that has no answer yet; their handlers go on."""
@@ -159,9 +191,17 @@ class Calls:
     async def wait_idle(self) -> None:
         """Return when no call is running."""
         while self._running:
-            if self._idle is None:
-                self._idle = anyio.Event()
-            await self._idle.wait()
+            await self._wait_for_end()
+
+    async def _wait_for_end(self) -> None:
+        if self._one_has_ended is None:
+            self._one_has_ended = anyio.Event()
+        await self._one_has_ended.wait()
+
+    def _notify_of_end(self) -> None:
+        if self._one_has_ended is not None:
+            self._one_has_ended.set()
+            self._one_has_ended = None
 
     # ---- one call
 
@@ -207,9 +247,8 @@ class Calls:
         self._running.pop(running.call.request, None)
         if self._turn is not None:
             self._turn.set()
-        if not self._running and self._idle is not None:
-            self._idle.set()
-            self._idle = None
+        if self._one_has_ended is not None:
+            self._notify_of_end()
 
     async def _answer(
         self, running: RunningCall, handler: Handler, stack: AsyncExitStack | None
@@ -274,7 +313,7 @@ class Calls:
         call = running.call
         if call.options.receive_progress and not running.answered:
             if running.deadline:  # it limits each wait for a result
-                self._set_deadline(running)
+                self._deadlines.set(call.request, self._seconds_for(call))
             self._send(Result(call.request, {"progress": True}, report.args, report.kwargs))
         await self._conversation.outbound.room  # sent or not: a handler may wait nowhere else
 
@@ -331,40 +370,10 @@ class Calls:
 
     # ---- deadlines
 
-    def _set_deadline(self, running: RunningCall) -> None:
-        was_set = running.deadline > 0
-        seconds = min(running.call.options.timeout or LONGEST_TIMEOUT, LONGEST_TIMEOUT) / 1000
-        seconds = min(seconds, self._conversation.limits.call_timeout)
-        running.deadline = anyio.current_time() + seconds
-        if was_set:
-            return  # its entry is renewed when its time has come
-        if len(self._deadlines) > 2 * len(self._running) + 100:  # mostly of calls that are over
-            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._running]
-            heapq.heapify(self._deadlines)
-        heapq.heappush(self._deadlines, (running.deadline, running.call.request))
-        if self._sweeping is None:
-            self._sweeping = anyio.CancelScope()
-            self._conversation.starter.start(self._sweep)
-        elif self._deadlines[0][0] < self._sweeping.deadline:
-            self._sweeping.deadline = self._deadlines[0][0]
-
-    async def _sweep(self) -> None:
-        """Answer the calls whose time is over, as long as there are calls with a deadline."""
-        while self._deadlines and self._conversation.is_open:
-            deadline, request = self._deadlines[0]
-            running = self._running.get(request)
-            if running is None or running.answered:
-                heapq.heappop(self._deadlines)
-            elif running.deadline > deadline:
-                heapq.heapreplace(self._deadlines, (running.deadline, request))
-            elif deadline > anyio.current_time():
-                self._sweeping = anyio.CancelScope(deadline=deadline)
-                with self._sweeping:
-                    await anyio.sleep_forever()
-            else:
-                heapq.heappop(self._deadlines)
-                self._time_out(running)
-        self._sweeping = None
+    def _seconds_for(self, call: Call) -> float:
+        limit = min(self._conversation.limits.call_timeout, LONGEST)
+        milliseconds = call.options.timeout
+        return limit if not milliseconds or milliseconds > limit * 1000 else milliseconds / 1000
 
     def _time_out(self, running: RunningCall) -> None:
         call, limit = running.call, self._conversation.limits.call_timeout

@@ -364,7 +364,7 @@ class ServedSession:
                 await self._carrier.settle()
 
     async def _read(self) -> None:
-        handlers: Mapping[type[Message], Callable[[Any, Unit], None]] = {
+        handlers: Mapping[type[Message], Callable[[Any, Unit], Awaitable[None] | None]] = {
             Call: self._calls.start,
             Cancel: lambda message, unit: self._calls.cancel(message),
             Subscribe: lambda message, unit: self._subscriptions.subscribe(message),
@@ -387,7 +387,9 @@ class ServedSession:
                 return
             message, unit = received
             if state.receive(message):
-                handlers[type(message)](message, unit)
+                waiting = handlers[type(message)](message, unit)
+                if waiting is not None:
+                    await waiting
 
     def _refuse_request(self, exceeded: LimitExceeded) -> None:
         """Answer a request that exceeds a limit, or raise what else it is."""

@@ -14,11 +14,11 @@ PACKAGE = Path(serverwamp.__file__).parent
 # What each module may import of the package. Beside the modules that the design began with stand
 # those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures);
 # `limits`; `handshake`; `protocol.formats` and `protocol.framings`, of which a serializer is made;
-# `protocol.shapes`, the limits of a single message;
-# `outbound`, `calls` and `subscriptions`, the three parts of an open session, `conversation`, what
-# they share, and `serving`, which is its course from HELLO to GOODBYE, so that `connection` is left
-# with frames; `shutdown`, which comes before a server takes a signal; `migration`, which holds the
-# spellings of serverwamp 2.0 in one place.
+# `protocol.shapes`, the limits of a single message; `outbound`, `calls` with their `deadlines`, and
+# `subscriptions`, the three parts of an open session, `conversation`, what they share, and
+# `serving`, which is its course from HELLO to GOODBYE, so that `connection` is left with frames;
+# `shutdown`, which comes before a server takes a signal; `migration`, which holds the spellings of
+# serverwamp 2.0 in one place.
 MAY_IMPORT: dict[str, set[str]] = {
     "uris": set(),
     "limits": {"errors"},
@@ -80,7 +80,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "limits",
         "errors",
     },
+    "deadlines": {"starting"},
     "calls": {
+        "deadlines",
         "conversation",
         "realm",
         "results",

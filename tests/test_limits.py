@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import AsyncIterator
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ import anyio
 import msgpack
 import pytest
 
-from serverwamp import Application, ConfigurationError, Limits, RPCProgressReport, RPCResult
+from serverwamp import (
+    Application,
+    ConfigurationError,
+    Limits,
+    RPCProgressReport,
+    RPCResult,
+    Session,
+)
 from serverwamp.errors import WAMPError
 from serverwamp.testing import Client, HandshakeRefused, connect
 from tests.sockets import connect_socket, serve, serve_aiohttp
@@ -389,6 +397,125 @@ async def test_the_rate_of_messages(batched: bool, caplog: pytest.LogCaptureFixt
             assert await client.receive() == [50, number, {}, [number]]
         assert anyio.current_time() - began >= 1
     assert_noted(caplog, "message_rate")
+
+
+# ---- calls
+
+
+class Waiting:
+    """An application whose calls wait until they are told to end, or for ever."""
+
+    def __init__(self, *, synchronize_requests: bool = False, **limits: Any) -> None:
+        limits = {"goodbye_timeout": 0.1, **limits}
+        self.app = Application(limits=Limits(**limits), synchronize_requests=synchronize_requests)
+        self.app.route("wait")(self.wait)
+        self.app.route("echo")(lambda *args: RPCResult(args))
+        self.started: list[int] = []
+        self.ended: list[int] = []
+        self._events = [anyio.Event() for _ in range(200)]
+
+    async def wait(self, number: int) -> int:
+        self.started.append(number)
+        try:
+            await self._events[number].wait()
+        finally:
+            self.ended.append(number)
+        return number
+
+    def end(self, number: int) -> None:
+        self._events[number].set()
+
+
+async def test_calls_in_flight(caplog: pytest.LogCaptureFixture) -> None:
+    waiting = Waiting(calls_in_flight=2)
+    async with connect(waiting.app) as other, connect(waiting.app) as client:
+        calls = [await client.start_call("wait", (number,)) for number in range(5)]
+        await anyio.wait_all_tasks_blocked()
+        assert waiting.started == [0, 1]
+        await assert_works(other)
+        waiting.end(1)
+        assert (await calls[1].result()).args == (1,)
+        await anyio.wait_all_tasks_blocked()
+        assert waiting.started == [0, 1, 2]
+        for number in (0, 2, 3, 4):
+            waiting.end(number)
+            assert (await calls[number].result()).args == (number,)
+        assert waiting.started == [0, 1, 2, 3, 4]
+        await assert_works(client)
+    assert_noted(caplog, "calls_in_flight")
+
+
+async def test_calls_in_flight_of_which_none_ends(caplog: pytest.LogCaptureFixture) -> None:
+    waiting = Waiting(calls_in_flight=2, busy_timeout=0.2)
+    async with connect(waiting.app) as other, connect(waiting.app) as client:
+        calls = [await client.start_call("wait", (number,)) for number in range(50)]
+        for call in calls[2:]:  # if each of them had to wait, it would take too long
+            assert (await error_of(call.result())).uri == "wamp.error.unavailable"
+        await assert_works(other)
+        await calls[0].cancel("kill")
+        assert (await error_of(calls[0].result())).uri == "wamp.error.canceled"
+        call = await client.start_call("wait", (60,))
+        late = await client.start_call("wait", (61,))
+        await anyio.wait_all_tasks_blocked()
+        assert waiting.started == [0, 1, 60]
+        waiting.end(1)  # one has ended since, so the next one waits again
+        assert (await calls[1].result()).args == (1,)
+        for number, pending in ((60, call), (61, late)):
+            waiting.end(number)
+            assert (await pending.result()).args == (number,)
+        await assert_works(client)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "Limits.calls_in_flight",
+        "Limits.busy_timeout",
+    ]
+
+
+async def test_calls_that_wait_for_their_turn_count(caplog: pytest.LogCaptureFixture) -> None:
+    waiting = Waiting(calls_in_flight=2, busy_timeout=0.1, synchronize_requests=True)
+    async with connect(waiting.app) as client:
+        calls = [await client.start_call("wait", (number,)) for number in range(3)]
+        assert (await error_of(calls[2].result())).uri == "wamp.error.unavailable"
+        for number in (0, 1):
+            waiting.end(number)
+            assert (await calls[number].result()).args == (number,)
+        assert waiting.started == [0, 1]
+
+
+@pytest.mark.parametrize("synchronize", [False, True])
+async def test_a_client_that_vanishes_while_its_calls_are_at_the_limit(synchronize: bool) -> None:
+    waiting = Waiting(calls_in_flight=2, busy_timeout=0.1, synchronize_requests=synchronize)
+    async with connect(waiting.app) as client:
+        (connection,) = waiting.app.connections
+        for number in range(10):
+            await client.start_call("wait", (number,))
+        await client.disconnect()
+        with anyio.fail_after(5):
+            await connection.ended.wait()
+    assert waiting.started == sorted(waiting.ended) == ([0] if synchronize else [0, 1])
+
+
+@pytest.mark.parametrize("how", ["shutdown", "close", "abort"])
+async def test_a_session_that_ends_while_a_call_waits(how: str) -> None:
+    waiting = Waiting(calls_in_flight=2, busy_timeout=60)
+    sessions: list[Session] = []
+
+    @waiting.app.route("remember")
+    async def remember(session: Session) -> None:
+        sessions.append(session)
+
+    async with connect(waiting.app) as client, anyio.create_task_group() as tasks:
+        await client.call("remember")
+        for number in range(4):
+            await client.start_call("wait", (number,))
+        await anyio.wait_all_tasks_blocked()
+        if how == "shutdown":
+            tasks.start_soon(partial(waiting.app.close_sessions, grace=0.05))
+            assert {(await client.receive())[0] for _ in range(2)} == {8}
+        else:
+            await getattr(sessions[0], how)("com.app.enough")
+        assert (await client.receive())[0] == (3 if how == "abort" else 6)
+        await client.expect_close()
+    assert waiting.started == sorted(waiting.ended) == [0, 1]
 
 
 # ---- how many
