@@ -7,6 +7,7 @@ imports nothing of this package, for it also runs where another serverwamp is in
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import sys
@@ -134,7 +135,9 @@ async def bare_on_aiohttp(request: Any) -> Any:
 def ours() -> Any:
     import serverwamp
 
-    app = serverwamp.Application()
+    # A single client shall show what the server can do, and not what it is allowed.
+    limits = serverwamp.Limits(calls_in_flight=10_000, message_rate=math.inf)
+    app = serverwamp.Application(limits=limits)
 
     @app.route(ADD)
     async def add(a: int, b: int) -> int:
