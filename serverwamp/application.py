@@ -254,7 +254,7 @@ class Application(Realm):
                             await anyio.sleep(batch_interval * uniform(0.5, 1.5))
             with anyio.move_on_after(2 * self.limits.goodbye_timeout):
                 for connection in connections:
-                    await connection.ended.wait()
+                    await connection.wait_ended()
 
     @asynccontextmanager
     async def graceful_shutdown(

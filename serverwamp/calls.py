@@ -69,11 +69,10 @@ class Calls:
         self._encode_wire = conversation.serializer.encode_wire
         self._send = conversation.send
         self._start = conversation.starter.start
-        self._synchronize = synchronize
         self._has_timeout = conversation.limits.call_timeout < math.inf
         self._is_over = False
         self._running: dict[int, RunningCall] = {}  # but for those that don't wait for anything
-        self._waiting: deque[RunningCall] = deque()  # only with synchronize
+        self._waiting: deque[RunningCall] | None = deque() if synchronize else None
         self._is_serving_waiting = False
         self._turn: anyio.Event | None = None
         self._deadlines: Deadlines[RunningCall] = Deadlines(
@@ -98,7 +97,7 @@ class Calls:
         if len(self._running) >= self._most:
             return self._start_later(call, unit)
         running = RunningCall(call, unit)
-        if self._synchronize:
+        if self._waiting is not None:
             self._waiting.append(running)
         else:
             running.task = self._start(self._run, running)
@@ -109,7 +108,7 @@ class Calls:
             self._deadlines.set(call.request, self._seconds_for(call))
         if self._is_over:  # it has closed the session
             self.cancel_all()
-        elif self._synchronize and not self._is_serving_waiting:
+        elif self._waiting is not None and not self._is_serving_waiting:
             self._is_serving_waiting = True
             self._start(self._serve_waiting)
         return None
@@ -170,7 +169,8 @@ class Calls:
         """Cancel every call, and answer none."""
         self._is_over = True
         self._notify_of_end()
-        self._waiting.clear()
+        if self._waiting is not None:
+            self._waiting.clear()
         for running in list(self._running.values()):
             running.answered = True
             running.cancel()
@@ -233,7 +233,7 @@ class Calls:
                 raise escapes from None
         finally:
             running.ended = True
-            if running.task is not None or self._synchronize or not running.answered:
+            if running.task is not None or self._waiting is not None or not running.answered:
                 self._end(running)
         if reply is not None and self._conversation.is_open:
             if running.cancelled:  # its task can't wait for anything any more

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -47,12 +47,12 @@ class Connection:
         self._host = host
         self._receive = receive
         self._send = send
-        self._units: deque[Unit] = deque()
+        self._units: list[Unit] = []  # of a batch, those to come: the last first
         self._is_open = True
-        self.ended: anyio.Event = anyio.Event()
+        self._ended: anyio.Event | None = None
         self.serializer = serializer
         self.limit_log: LimitLog = LimitLog()
-        self.transport_info: Mapping[str, Any] = transport_info(scope, serializer.subprotocol)
+        self._scope = scope
         self._key = "text" if serializer.frame_type is str else "bytes"
         self._decode = serializer.decode
         self._batched = serializer.batched
@@ -61,6 +61,11 @@ class Connection:
         """How many messages have come, the one included that is waited for."""
         self._readable = host.limits.message_rate  # that many, until this second is over:
         self._second_ends = anyio.current_time() + 1
+
+    @cached_property
+    def transport_info(self) -> Mapping[str, Any]:
+        """What is known of the client."""
+        return transport_info(self._scope, self.serializer.subprotocol)
 
     async def serve(self) -> None:
         """Serve sessions until the connection is closed."""
@@ -83,7 +88,8 @@ class Connection:
             finally:
                 self._host.connections.discard(self)
                 self.outbound.discard()
-                self.ended.set()
+                if self._ended is not None:
+                    self._ended.set()
 
     async def _serve_sessions(self) -> None:
         while self._is_open:
@@ -92,7 +98,8 @@ class Connection:
                 self._serving.close_code = GOING_AWAY  # no session may follow
             if self._serving.close_code is not None:
                 await self.finish(self._serving.close_code)
-            self._serving = ServedSession(self._host, self)
+            if self._is_open:
+                self._serving = ServedSession(self._host, self)
 
     async def receive(self) -> tuple[Message, Unit] | None:
         """Return the next message and what it was decoded from; None when the client is gone.
@@ -107,7 +114,7 @@ class Connection:
             await self._slow_down()
         self.received += 1
         if self._units:
-            unit = self._units.popleft()
+            unit = self._units.pop()
             if len(self._units) % UNITS_AT_ONCE == UNITS_AT_ONCE - 1:
                 await anyio.lowlevel.checkpoint()  # others have a turn during a long batch
         else:
@@ -122,7 +129,7 @@ class Connection:
             unit = frame
             if self._batched:
                 unit, *further = self.serializer.split(frame)
-                self._units.extend(further)
+                self._units = further[::-1]
         return self._decode(unit), unit
 
     def _checked(self, frame: Frame | None) -> Frame:
@@ -187,6 +194,12 @@ class Connection:
             logger.debug("closing failed, the client is gone: %r", error)
         finally:
             self.outbound.discard()
+
+    async def wait_ended(self) -> None:
+        """Return when the connection has come to its end."""
+        if self in self._host.connections:
+            self._ended = self._ended or anyio.Event()
+            await self._ended.wait()
 
     async def shut_down(self, grace: float) -> None:
         """End the session as the server goes down; running calls have `grace` seconds.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from typing import Any, Final, TypeAlias
 
 from serverwamp import uris
@@ -52,6 +52,7 @@ SOURCES_OF_TOPICS: Final[Mapping[str, type | None]] = {
     "session": Session,
     "subscription": Subscription,
 }
+NO_LIFESPAN: Final = nullcontext()
 SOURCES_OF_SESSIONS: Final[Mapping[str, type | None]] = {"session": Session}
 
 
@@ -401,6 +402,10 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
             )
 
     # ---- over a session
+
+    def lifespan_stack(self) -> AbstractAsyncContextManager[Any]:
+        """Return what `open_lifespan_handlers` needs to close them: nothing if there are none."""
+        return AsyncExitStack() if self._lifespan_handlers else NO_LIFESPAN
 
     async def open_lifespan_handlers(
         self, session: Session, stack: AsyncExitStack, *, authenticated: bool

@@ -81,12 +81,14 @@ SHUTTING_DOWN: Final = "the server is shutting down"
 class Carrier(Protocol):
     """The connection that carries a session."""
 
-    transport_info: Mapping[str, Any]
     serializer: Serializer
     outbound: Outbound
     limit_log: LimitLog
     received: int
     """How many messages have come."""
+
+    @property
+    def transport_info(self) -> Mapping[str, Any]: ...
 
     async def receive(self) -> tuple[Message, Unit] | None:
         """Return the next message and what it was decoded from; None when the client is gone.
@@ -182,6 +184,7 @@ class ServedSession:
 
     async def run(self) -> None:
         """Serve the session until it ends."""
+        # One scope for all of it, because lifespan handlers can leave scopes of their own open.
         with self._joining:
             await self._run()
         if self._joining.cancelled_caught:
@@ -193,50 +196,60 @@ class ServedSession:
                 self._abort(uris.AUTHENTICATION_FAILED, "not authenticated in time", REFUSED)
 
     async def _run(self) -> None:
-        self._joining.deadline = anyio.current_time() + self._host.limits.hello_timeout
+        hello = await self._receive_hello()
+        realm = self._realm_for(hello)
+        if hello is None or realm is None:
+            return
+        self._realm = realm
+        self.session: Session = self._new_session(hello)
+        self._set_deadline(self._joining, self._host.limits.authentication_timeout)
         try:
-            hello = await self._receive_hello()
-        except ProtocolViolation as violation:
-            self._violate(violation)
-            return
-        if hello is None:
-            return
-        if self._host.is_draining:
-            logger.info("a session is refused: %s", SHUTTING_DOWN)
-            self._abort(uris.SYSTEM_SHUTDOWN, SHUTTING_DOWN, GOING_AWAY)
-            return
-        self._joining.deadline = anyio.current_time() + self._host.limits.authentication_timeout
-        try:
-            async with AsyncExitStack() as lifespan:
-                if await self._join(hello, lifespan):
-                    self._joining.deadline = float("inf")
+            async with realm.lifespan_stack() as lifespan:
+                await self._join(realm, lifespan)
+                if self._state.state is State.AUTHENTICATING:
+                    self._joining.deadline = math.inf
                     await self._converse()
         except BaseException as error:
             if escaping(error) is not None:
                 raise
             logger.exception("the end of a session failed")
 
+    @staticmethod
+    def _set_deadline(scope: anyio.CancelScope, seconds: float) -> None:
+        scope.deadline = anyio.current_time() + seconds
+
+    # ---- joining
+
     async def _receive_hello(self) -> Hello | None:
-        received = await self._carrier.receive()
-        if received is None:
-            self._state.lose()
+        self._set_deadline(self._joining, self._host.limits.hello_timeout)
+        try:
+            received = await self._carrier.receive()
+            if received is None:
+                self._state.lose()
+                return None
+            self._state.receive(received[0])
+        except ProtocolViolation as violation:
+            self._violate(violation)
             return None
-        self._state.receive(received[0])
         if isinstance(received[0], Hello):
             return received[0]
         self.close_code = REFUSED  # the client sent ABORT
         return None
 
-    # ---- joining
-
-    async def _join(self, hello: Hello, lifespan: AsyncExitStack) -> bool:
-        """Authenticate and welcome the session; tell whether it is open."""
-        realm = self._host.realm_for(hello.realm)
-        if realm is None or hello.realm is None:
+    def _realm_for(self, hello: Hello | None) -> Realm | None:
+        if hello is None:
+            return None
+        if self._host.is_draining:
+            logger.info("a session is refused: %s", SHUTTING_DOWN)
+            self._abort(uris.SYSTEM_SHUTDOWN, SHUTTING_DOWN, GOING_AWAY)
+            return None
+        realm = self._host.realm_for(hello.realm) if hello.realm is not None else None
+        if realm is None:
             self._refuse(NoSuchRealm(f"there is no realm {hello.realm!r}"))
-            return False
-        self._realm = realm
-        self.session: Session = self._new_session(hello, hello.realm)
+        return realm
+
+    async def _join(self, realm: Realm, lifespan: AsyncExitStack) -> None:
+        """Authenticate the session, or refuse it."""
         try:
             self._check_sessions()
             await realm.open_lifespan_handlers(self.session, lifespan, authenticated=False)
@@ -255,7 +268,6 @@ class ServedSession:
                 raise
             doing = f"the beginning of session {self.session.id}"
             self._refuse(await realm.error_for(error, doing, debug=self._host.debug))
-        return self._state.state is State.AUTHENTICATING
 
     def _check_sessions(self) -> None:
         if len(self._host.sessions) >= self._host.limits.sessions:
@@ -266,14 +278,14 @@ class ServedSession:
         logger.info("a session is refused: %.300s", error)
         self._abort(error.uri, error.message, REFUSED)
 
-    def _new_session(self, hello: Hello, realm_uri: str) -> Session:
+    def _new_session(self, hello: Hello) -> Session:
         session_id = new_session_id()
         while session_id in self._host.sessions:
             session_id = new_session_id()
         details = hello.details
         return Session(
             id=session_id,
-            realm=realm_uri,
+            realm=hello.realm or "",
             connection=self._carrier,
             link=self,
             auth_id=details.authid,
@@ -364,18 +376,7 @@ class ServedSession:
                 await self._carrier.settle()
 
     async def _read(self) -> None:
-        handlers: Mapping[type[Message], Callable[[Any, Unit], Awaitable[None] | None]] = {
-            Call: self._calls.start,
-            Cancel: lambda message, unit: self._calls.cancel(message),
-            Subscribe: lambda message, unit: self._subscriptions.subscribe(message),
-            Unsubscribe: lambda message, unit: self._subscriptions.unsubscribe(message),
-            Publish: self._on_publish,
-            Register: self._on_register,
-            Unregister: self._on_unregister,
-            Goodbye: self._on_goodbye,
-            Abort: self._on_abort,
-        }
-        state, receive = self._state, self._carrier.receive
+        state, receive, start_call = self._state, self._carrier.receive, self._calls.start
         while state.state is not State.CLOSED:
             try:
                 received = await receive()
@@ -387,9 +388,12 @@ class ServedSession:
                 return
             message, unit = received
             if state.receive(message):
-                waiting = handlers[type(message)](message, unit)
-                if waiting is not None:
-                    await waiting
+                if type(message) is Call:
+                    waiting = start_call(message, unit)
+                    if waiting is not None:
+                        await waiting
+                else:
+                    self._on[type(message)](self, message)
 
     def _refuse_request(self, exceeded: LimitExceeded) -> None:
         """Answer a request that exceeds a limit, or raise what else it is."""
@@ -427,21 +431,30 @@ class ServedSession:
         if self._idling is not None:
             self._idling.cancel()
 
-    def _on_goodbye(self, message: Goodbye, unit: Unit) -> None:
+    def _on_cancel(self, message: Cancel) -> None:
+        self._calls.cancel(message)
+
+    def _on_subscribe(self, message: Subscribe) -> None:
+        self._subscriptions.subscribe(message)
+
+    def _on_unsubscribe(self, message: Unsubscribe) -> None:
+        self._subscriptions.unsubscribe(message)
+
+    def _on_goodbye(self, message: Goodbye) -> None:
         if self._state.state is State.LEAVING:
             self._advance(Goodbye({}, uris.GOODBYE_AND_OUT))
 
-    def _on_abort(self, message: Abort, unit: Unit) -> None:
+    def _on_abort(self, message: Abort) -> None:
         self.close_code = REFUSED
 
-    def _on_publish(self, message: Publish, unit: Unit) -> None:
+    def _on_publish(self, message: Publish) -> None:
         if message.options.acknowledge:  # without, there is no answer at all
             self._refuse_action(message, message.topic, "publish")
 
-    def _on_register(self, message: Register, unit: Unit) -> None:
+    def _on_register(self, message: Register) -> None:
         self._refuse_action(message, message.procedure, "register")
 
-    def _on_unregister(self, message: Unregister, unit: Unit) -> None:
+    def _on_unregister(self, message: Unregister) -> None:
         error = NoSuchRegistration("the session has no such registration")
         self._conversation.send_error(Unregister.type_code, message.request, error)
 
@@ -450,6 +463,17 @@ class ServedSession:
         if not uris.is_valid_uri(uri) or uris.is_reserved(uri):
             error = InvalidURI(f"{uri!r} is not a URI that clients may {action}")
         self._conversation.send_error(message.type_code, message.request, error)
+
+    _on: Final[Mapping[type[Message], Callable[[ServedSession, Any], None]]] = {
+        Cancel: _on_cancel,
+        Subscribe: _on_subscribe,
+        Unsubscribe: _on_unsubscribe,
+        Publish: _on_publish,
+        Register: _on_register,
+        Unregister: _on_unregister,
+        Goodbye: _on_goodbye,
+        Abort: _on_abort,
+    }
 
     # ---- what the session handle asks for
 
@@ -469,7 +493,7 @@ class ServedSession:
         details = {} if message is None else {"message": message}
         self._advance(Goodbye(details, reason))
         self.close_code = GOING_AWAY if reason == uris.SYSTEM_SHUTDOWN else REFUSED
-        self._reading.deadline = anyio.current_time() + self._host.limits.goodbye_timeout
+        self._set_deadline(self._reading, self._host.limits.goodbye_timeout)
         self._release()
 
     async def abort(self, reason: str, message: str | None) -> None:

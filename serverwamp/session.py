@@ -15,7 +15,8 @@ from serverwamp.errors import checked_args
 class Transport(Protocol):
     """The connection a session runs over, as far as application code is concerned."""
 
-    transport_info: Mapping[str, Any]
+    @property
+    def transport_info(self) -> Mapping[str, Any]: ...
 
 
 class Link(Protocol):

@@ -250,26 +250,25 @@ else:
 class _AsyncioStarter:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # smaller than a set while it is empty
         self._ended: anyio.Event | None = None
         self._failure: BaseException | None = None
 
     def start(self, function: Function, *args: Any) -> StartedTask:
         task = _Task(function(*args), loop=self._loop, eager_start=True)
         if not task.done():
-            self._tasks.add(task)
-            task.add_done_callback(self._end)
+            self.adopt(task)
         elif task.cancelled() or task.exception() is not None:
             self._check(task)
         return task
 
     def adopt(self, task: asyncio.Task[None]) -> None:
         """Own a task that something else has started, and that waits."""
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         self._check(task)
         if not self._tasks and self._ended is not None:
             self._ended.set()

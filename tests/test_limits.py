@@ -290,7 +290,7 @@ async def test_a_client_that_reads_nothing(caplog: pytest.LogCaptureFixture) -> 
 
                 tasks.start_soon(call)
                 with anyio.fail_after(5):
-                    await theirs.ended.wait()
+                    await theirs.wait_ended()
                 tasks.cancel_scope.cancel()
             await assert_works(other)
     noted = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Limits.")]

@@ -75,11 +75,19 @@ def _format(name: str, shape: Shape) -> Format:
 
 
 def serializer_for(subprotocol: str, shape: Shape = UNLIMITED) -> Serializer:
-    """Return a new serializer, for one connection, that speaks `subprotocol`.
+    """Return a serializer for a connection that speaks `subprotocol`.
 
     Messages of another shape than `shape` allows can't be decoded.
 
     Raises: KeyError.
     """
+    remembers = _SUBPROTOCOLS[subprotocol][1] is SeparatedBatch
+    return (_new_serializer if remembers else _shared_serializer)(subprotocol, shape)
+
+
+def _new_serializer(subprotocol: str, shape: Shape) -> Serializer:
     format_name, framing = _SUBPROTOCOLS[subprotocol]
     return Serializer(subprotocol, _format(format_name, shape), framing())
+
+
+_shared_serializer = lru_cache(_new_serializer)
