@@ -490,7 +490,7 @@ async def test_a_client_that_vanishes_while_its_calls_are_at_the_limit(synchroni
             await client.start_call("wait", (number,))
         await client.disconnect()
         with anyio.fail_after(5):
-            await connection.ended.wait()
+            await connection.wait_ended()
     assert waiting.started == sorted(waiting.ended) == ([0] if synchronize else [0, 1])
 
 
