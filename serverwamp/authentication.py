@@ -195,6 +195,11 @@ class Authentication:
 
     # ---- what happens to a session
 
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody is admitted, and nobody asked anything."""
+        return self._handler is None and not self._transport and not self._methods
+
     async def authenticate(self, session: Any) -> None:
         """Find out who the session is, and write it there.
 
@@ -202,7 +207,7 @@ class Authentication:
         """
         if self._handler is not None:
             await self._authenticate_by_handler(session, self._handler)
-        elif not self._transport and not self._methods:
+        elif self.is_open:
             self._admit_anonymous(session)
         elif not await self._authenticate_by_transport(session):
             await self._authenticate_by_challenge(session)

@@ -78,9 +78,10 @@ def check_origin(scope: MutableMapping[str, Any], allowed: frozenset[str]) -> No
 
     Raises: HandshakeRefused.
     """
-    origins, hosts = _headers(scope, b"origin"), _headers(scope, b"host")
+    origins = _headers(scope, b"origin")
     if not origins or "*" in allowed:
         return
+    hosts = _headers(scope, b"host")
     if len(origins) > 1 or len(hosts) > 1:
         raise HandshakeRefused(f"it has several origins, {origins}, or several hosts, {hosts}")
     origin, host = origins[0], "".join(hosts)

@@ -403,6 +403,11 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
 
     # ---- over a session
 
+    @property
+    def keeps_clients_waiting(self) -> bool:
+        """Whether anything is done before a session is welcomed that may take its time."""
+        return bool(self._lifespan_handlers) or not self.authentication.is_open
+
     def lifespan_stack(self) -> AbstractAsyncContextManager[Any]:
         """Return what `open_lifespan_handlers` needs to close them: nothing if there are none."""
         return AsyncExitStack() if self._lifespan_handlers else NO_LIFESPAN

@@ -127,6 +127,10 @@ class _ClientLeft(Exception):
     """The client is gone, or has sent ABORT, while it was to be authenticated."""
 
 
+def _from_now(seconds: float) -> float:
+    return anyio.current_time() + seconds
+
+
 class ServedSession:
     """What runs a session: reads, answers, and cleans up.
 
@@ -141,8 +145,8 @@ class ServedSession:
         self._encode = carrier.serializer.encode
         self._note_limit = carrier.limit_log.note
         self._state = SessionState()
-        self._joining = anyio.CancelScope()
-        self._reading = anyio.CancelScope()
+        self._joining = anyio.CancelScope(deadline=_from_now(host.limits.hello_timeout))
+        self._reading: anyio.CancelScope | None = None
         self._idling: StartedTask | None = None
         self.close_code: int | None = None
 
@@ -202,7 +206,8 @@ class ServedSession:
             return
         self._realm = realm
         self.session: Session = self._new_session(hello)
-        self._set_deadline(self._joining, self._host.limits.authentication_timeout)
+        if realm.keeps_clients_waiting:
+            self._joining.deadline = _from_now(self._host.limits.authentication_timeout)
         try:
             async with realm.lifespan_stack() as lifespan:
                 await self._join(realm, lifespan)
@@ -214,14 +219,9 @@ class ServedSession:
                 raise
             logger.exception("the end of a session failed")
 
-    @staticmethod
-    def _set_deadline(scope: anyio.CancelScope, seconds: float) -> None:
-        scope.deadline = anyio.current_time() + seconds
-
     # ---- joining
 
     async def _receive_hello(self) -> Hello | None:
-        self._set_deadline(self._joining, self._host.limits.hello_timeout)
         try:
             received = await self._carrier.receive()
             if received is None:
@@ -355,7 +355,7 @@ class ServedSession:
                 self._idling = starter.start(self._end_when_idle)
             try:
                 self._advance(self._welcome())
-                with self._reading:
+                with anyio.CancelScope() as self._reading:
                     await self._read()
                 if self._state.state is State.CLOSING:
                     self._note_limit("goodbye_timeout", "a client didn't answer GOODBYE in time")
@@ -493,19 +493,21 @@ class ServedSession:
         details = {} if message is None else {"message": message}
         self._advance(Goodbye(details, reason))
         self.close_code = GOING_AWAY if reason == uris.SYSTEM_SHUTDOWN else REFUSED
-        self._set_deadline(self._reading, self._host.limits.goodbye_timeout)
+        assert self._reading is not None
+        self._reading.deadline = _from_now(self._host.limits.goodbye_timeout)
         self._release()
 
     async def abort(self, reason: str, message: str | None) -> None:
         """Send ABORT: the session is over at once."""
         self._abort(reason, message or reason, REFUSED)
-        self._reading.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
 
     def lose(self) -> None:
         """End the session, whose client is gone or is given up."""
         was_open = self.is_open or self._state.state is State.CLOSING
         self._state.lose()
-        (self._reading if was_open else self._joining).cancel()
+        (self._reading if was_open and self._reading is not None else self._joining).cancel()
 
     # ---- what the server asks for
 

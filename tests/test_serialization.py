@@ -689,10 +689,10 @@ def test_global_ids(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(drawn) == 1000
         assert all(1 <= id_ <= 2**53 for id_ in drawn)
         assert max(drawn) > 2**52, "half of the range is above"
-    monkeypatch.setattr(ids.secrets, "randbelow", lambda n: n - 1)
+    monkeypatch.setattr(ids.secrets, "token_bytes", lambda n: b"\xff" * n)
     monkeypatch.setattr(ids.random, "getrandbits", lambda n: 2**n - 1)
     assert ids.new_session_id() == ids.new_publication_id() == 2**53
-    monkeypatch.setattr(ids.secrets, "randbelow", lambda n: 0)
+    monkeypatch.setattr(ids.secrets, "token_bytes", lambda n: b"\0" * n)
     monkeypatch.setattr(ids.random, "getrandbits", lambda n: 0)
     assert ids.new_session_id() == ids.new_publication_id() == 1
 

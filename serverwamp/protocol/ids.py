@@ -15,7 +15,7 @@ MAX_ID: Final = 2**53
 
 def new_session_id() -> int:
     """Return an unpredictable id from the whole range."""
-    return secrets.randbelow(MAX_ID) + 1
+    return (int.from_bytes(secrets.token_bytes(7)) >> 3) + 1  # 56 random bits are 3 too many
 
 
 def new_publication_id() -> int:

@@ -52,6 +52,8 @@ from serverwamp.protocol.messages import (
 class State(Enum):
     """How far a session is."""
 
+    __hash__ = object.__hash__  # they are looked up all the time, and Enum's own is slow
+
     AWAITING_HELLO = "awaiting HELLO"
     AUTHENTICATING = "authenticating"
     CHALLENGED = "awaiting AUTHENTICATE"
