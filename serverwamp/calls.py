@@ -378,7 +378,7 @@ class Calls:
     def _time_out(self, running: RunningCall) -> None:
         call, limit = running.call, self._conversation.limits.call_timeout
         if not call.options.timeout or call.options.timeout / 1000 > limit:
-            text = "a call of %r had no result in %s seconds"
+            text = "a call of %.100r had no result in %s seconds"
             self._conversation.limit_log.note("call_timeout", text, call.procedure, limit)
         self._answer_error(running, CallTimeout("the call took too long"))
         running.cancel()

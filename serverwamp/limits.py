@@ -55,7 +55,7 @@ class Limits:
     """How many calls of a session may run, or wait for their turn; until one of them ends, nothing
     more is read from the client."""
     busy_timeout: float = 30.0
-    """How long that may last: then a further call is refused, so that the rest can be read."""
+    """How long that may last; after that a further call is refused, so that reading goes on."""
     message_rate: float = 20_000
     """How many messages of a client are read in a second, those in batches counted each."""
     outbound_messages: float = 10_000
