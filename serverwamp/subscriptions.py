@@ -206,10 +206,11 @@ class Subscriptions:
         held, subscriber.held = subscriber.held or (), None
         self._by_id[subscriber.subscription.id] = subscriber
         self._realm.broker.join(subscriber.subscription, subscriber)
-        for event in held:
-            subscriber.receive(event)
         if not self._session.is_open:  # it ended while the handler was opening
             self._close(subscriber)
+            return
+        for event in held:
+            subscriber.receive(event)
 
     async def _fail(self, subscriber: Subscriber, error: Exception) -> None:
         doing = (

@@ -121,6 +121,24 @@ async def test_subscribers_of_a_topic_share_its_id() -> None:
             await client.expect_nothing()
 
 
+@pytest.mark.spec("ABT-08")
+async def test_what_a_subscription_sends_is_lost_when_the_session_ends_before_it_is_open() -> None:
+    async def handler(session: Session) -> AsyncIterator[None]:
+        session.send_event(args=("too late",))
+        await session.close()
+        yield
+
+    app = serving(handler)
+    async with connect(app) as client:
+        await client.send([32, 1, {}, "topic"])
+        assert await client.receive() == [6, {}, "wamp.close.close_realm"]
+        await client.send([6, {}, "wamp.close.goodbye_and_out"])
+        assert await client.expect_close() == 1000
+        assert client.transcript[-1].startswith("server: closes")
+        assert "too late" not in "".join(client.transcript)
+    assert not app.broker.recipients("topic")
+
+
 async def test_resubscribing() -> None:
     topic = Topic()
     app = serving(topic)
