@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from serverwamp.protocol.ids import new_publication_id
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(Struct, frozen=True):
     """Something published to a topic, for whoever is subscribed there when it arrives.
 
     `exclude` and `eligible` are session ids; `eligible` None means everybody.
@@ -22,7 +22,7 @@ class Publication:
 
     topic: str
     args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = {}
     exclude: Collection[int] = ()
     eligible: Collection[int] | None = None
     id: int = field(default_factory=new_publication_id)

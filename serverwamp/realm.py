@@ -52,6 +52,7 @@ SOURCES_OF_TOPICS: Final[Mapping[str, type | None]] = {
     "session": Session,
     "subscription": Subscription,
 }
+NOBODY: Final[frozenset[int]] = frozenset()
 NO_LIFESPAN: Final = nullcontext()
 SOURCES_OF_SESSIONS: Final[Mapping[str, type | None]] = {"session": Session}
 
@@ -422,6 +423,8 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
 
 
 def _session_ids(sessions: Iterable[Session | int] | Session | int) -> frozenset[int]:
+    if sessions == ():
+        return NOBODY
     if isinstance(sessions, (Session, int)):
         sessions = (sessions,)
     return frozenset(item.id if isinstance(item, Session) else item for item in sessions)
