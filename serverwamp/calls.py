@@ -41,10 +41,10 @@ class RunningCall:
     """A call from its arrival until its handler has ended, which may be after its reply."""
 
     task: StartedTask | None = None
-    answered = False
-    cancelled = False
-    ended = False
-    deadline = 0.0
+    answered: bool = False
+    cancelled: bool = False
+    ended: bool = False
+    deadline: float = 0.0
     failure: Exception | None = None
     """What the handler raised: default args from factories see it before the call is over."""
 

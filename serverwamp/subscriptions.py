@@ -19,6 +19,7 @@ from serverwamp.errors import (
     WAMPError,
 )
 from serverwamp.outbound import Outbound
+from serverwamp.protocol.formats import Format
 from serverwamp.protocol.ids import new_publication_id
 from serverwamp.protocol.messages import (
     Event,
@@ -62,8 +63,8 @@ class Subscriber:
         """What came for the same topic while the subscription was closing."""
         self.closing: anyio.Event = anyio.Event()
         self.task: StartedTask | None = None
-        self.outbound = outbound
-        self.format = serializer.format
+        self.outbound: Outbound = outbound
+        self.format: Format = serializer.format
 
     @property
     def is_open(self) -> bool:

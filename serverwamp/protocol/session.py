@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from serverwamp import uris
 from serverwamp.errors import ProtocolViolation
@@ -52,7 +52,8 @@ from serverwamp.protocol.messages import (
 class State(Enum):
     """How far a session is."""
 
-    __hash__ = object.__hash__  # they are looked up all the time, and Enum's own is slow
+    if not TYPE_CHECKING:
+        __hash__ = object.__hash__  # they are looked up all the time, and Enum's own is slow
 
     AWAITING_HELLO = "awaiting HELLO"
     AUTHENTICATING = "authenticating"
