@@ -6,6 +6,7 @@ from serverwamp.broker import Subscription as Subscription
 from serverwamp.errors import ConfigurationError as ConfigurationError
 from serverwamp.errors import WAMPError as WAMPError
 from serverwamp.limits import Limits as Limits
+from serverwamp.overflow import OverflowPolicy as OverflowPolicy
 from serverwamp.protocol.auth import derive_cra_secret as derive_cra_secret
 from serverwamp.realm import Realm as Realm
 from serverwamp.results import RPCErrorResult as RPCErrorResult
@@ -15,12 +16,14 @@ from serverwamp.routing import RPCRouteSet as RPCRouteSet
 from serverwamp.routing import TopicRouteSet as TopicRouteSet
 from serverwamp.session import RPCRequest as RPCRequest
 from serverwamp.session import Session as Session
+from serverwamp.statistics import Statistics as Statistics
 
 __all__ = [
     "Application",
     "CRAAuthRequirement",
     "ConfigurationError",
     "Limits",
+    "OverflowPolicy",
     "RPCErrorResult",
     "RPCProgressReport",
     "RPCRequest",
@@ -28,6 +31,7 @@ __all__ = [
     "RPCRouteSet",
     "Realm",
     "Session",
+    "Statistics",
     "Subscription",
     "TopicRouteSet",
     "WAMPError",

@@ -28,11 +28,13 @@ from serverwamp.handshake import (
     refuse,
 )
 from serverwamp.limits import Limits
+from serverwamp.overflow import OverflowPolicy, checked_policy
 from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
 from serverwamp.protocol.shapes import Shape
 from serverwamp.realm import Realm
 from serverwamp.serving import SHUTTING_DOWN, ServedSession
 from serverwamp.shutdown import ahead_of_signals
+from serverwamp.statistics import Statistics
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class Application(Realm):
         camel_snake_conversion: let clients write ``countTo`` for a parameter ``count_to``.
         allowed_origins: other hosts whose pages may connect, as ``https://example.com``; ``*`` for
             all. Pages of the application's own host always may.
+        overflow: what becomes of events for a client that is too slow for them, by the name of an
+            `OverflowPolicy`; topics, and realms that are added, may say something else.
         limits: what a client may ask of the server.
         lifespan: an async context manager, given the application, that spans the server's life;
             as in Starlette, it runs only where the server sends lifespan events to this
@@ -71,11 +75,16 @@ class Application(Realm):
         synchronize_requests: bool = False,
         camel_snake_conversion: bool = False,
         allowed_origins: Collection[str] = (),
+        overflow: OverflowPolicy = "disconnect",
         limits: Limits | None = None,
         lifespan: Lifespan | None = None,
         debug: bool = False,
     ) -> None:
-        super().__init__(None, camel_snake_conversion=camel_snake_conversion)
+        super().__init__(
+            None,
+            camel_snake_conversion=camel_snake_conversion,
+            overflow=checked_policy(overflow),
+        )
         self.limits: Limits = limits or Limits()
         self._shape = Shape(
             message_depth=self.limits.message_depth,
@@ -106,6 +115,7 @@ class Application(Realm):
         if realm.uri is None or realm.uri in self._realms:
             raise ConfigurationError(f"there can't be another realm {realm.uri!r}")
         self._realms[realm.uri] = realm
+        realm.counters = self.counters
 
     def realm_for(self, uri: str | None) -> Realm | None:
         """Return the realm that a client gets when it asks for `uri`."""
@@ -115,9 +125,20 @@ class Application(Realm):
     def freeze(self) -> None:
         super().freeze()
         for realm in self._realms.values():
+            realm._overflow = realm._overflow or self._overflow
             realm.freeze()
         if not self._allow_default_realm and self._routes:
             logger.warning("nobody can reach the routes of the default realm: it isn't allowed")
+
+    def statistics(self) -> Statistics:
+        """Return what the application has done, and is doing now, in numbers."""
+        backlogs = [connection.outbound for connection in self.connections]
+        return self.counters.statistics(
+            sessions=len(self.sessions),
+            connections=self._websockets,
+            outbound_messages=sum(backlog.messages for backlog in backlogs),
+            outbound_bytes=sum(backlog.bytes for backlog in backlogs),
+        )
 
     # ---- serving
 
@@ -161,6 +182,7 @@ class Application(Realm):
     def _check_unauthenticated(self) -> None:
         count = self._websockets - len(self.sessions)
         if count >= self.limits.unauthenticated_sessions:
+            self.counters.violations["unauthenticated_sessions"] += 1
             raise HandshakeRefused(
                 f"Limits.unauthenticated_sessions: {count} connections have no session", status=503
             )

@@ -65,6 +65,7 @@ class Calls:
         self._conversation = conversation
         self._session = conversation.session
         self._realm = conversation.realm
+        self._counters = conversation.realm.counters
         self._outbound = conversation.outbound
         self._encode_wire = conversation.serializer.encode_wire
         self._send = conversation.send
@@ -93,9 +94,10 @@ class Calls:
         Raises: ProtocolViolation when a call of that id is still running.
         """
         if call.request in self._running:
-            raise ProtocolViolation(f"call {call.request} is still running")
+            raise ProtocolViolation(f"call {call.request} is still running", kind="out of sequence")
         if len(self._running) >= self._most:
             return self._start_later(call, unit)
+        self._counters.calls += 1
         running = RunningCall(call, unit)
         if self._waiting is not None:
             self._waiting.append(running)
@@ -172,7 +174,7 @@ class Calls:
         if self._waiting is not None:
             self._waiting.clear()
         for running in list(self._running.values()):
-            running.answered = True
+            self._answer_error(running, CallCanceled())  # which nobody hears any more
             running.cancel()
             if running.task is None:
                 self._end(running)
@@ -315,7 +317,7 @@ class Calls:
             if running.deadline:  # it limits each wait for a result
                 self._deadlines.set(call.request, self._seconds_for(call))
             self._send(Result(call.request, {"progress": True}, report.args, report.kwargs))
-        await self._conversation.outbound.room  # sent or not: a handler may wait nowhere else
+        await self._outbound.room_for_replies  # sent or not: a handler may wait nowhere else
 
     # ---- replies
 
@@ -343,6 +345,7 @@ class Calls:
             wire = Result(request, NO_DETAILS, result.args, result.kwargs).wire()
         reply = self._encode_wire(wire)
         running.answered = True
+        self._counters.results += 1
         return reply
 
     async def _answer_exception(self, running: RunningCall, error: Exception) -> None:
@@ -366,6 +369,7 @@ class Calls:
         if running.answered:
             return
         running.answered = True
+        self._counters.note_error(error.uri)
         self._conversation.send_error(CALL, running.call.request, error)
 
     # ---- deadlines

@@ -51,7 +51,7 @@ class Connection:
         self._is_open = True
         self._ended: anyio.Event | None = None
         self.serializer = serializer
-        self.limit_log: LimitLog = LimitLog()
+        self.limit_log: LimitLog = LimitLog(host.counters.violations)
         self._scope = scope
         self._key = "text" if serializer.frame_type is str else "bytes"
         self._decode = serializer.decode
@@ -75,8 +75,9 @@ class Connection:
                 self.serializer,
                 starter,
                 self._host.limits,
+                self.limit_log,
                 lose=self._lose,
-                overflow=self._give_up,
+                give_up=self._give_up,
             )
             self._serving = ServedSession(self._host, self)
             self._host.connections.add(self)
@@ -108,8 +109,8 @@ class Connection:
 
         Raises: ProtocolViolation.
         """
-        if self.outbound.is_sending and self.outbound.is_full:
-            await self._wait_for_room()
+        if self.outbound.is_sending and self.outbound.is_clogged:
+            await self.outbound.room_for_replies
         if self.received >= self._readable:
             await self._slow_down()
         self.received += 1
@@ -135,7 +136,9 @@ class Connection:
     def _checked(self, frame: Frame | None) -> Frame:
         if frame is None:
             kind = "text" if self._key == "text" else "binary"
-            raise ProtocolViolation(f"{self.serializer.subprotocol} wants {kind} messages")
+            raise ProtocolViolation(
+                f"{self.serializer.subprotocol} wants {kind} messages", kind="wrong frame type"
+            )
         if _is_longer(frame, self._host.limits.message_bytes):
             raise LimitExceeded("message_bytes", "the message is too long", close_code=1009)
         return frame
@@ -151,24 +154,7 @@ class Connection:
         self._second_ends = now + 1
         self._readable += rate
 
-    async def _wait_for_room(self) -> None:
-        await self._wait(self.outbound.wait_for_room)
-
-    async def settle(self) -> None:
-        """Hand over what is queued; give up a client that doesn't take it in time."""
-        await self._wait(self.outbound.flush)
-
-    async def _wait(self, until_read: Callable[[], Awaitable[None]]) -> None:
-        timeout = self._host.limits.send_timeout
-        with anyio.move_on_after(timeout) as scope:
-            await until_read()
-        if scope.cancelled_caught:
-            self.limit_log.note("send_timeout", "nothing could be sent for %s seconds", timeout)
-            self._give_up()
-
     def _give_up(self) -> None:
-        logger.warning("a client doesn't read what it is sent: it is disconnected")
-        self.outbound.discard()
         self._serving.close_code = 1008
         self._serving.lose()
 

@@ -145,16 +145,23 @@ class AuthenticationFailed(PredefinedError):
 class ProtocolViolation(Exception):
     """The peer broke the protocol: it gets ABORT, and its connection is closed.
 
-    `close_code` is the WebSocket code of that close: 1002, or what says it better.
+    `close_code` is the WebSocket code of that close: 1002, or what says it better. `kind` is what
+    it is counted as.
     """
 
     def __init__(
-        self, message: str, *, uri: str = uris.PROTOCOL_VIOLATION, close_code: int = 1002
+        self,
+        message: str,
+        *,
+        uri: str = uris.PROTOCOL_VIOLATION,
+        close_code: int = 1002,
+        kind: str = "undecodable",
     ) -> None:
         super().__init__(message)
         self.message = message
         self.uri = uri
         self.close_code = close_code
+        self.kind = kind
 
 
 class LimitExceeded(ProtocolViolation):

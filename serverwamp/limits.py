@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import MutableMapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -73,15 +74,17 @@ class Limits:
 
 
 class LimitLog:
-    """Says in the log which limits a client has exceeded: each once, however often it does."""
+    """Counts in `exceeded` how often limits are, and says in the log which, once each."""
 
-    __slots__ = ("_noted",)
+    __slots__ = ("_exceeded", "_noted")
 
-    def __init__(self) -> None:
+    def __init__(self, exceeded: MutableMapping[str, int]) -> None:
+        self._exceeded = exceeded
         self._noted: tuple[str, ...] = ()
 
     def note(self, limit: str, text: str, *args: Any) -> None:
-        """Log that the client has exceeded a limit, which is a field of `Limits`."""
+        """Take note that the client has exceeded a limit, which is a field of `Limits`."""
+        self._exceeded[limit] = self._exceeded.get(limit, 0) + 1
         if limit not in self._noted:
             self._noted += (limit,)
             logger.warning("Limits.%s: %s", limit, text % args)

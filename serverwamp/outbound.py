@@ -9,14 +9,14 @@ first, and takes what has gathered, in one frame.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
 
-from serverwamp.limits import Limits
+from serverwamp.limits import LimitLog, Limits
+from serverwamp.overflow import Backlog, Origin
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.serializers import Serializer
 from serverwamp.starting import StartedTask, Starter
@@ -36,25 +36,29 @@ network takes everything, so that a handler that only sends would keep CANCEL fr
 class Room:
     """Awaiting it waits until less is queued; it needn't be awaited."""
 
-    __slots__ = ("_awaited", "_outbound")
+    __slots__ = ("_awaited", "_for_events", "_outbound")
 
-    def __init__(self, outbound: Outbound) -> None:
+    def __init__(self, outbound: Outbound, *, for_events: bool) -> None:
         self._outbound = outbound
+        self._for_events = for_events
         self._awaited = 0
+
+    @property
+    def is_lacking(self) -> bool:
+        return self._outbound.is_full if self._for_events else self._outbound.is_clogged
 
     def __await__(self) -> Generator[Any, None, None]:
         self._awaited += 1
-        if self._outbound.is_full:
-            yield from self._outbound.wait_for_room().__await__()
+        if self.is_lacking:
+            yield from self._outbound.wait_for(self).__await__()
         elif self._awaited % TURN == 0:
             yield from anyio.lowlevel.checkpoint().__await__()
 
 
-class Outbound:
-    """What waits to be sent to one client.
+class Outbound(Backlog):
+    """What waits to be sent to one client, and what sends it.
 
-    `send` is ASGI's; `lose` is called when it fails, and `overflow` when a client is so far
-    behind its events that it is given up.
+    `send` is ASGI's; `lose` is called when it fails, and `give_up` when a client reads too little.
     """
 
     def __init__(
@@ -63,33 +67,28 @@ class Outbound:
         serializer: Serializer,
         starter: Starter,
         limits: Limits,
+        limit_log: LimitLog,
         *,
         lose: Callable[[], None],
-        overflow: Callable[[], None],
+        give_up: Callable[[], None],
     ) -> None:
+        super().__init__(limits)
         self._asgi_send = send
         self._join = serializer.join
         self._batched = serializer.batched
         self._key = "text" if serializer.frame_type is str else "bytes"
         self.starter: Starter = starter
-        self._limits = limits
+        self._limit_log = limit_log
         self._lose = lose
-        self._overflow = overflow
-        self._queue: deque[Unit] = deque()
-        self._bytes = 0  # what is being sent included
+        self._give_up = give_up
         self._closed = False
         self._changed: anyio.Event | None = None
         self._sender: StartedTask | None = None
+        self._watcher: StartedTask | None = None
+        self._has_moved = False
         self.is_sending: bool = False
-        self.room: Room = Room(self)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether so much waits that whoever can wait should."""
-        return not self._closed and (
-            len(self._queue) * 8 > self._limits.outbound_messages
-            or self._bytes * 8 > self._limits.outbound_bytes
-        )
+        self.room_for_events: Room = Room(self, for_events=True)
+        self.room_for_replies: Room = Room(self, for_events=False)
 
     # ---- queueing
 
@@ -99,7 +98,7 @@ class Outbound:
             return
         self._bytes += len(unit)
         if self.is_sending:
-            self._queue.append(unit)
+            self._append(unit)
         else:
             self.is_sending = True
             self.runs_in(self.starter.start(self.run, unit))
@@ -113,34 +112,60 @@ class Outbound:
             return False
         self._bytes += len(unit)
         if self.is_sending:
-            self._queue.append(unit)
+            self._append(unit)
             return False
         self.is_sending = True
         self._sender = sender
         return True
 
-    def offer(self, unit: Unit) -> None:
-        """Queue an event: never waits; a client that is too far behind is given up instead."""
-        if self.takes(unit):
+    def _append(self, unit: Unit) -> None:
+        self._queue.append(unit)
+        self._watch_what_is_much()
+
+    def offer(self, unit: Unit, origin: Origin) -> None:
+        """Queue an event: never waits; for a client that is too far behind `origin` has a policy.
+
+        It is told when there is no room, and when an event is dropped.
+        """
+        if self.takes(unit, origin):
             self.runs_in(self.starter.start(self.run, unit))
 
-    def takes(self, unit: Unit) -> bool:
+    def takes(self, unit: Unit, origin: Origin) -> bool:
         """Queue an event like `offer`; tell whether it isn't queued, but to be sent by `run`."""
-        if not self.is_sending:
-            if self._closed:
-                return False
+        if self._closed:
+            origin.note_lost()
+        elif not self.is_sending:
             self._bytes += len(unit)
             self.is_sending = True
             return True
-        if (
-            len(self._queue) < self._limits.outbound_messages
+        elif (
+            self._overflow is None
+            and len(self._queue) < self._limits.outbound_messages
             and self._bytes < self._limits.outbound_bytes
-        ):
-            self.put(unit)
-        elif not self._closed:
-            self.discard()
-            self._overflow()
+        ) or self._has_room_for(origin):
+            if origin.overflow == "disconnect":
+                self._bytes += len(unit)
+                self._append(unit)
+            else:
+                self._append_droppable(unit, origin)
+                self._watch_what_is_much()
         return False
+
+    def _has_room_for(self, origin: Origin) -> bool:
+        limit = self.exceeded_limit()
+        if limit is not None:
+            self.overflow(limit, origin)
+        if not self._closed and (self._overflow is None or self._makes_room(origin)):
+            return True
+        origin.note_refused()
+        return False
+
+    def overflow(self, limit: str, origin: Origin) -> None:
+        """Let the policy of `origin` begin to work, as its events find a limit reached."""
+        self.begin_overflow(limit, origin)
+        if origin.overflow == "disconnect":
+            self.discard()
+            self._give_up()
 
     # ---- sending
 
@@ -162,7 +187,8 @@ class Outbound:
             while True:
                 await self._asgi_send({"type": "websocket.send", self._key: frame})
                 self._bytes -= size
-                if self._changed is not None and not self.is_full:
+                self._has_moved = True
+                if self._changed is not None and not self.is_clogged:
                     self._notify()
                 if not self._queue:
                     break
@@ -176,16 +202,18 @@ class Outbound:
         finally:
             self._sender = None
             self.is_sending = False
+            if not self._queue:
+                self._overflow = None
             if self._changed is not None:
                 self._notify()
 
     def _next_frame(self) -> tuple[str | bytes, int]:
         """Return the next frame, and the size of the units in it."""
-        units = [self._queue.popleft()]
+        units = [self._pop()]
         size = len(units[0])
         if self._batched:
             while self._queue and size < BATCH_SIZE:
-                units.append(self._queue.popleft())
+                units.append(self._pop())
                 size += len(units[-1])
         return self._join(units), size
 
@@ -201,22 +229,50 @@ class Outbound:
             self._changed = anyio.Event()
         await self._changed.wait()
 
-    async def wait_for_room(self) -> None:
+    async def wait_for(self, room: Room) -> None:
         """Return when less is queued."""
-        while self.is_full:
+        while room.is_lacking:
+            self._watch()
             await self._wait_for_change()
 
     async def flush(self) -> None:
         """Return when everything that is queued has been handed to the server."""
         while self.is_sending and not self._closed:
+            self._watch()
             await self._wait_for_change()
+
+    def _watch_what_is_much(self) -> None:
+        if len(self._queue) > self._many or self._bytes > self._much:
+            self._watch()
+
+    def _watch(self) -> None:
+        """See to it that the client is given up when it takes nothing for too long."""
+        if self._watcher is None and self.is_sending:
+            self._watcher = self.starter.start(self._give_up_in_time)
+
+    async def _give_up_in_time(self) -> None:
+        timeout = self._limits.send_timeout
+        while self.is_sending:
+            self._has_moved = False
+            with anyio.move_on_after(timeout):
+                await anyio.sleep_forever()
+            if self.is_sending and not self._has_moved:
+                self._watcher = None  # which is this task, and isn't to be cancelled
+                self._limit_log.note(
+                    "send_timeout", "nothing could be sent for %s seconds: disconnected", timeout
+                )
+                self.discard()
+                self._give_up()
+                return
+        self._watcher = None
 
     def discard(self) -> None:
         """Drop what is queued or being sent, and whatever is queued from now on."""
         self._closed = True
-        self._queue.clear()
-        self._bytes = 0
+        self._clear()
         if self._sender is not None:
             self._sender.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
         if self._changed is not None:
             self._notify()

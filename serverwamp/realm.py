@@ -26,6 +26,7 @@ from serverwamp.errors import (
     checked_args,
 )
 from serverwamp.migration import RealmSpellings
+from serverwamp.overflow import OverflowPolicy, checked_policy
 from serverwamp.protocol.messages import Event
 from serverwamp.protocol.serializers import EncodedOnce
 from serverwamp.results import RPCErrorResult
@@ -38,6 +39,7 @@ from serverwamp.routing import (
 )
 from serverwamp.session import RPCRequest, Session
 from serverwamp.starting import escaping, start_each
+from serverwamp.statistics import Counters
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -55,6 +57,11 @@ SOURCES_OF_TOPICS: Final[Mapping[str, type | None]] = {
 NOBODY: Final[frozenset[int]] = frozenset()
 NO_LIFESPAN: Final = nullcontext()
 SOURCES_OF_SESSIONS: Final[Mapping[str, type | None]] = {"session": Session}
+SOURCES_OF_OVERFLOWS: Final[Mapping[str, type | None]] = {
+    "session": Session,
+    "topic": None,
+    "policy": None,
+}
 
 
 class Route:
@@ -78,24 +85,37 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
 
     A realm is configured before it is used: with the first connection it is frozen, and whatever
     would change it raises `ConfigurationError`. With `camel_snake_conversion` clients may write
-    ``countTo`` for a parameter ``count_to`` of any procedure.
+    ``countTo`` for a parameter ``count_to`` of any procedure. `overflow` says what becomes of
+    events for a client that is too slow for them, unless the route of the topic says it; the
+    application does if that is None.
+
+    Raises: ConfigurationError.
     """
 
-    def __init__(self, uri: str | None = None, *, camel_snake_conversion: bool = False) -> None:
+    def __init__(
+        self,
+        uri: str | None = None,
+        *,
+        camel_snake_conversion: bool = False,
+        overflow: OverflowPolicy | None = None,
+    ) -> None:
         if uri is not None and not uris.is_valid_uri(uri):
             raise ConfigurationError(f"{uri!r} is not a valid URI for a realm")
         self.uri = uri
         self._camel_snake_conversion = camel_snake_conversion
+        self._overflow = None if overflow is None else checked_policy(overflow)
         self._procedures: RouteTable[Route] = RouteTable()
         self._topics: RouteTable[Route] = RouteTable()
         self._routes: list[Route] = []
         self._default_args: dict[str, DefaultArg] = {}
         self._error_mappings: dict[type[BaseException], ErrorMapping] = {}
         self._lifespan_functions: list[tuple[Function, bool]] = []
+        self._overflow_functions: list[Function] = []
         self._rpc_function: Function | None = None
         self._subscription_function: Function | None = None
         self._frozen = False
         self.broker: Broker = Broker()
+        self.counters: Counters = Counters()
         self.authentication: Authentication = Authentication()
         self.backplane: Backplane = MemoryBackplane()
 
@@ -156,6 +176,17 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
                 f"{name_of(handler)} has to be an async generator with one yield"
             )
         self._lifespan_functions.append((handler, authenticated_only))
+
+    def add_overflow_handler(self, handler: Function) -> None:
+        """Run a function when a client begins to be too slow for its events.
+
+        Its parameters may be the ``session``, the ``topic`` of the event that found a limit of
+        `Limits` reached, the ``policy`` that decides what becomes of it, and default args. It isn't
+        run again for a session before everything has been sent that waits there. Nothing waits
+        for it, but for the end of the session.
+        """
+        self._check_not_frozen()
+        self._overflow_functions.append(handler)
 
     def add_transport_authenticator(self, authenticator: Function) -> None:
         """Ask ``authenticator(session)`` for an identity, after those that were added before."""
@@ -243,6 +274,10 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
             (self._compile(function), authenticated_only)
             for function, authenticated_only in self._lifespan_functions
         ]
+        self.overflow_handlers: Sequence[Handler] = [
+            self._compile(function, sources=SOURCES_OF_OVERFLOWS)
+            for function in self._overflow_functions
+        ]
         self._compile_custom_handlers()
         self._exact_procedures = {
             route.definition.uri: route.handler
@@ -312,8 +347,8 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         """Whether calls go to a custom handler, which takes its arguments from the request."""
         return self._rpc_handler is not None
 
-    def topic_handler(self, uri: str) -> Handler:
-        """Return the handler of subscriptions to `uri`.
+    def topic_handler(self, uri: str) -> tuple[Handler, OverflowPolicy]:
+        """Return the handler of subscriptions to `uri`, and the policy for its events.
 
         Raises: InvalidURI; NotAuthorized for a topic that the application doesn't declare.
         """
@@ -322,7 +357,8 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         route = self._subscription_handler or self._topics.resolve(uri)
         if route is None:
             raise NotAuthorized(f"there is no topic {uri!r} to subscribe to")
-        return route.handler
+        assert isinstance(route.definition, TopicRoute)
+        return route.handler, route.definition.overflow or self._overflow or "disconnect"
 
     async def error_for(self, error: BaseException, doing: str, *, debug: bool) -> WAMPError:
         """Return what a client is told about `error`; the log gets the rest."""
@@ -394,13 +430,20 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
                 Event(subscription.id, publication.id, {}, publication.args, publication.kwargs),
                 publication.topic,
             )
+            receivers = (
+                subscribers
+                if is_for_all
+                else [s for s in subscribers if publication.is_for(s.session_id)]
+            )
+            self.counters.events += len(receivers)
             start_each(
                 (subscriber.outbound, unit)
-                for subscriber in subscribers
-                if (is_for_all or publication.is_for(subscriber.session_id))
-                and (unit := event[subscriber.format]) is not None
-                and subscriber.outbound.takes(unit)
+                for subscriber in receivers
+                if (unit := event[subscriber.format]) is not None
+                and subscriber.outbound.takes(unit, subscriber)
             )
+            if None in event.values():
+                self.counters.events -= sum(event[s.format] is None for s in receivers)
 
     # ---- over a session
 

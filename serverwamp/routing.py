@@ -16,6 +16,7 @@ from serverwamp import uris
 from serverwamp.binding import is_async_generator, name_of
 from serverwamp.errors import ConfigurationError
 from serverwamp.migration import TopicRouteSetSpellings
+from serverwamp.overflow import OverflowPolicy, checked_policy
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Target = TypeVar("Target")
@@ -61,8 +62,12 @@ class RPCRoute(Route):
 class TopicRoute(Route):
     """A route to a subscription handler: an async generator with one ``yield``."""
 
+    overflow: OverflowPolicy | None = None
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.overflow is not None:
+            checked_policy(self.overflow)
         if not is_async_generator(self.handler):
             raise ConfigurationError(
                 f"{name_of(self.handler)} can't handle subscriptions: it has to be an async"
@@ -131,27 +136,41 @@ class TopicDecorators:
     @abstractmethod
     def _add_topic_route(self, route: TopicRoute) -> None: ...
 
-    def topic(self, uri: str) -> Callable[[Function], Function]:
-        """Handle subscriptions to exactly `uri`."""
-        return self._topic_decorator(uri, "exact")
+    def topic(
+        self, uri: str, *, overflow: OverflowPolicy | None = None
+    ) -> Callable[[Function], Function]:
+        """Handle subscriptions to exactly `uri`.
 
-    def prefix_topic(self, uri_prefix: str) -> Callable[[Function], Function]:
+        `overflow` says what becomes of events for a client that is too slow for them: it is the
+        `OverflowPolicy` of the realm where it isn't given.
+        """
+        return self._topic_decorator(uri, "exact", overflow)
+
+    def prefix_topic(
+        self, uri_prefix: str, *, overflow: OverflowPolicy | None = None
+    ) -> Callable[[Function], Function]:
         """Handle subscriptions to every topic that starts with `uri_prefix`."""
-        return self._topic_decorator(uri_prefix, "prefix")
+        return self._topic_decorator(uri_prefix, "prefix", overflow)
 
-    def wildcard_topic(self, uri_pattern: str) -> Callable[[Function], Function]:
+    def wildcard_topic(
+        self, uri_pattern: str, *, overflow: OverflowPolicy | None = None
+    ) -> Callable[[Function], Function]:
         """Handle subscriptions to topics with as many components, the empty ones being any."""
-        return self._topic_decorator(uri_pattern, "wildcard")
+        return self._topic_decorator(uri_pattern, "wildcard", overflow)
 
-    def regex_topic(self, uri_pattern: str | re.Pattern[str]) -> Callable[[Function], Function]:
+    def regex_topic(
+        self, uri_pattern: str | re.Pattern[str], *, overflow: OverflowPolicy | None = None
+    ) -> Callable[[Function], Function]:
         """Handle subscriptions to topics that `uri_pattern` matches from their start."""
-        return self._topic_decorator(_text(uri_pattern), "regex")
+        return self._topic_decorator(_text(uri_pattern), "regex", overflow)
 
-    def _topic_decorator(self, uri: str, kind: RouteKind) -> Callable[[Function], Function]:
+    def _topic_decorator(
+        self, uri: str, kind: RouteKind, overflow: OverflowPolicy | None
+    ) -> Callable[[Function], Function]:
         _check_is_text(uri)
 
         def decorate(function: Function) -> Function:
-            self._add_topic_route(TopicRoute(uri, function, kind))
+            self._add_topic_route(TopicRoute(uri, function, kind, overflow=overflow))
             return function
 
         return decorate

@@ -54,6 +54,7 @@ from serverwamp.protocol.session import SessionState, State
 from serverwamp.realm import Realm
 from serverwamp.session import Session
 from serverwamp.starting import StartedTask, escaping, open_starter
+from serverwamp.statistics import Counters
 from serverwamp.subscriptions import Subscriptions
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -97,10 +98,6 @@ class Carrier(Protocol):
         """
         ...
 
-    async def settle(self) -> None:
-        """Hand over what is queued; give up a client that doesn't take it in time."""
-        ...
-
     async def finish(self, code: int) -> None:
         """Hand over what is queued, within a bounded time, and close the connection."""
         ...
@@ -114,6 +111,7 @@ class Host(Protocol):
     synchronize_requests: bool
     sessions: dict[int, ServedSession]
     connections: set[Any]
+    counters: Counters
 
     @property
     def is_draining(self) -> bool:
@@ -182,6 +180,7 @@ class ServedSession:
             self._note_limit(violation.limit, "%s", violation.message)
         else:
             logger.warning("protocol violation: %.300s", violation.message)
+            self._host.counters.violations[violation.kind] += 1
         self._abort(violation.uri, violation.message, violation.close_code)
 
     # ---- the whole session
@@ -373,7 +372,7 @@ class ServedSession:
             if self.close_code is not None:
                 await self._carrier.finish(self.close_code)
             elif self._outbound.is_sending:
-                await self._carrier.settle()
+                await self._outbound.flush()
 
     async def _read(self) -> None:
         state, receive, start_call = self._state, self._carrier.receive, self._calls.start
@@ -415,7 +414,7 @@ class ServedSession:
             before = self._carrier.received
             await anyio.sleep(timeout / 4)
             is_silent = self._carrier.received == before
-            is_waited_for = self._calls.are_running or self._outbound.is_full
+            is_waited_for = self._calls.are_running or self._outbound.is_clogged
             silent_quarters = silent_quarters + 1 if is_silent and not is_waited_for else 0
         text = f"nothing has come for {timeout} seconds"
         self._note_limit("idle_timeout", "%s", text)
@@ -483,7 +482,7 @@ class ServedSession:
         """Queue an event for this session alone."""
         if not hasattr(self, "_subscriptions"):
             logger.debug("session %s isn't welcomed yet", self.session.id)
-            return self._outbound.room
+            return self._outbound.room_for_events
         return self._subscriptions.send_event(topic, subscription, args, kwargs)
 
     async def close(self, reason: str, message: str | None) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 
 from serverwamp.binding import Handler
 from serverwamp.broker import Subscription
@@ -19,7 +21,8 @@ from serverwamp.errors import (
     WAMPError,
 )
 from serverwamp.outbound import Outbound
-from serverwamp.protocol.formats import Format
+from serverwamp.overflow import OverflowPolicy
+from serverwamp.protocol.formats import Format, Unit
 from serverwamp.protocol.ids import new_publication_id
 from serverwamp.protocol.messages import (
     Event,
@@ -28,8 +31,9 @@ from serverwamp.protocol.messages import (
     Unsubscribe,
     Unsubscribed,
 )
-from serverwamp.protocol.serializers import EncodedOnce, Serializer
+from serverwamp.protocol.serializers import EncodedOnce
 from serverwamp.starting import StartedTask, cancel_once, escaping
+from serverwamp.statistics import Counters
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -45,17 +49,14 @@ class Subscriber:
     """
 
     def __init__(
-        self,
-        session_id: int,
-        subscription: Subscription,
-        outbound: Outbound,
-        serializer: Serializer,
+        self, session: Subscriptions, subscription: Subscription, overflow: OverflowPolicy
     ) -> None:
-        self.session_id = session_id
+        self.session_id: int = session.session_id
         self.subscription = subscription
+        self.overflow: OverflowPolicy = overflow
         self.requests: list[int] = []
         """The SUBSCRIBE requests that are still to be answered."""
-        self.held: list[EncodedOnce] | None = []
+        self.held: deque[Unit] | None = deque()
         """Events to be sent after SUBSCRIBED; None once that has left."""
         self.unsubscribe: int | None = None
         """The UNSUBSCRIBE request that is still to be answered."""
@@ -63,18 +64,30 @@ class Subscriber:
         """What came for the same topic while the subscription was closing."""
         self.closing: anyio.Event = anyio.Event()
         self.task: StartedTask | None = None
-        self.outbound: Outbound = outbound
-        self.format: Format = serializer.format
+        self.outbound: Outbound = session.outbound
+        self.format: Format = session.format
+        self._session = session
+        self._counters = session.counters
 
     @property
     def is_open(self) -> bool:
         return self.held is None and not self.closing.is_set()
 
-    def receive(self, event: EncodedOnce) -> None:
+    def receive(self, unit: Unit) -> None:
         """Queue an event of the subscription."""
-        unit = event[self.format]
-        if unit is not None:
-            self.outbound.offer(unit)
+        self.outbound.offer(unit, self)
+
+    # ---- what becomes of its events
+
+    def note_overflow(self, limit: str) -> None:
+        self._session.note_overflow(self, limit)
+
+    def note_refused(self) -> None:
+        self._counters.events -= 1
+        self._counters.events_refused[self.overflow] += 1
+
+    def note_lost(self) -> None:
+        self._counters.events -= 1
 
 
 class Subscriptions:
@@ -86,7 +99,12 @@ class Subscriptions:
         self._realm = conversation.realm
         self._send = conversation.send
         self._send_error = conversation.send_error
-        self._outbound = conversation.outbound
+        self._held_messages = 0
+        self._held_bytes = 0
+        self.session_id: int = conversation.session.id
+        self.outbound: Outbound = conversation.outbound
+        self.format: Format = conversation.serializer.format
+        self.counters: Counters = conversation.realm.counters
         self._by_topic: dict[str, Subscriber] = {}
         self._by_id: dict[int, Subscriber] = {}
         self._closing: dict[str, Subscriber] = {}
@@ -113,16 +131,14 @@ class Subscriptions:
                 reopenings.append(message)
             return
         try:
-            handler = self._realm.topic_handler(message.topic)
+            handler, overflow = self._realm.topic_handler(message.topic)
         except WAMPError as error:
             self._send_error(SUBSCRIBE, message.request, error)
             return
         if not self._has_room_beside(len(self._by_topic) + len(self._closing), message):
             return
         subscription = self._realm.broker.hold(message.topic)
-        subscriber = Subscriber(
-            self._session.id, subscription, self._outbound, self._conversation.serializer
-        )
+        subscriber = Subscriber(self, subscription, overflow)
         subscriber.requests.append(message.request)
         self._by_topic[message.topic] = subscriber
         subscriber.task = self._conversation.starter.start(self._run, subscriber, handler)
@@ -204,14 +220,15 @@ class Subscriptions:
         for request in subscriber.requests:
             self._send(Subscribed(request, subscriber.subscription.id))
         subscriber.requests.clear()
-        held, subscriber.held = subscriber.held or (), None
+        held = self._take_held(subscriber)
         self._by_id[subscriber.subscription.id] = subscriber
         self._realm.broker.join(subscriber.subscription, subscriber)
         if not self._session.is_open:  # it ended while the handler was opening
             self._close(subscriber)
+            self.counters.events -= len(held)
             return
-        for event in held:
-            subscriber.receive(event)
+        for unit in held:
+            subscriber.receive(unit)
 
     async def _fail(self, subscriber: Subscriber, error: Exception) -> None:
         doing = (
@@ -227,10 +244,41 @@ class Subscriptions:
         """Answer what has no answer yet, and drop what was held for it."""
         self._forget(subscriber)
         subscriber.closing.set()
-        subscriber.held = None
+        self.counters.events -= len(self._take_held(subscriber))
         for request in subscriber.requests:
             self._send_error(SUBSCRIBE, request, error)
         subscriber.requests.clear()
+
+    # ---- clients that are too slow
+
+    def note_overflow(self, subscriber: Subscriber, limit: str) -> None:
+        """Log that an event finds no room, and tell the application."""
+        logger.warning(
+            "Limits.%s: session %s doesn't keep up with %r: %s",
+            limit,
+            self.session_id,
+            subscriber.subscription.topic,
+            subscriber.overflow,
+        )
+        if self._realm.overflow_handlers:
+            self._conversation.starter.start(self._tell_of_overflow, subscriber)
+
+    async def _tell_of_overflow(self, subscriber: Subscriber) -> None:
+        sources = {
+            "session": self._session,
+            "topic": subscriber.subscription.topic,
+            "policy": subscriber.overflow,
+        }
+        # Whoever publishes is to be finished first: what a handler publishes comes after that.
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+        for handler in self._realm.overflow_handlers:
+            try:
+                await handler.call(sources)
+            except BaseException as error:
+                escapes = escaping(error)
+                if escapes is not None:
+                    raise escapes from None
+                logger.exception("an overflow handler failed for session %s", self.session_id)
 
     # ---- events
 
@@ -250,13 +298,50 @@ class Subscriptions:
                 subscriber = None  # only its own handler is heard while it opens
         if subscriber is None or subscriber.closing.is_set():
             logger.debug("session %s isn't subscribed to %r", self._session.id, topic)
-            return self._outbound.room
+            return self.outbound.room_for_events
         event = EncodedOnce(
             Event(subscriber.subscription.id, new_publication_id(), {}, args, kwargs),
             subscriber.subscription.topic,
         )
+        unit = event[self.format]
+        if unit is None:
+            return self.outbound.room_for_events
+        self.counters.events += 1
         if subscriber.held is not None:
-            subscriber.held.append(event)
+            self._hold(subscriber, subscriber.held, unit)
         else:
-            subscriber.receive(event)
-        return self._outbound.room
+            subscriber.receive(unit)
+        return self.outbound.room_for_events
+
+    def _hold(self, subscriber: Subscriber, held: deque[Unit], unit: Unit) -> None:
+        """Keep an event until SUBSCRIBED has left; there is room for it as if it were queued."""
+        limit = self._limit_with_held()
+        if limit is not None:
+            self.outbound.overflow(limit, subscriber)
+        if subscriber.overflow == "latest" and self.outbound.is_overflowing:
+            while held:
+                self._drop_oldest(subscriber, held)
+        elif limit is not None:
+            if subscriber.overflow != "drop_oldest" or not held:
+                subscriber.note_refused()
+                return
+            while held and self._limit_with_held() is not None:
+                self._drop_oldest(subscriber, held)
+        held.append(unit)
+        self._held_messages += 1
+        self._held_bytes += len(unit)
+
+    def _drop_oldest(self, subscriber: Subscriber, held: deque[Unit]) -> None:
+        self._held_messages -= 1
+        self._held_bytes -= len(held.popleft())
+        subscriber.note_refused()
+
+    def _limit_with_held(self) -> str | None:
+        return self.outbound.exceeded_limit(self._held_messages, self._held_bytes)
+
+    def _take_held(self, subscriber: Subscriber) -> Collection[Unit]:
+        """Return what is held back, which it is no longer."""
+        held, subscriber.held = subscriber.held or (), None
+        self._held_messages -= len(held)
+        self._held_bytes -= sum(map(len, held))
+        return held

@@ -359,5 +359,7 @@ def test_the_internals_name_every_module() -> None:
 
 def test_the_api_reference_has_every_public_name() -> None:
     page = (ROOT / "docs" / "api.rst").read_text("utf-8")
-    documented = re.findall(r"^\.\. auto(?:class|function|exception):: (\w+)", page, re.MULTILINE)
+    documented = re.findall(
+        r"^\.\. (?:auto(?:class|function|exception)|data):: (\w+)", page, re.MULTILINE
+    )
     assert set(serverwamp.__all__) <= set(documented)

@@ -748,7 +748,7 @@ async def test_publishing_waits_for_nobody(caplog: pytest.LogCaptureFixture) -> 
                 await anyio.lowlevel.checkpoint()
         slow.resume()
         assert await slow.expect_close() == 1008
-    assert "doesn't read what it is sent" in caplog.text
+    assert "Limits.outbound_messages: " in caplog.text
 
 
 @pytest.mark.spec("PUB-08", "VIO-07")

@@ -14,11 +14,12 @@ PACKAGE = Path(serverwamp.__file__).parent
 # What each module may import of the package. Beside the modules that the design began with stand
 # those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures);
 # `limits`; `handshake`; `protocol.formats` and `protocol.framings`, of which a serializer is made;
-# `protocol.shapes`, the limits of a single message; `outbound`, `calls` with their `deadlines`, and
-# `subscriptions`, the three parts of an open session, `conversation`, what they share, and
-# `serving`, which is its course from HELLO to GOODBYE, so that `connection` is left with frames;
-# `shutdown`, which comes before a server takes a signal; `migration`, which holds the spellings of
-# serverwamp 2.0 in one place.
+# `protocol.shapes`, the limits of a single message; `overflow`, what waits to be sent and how that
+# stays within limits; `outbound`, `calls` with their `deadlines`, and `subscriptions`, the three
+# parts of an open session, `conversation`, what they share, and `serving`, which is its course from
+# HELLO to GOODBYE, so that `connection` is left with frames; `statistics`, for which all of these
+# count; `shutdown`, which comes before a server takes a signal; `migration`, which holds the
+# spellings of serverwamp 2.0 in one place.
 MAY_IMPORT: dict[str, set[str]] = {
     "uris": set(),
     "limits": {"errors"},
@@ -44,7 +45,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "conversion": {"errors"},
     "results": {"errors", "uris"},
     "binding": {"conversion", "errors", "protocol.messages", "starting"},
-    "routing": {"binding", "uris", "errors", "migration"},
+    "overflow": {"protocol.formats", "limits", "errors"},
+    "statistics": {"overflow", "uris"},
+    "routing": {"binding", "overflow", "uris", "errors", "migration"},
     "broker": {"protocol.messages", "protocol.ids", "uris", "errors"},
     "authentication": {"protocol.auth", "protocol.messages", "errors"},
     "backplanes": {"backplanes.base", "backplanes.memory"},
@@ -52,7 +55,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backplanes.memory": {"backplanes.base"},
     "session": {"protocol.session", "errors", "uris"},
     "realm": {
+        "statistics",
         "routing",
+        "overflow",
         "binding",
         "broker",
         "authentication",
@@ -68,7 +73,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "uris",
         "errors",
     },
-    "outbound": {"protocol.formats", "protocol.serializers", "starting", "limits"},
+    "outbound": {"overflow", "protocol.formats", "protocol.serializers", "starting", "limits"},
     "conversation": {
         "outbound",
         "realm",
@@ -101,6 +106,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "binding",
         "broker",
         "outbound",
+        "overflow",
+        "statistics",
         "protocol.ids",
         "protocol.formats",
         "protocol.messages",
@@ -109,6 +116,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
     },
     "serving": {
+        "statistics",
         "conversation",
         "calls",
         "subscriptions",
@@ -138,6 +146,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "handshake": {"protocol.serializers", "errors"},
     "application": {
+        "statistics",
         "authentication",
         "handshake",
         "connection",
@@ -147,6 +156,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "protocol.serializers",
         "protocol.shapes",
         "limits",
+        "overflow",
         "errors",
         "adapters.aiohttp",
     },
@@ -231,6 +241,7 @@ def test_the_public_surface() -> None:
         "CRAAuthRequirement",
         "ConfigurationError",
         "Limits",
+        "OverflowPolicy",
         "RPCErrorResult",
         "RPCProgressReport",
         "RPCRequest",
@@ -238,6 +249,7 @@ def test_the_public_surface() -> None:
         "RPCRouteSet",
         "Realm",
         "Session",
+        "Statistics",
         "Subscription",
         "TopicRouteSet",
         "WAMPError",

@@ -103,6 +103,9 @@ SENT: Final[Mapping[State, Moves]] = {
 REQUESTS: Final = frozenset((Call, Publish, Subscribe, Unsubscribe, Register, Unregister))
 """What draws its id from the session's sequence of requests."""
 
+INVALID: Final = "invalid message"
+"""The kind of violations by a message that can be decoded, and makes no sense."""
+
 CLIENT_ROLES: Final = frozenset(("publisher", "subscriber", "caller", "callee"))
 
 
@@ -127,18 +130,24 @@ class SessionState:
         if following is None:
             if self.state is State.CLOSING:
                 return False
-            raise ProtocolViolation(f"{kind.__name__.upper()} can't come while {self.state.value}")
+            raise ProtocolViolation(
+                f"{kind.__name__.upper()} can't come while {self.state.value}",
+                kind="unexpected message",
+            )
         if kind in REQUESTS:
             request: int = message.request  # type: ignore[attr-defined]
             if request <= self._last_request and not follows(request, self._last_request):
                 raise ProtocolViolation(
-                    f"request id {request} after {self._last_request} is out of sequence"
+                    f"request id {request} after {self._last_request} is out of sequence",
+                    kind="out of sequence",
                 )
             self._last_request = request
         elif isinstance(message, Hello):
             _check_hello(message)
         elif isinstance(message, (Goodbye, Abort)) and not uris.is_valid_uri(message.reason):
-            raise ProtocolViolation(f"{kind.__name__.upper()} with an invalid URI as its reason")
+            raise ProtocolViolation(
+                f"{kind.__name__.upper()} with an invalid URI as its reason", kind=INVALID
+            )
         if following is not self.state:
             self._move(following)
         return True
@@ -162,12 +171,12 @@ class SessionState:
 
 def _check_hello(hello: Hello) -> None:
     if hello.realm is not None and not uris.is_valid_uri(hello.realm):
-        raise ProtocolViolation("the realm is not a valid URI", uri=uris.INVALID_URI)
+        raise ProtocolViolation("the realm is not a valid URI", uri=uris.INVALID_URI, kind=INVALID)
     _check_roles(hello.details)
 
 
 def _check_roles(details: HelloDetails) -> None:
     if not CLIENT_ROLES.intersection(details.roles or ()):
         raise ProtocolViolation(
-            "HELLO announces none of the roles caller, callee, publisher, subscriber"
+            "HELLO announces none of the roles caller, callee, publisher, subscriber", kind=INVALID
         )
