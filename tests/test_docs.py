@@ -50,8 +50,9 @@ from websockets.sync.client import connect
 
 import serverwamp
 from serverwamp import testing
-from tests.benchmark.__main__ import parsed_options
+from tests.benchmark.__main__ import parsed_options as benchmark_options
 from tests.commands import serving
+from tests.soak.__main__ import parsed_options as soak_options
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -272,7 +273,9 @@ class Shell:
         elif program == "hypercorn":
             self._serve("hypercorn", *arguments, "--bind", "127.0.0.1:0", "--workers", "0")
         elif command[:3] == ["python", "-m", "tests.benchmark"]:
-            parsed_options(command[3:])  # takes minutes; .ci/run runs its quick form
+            benchmark_options(command[3:])  # takes minutes; .ci/run runs its quick form
+        elif command[:3] == ["python", "-m", "tests.soak"]:
+            soak_options(command[3:])  # likewise
         else:
             assert program == "python", f"there is no way to check {command}"
             self._serve(arguments[0].removesuffix(".py"), *arguments[1:])

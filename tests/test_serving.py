@@ -439,6 +439,48 @@ class TestAiohttp:
                 assert response.headers["upgrade"] == "websocket"
                 assert "WAMP endpoint" in response.text
 
+    async def test_cancelling_one_of_those_who_send(self) -> None:
+        from serverwamp.adapters.aiohttp import request_handler
+
+        outcomes = []
+        ended = anyio.Event()
+        message = {"type": "websocket.send", "bytes": bytes(16 * 1024 * 1024)}  # is never read
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            async def send_message() -> None:
+                try:
+                    await send(message)
+                except OSError:
+                    outcomes.append("failed")
+
+            await receive()
+            await send({"type": "websocket.accept"})
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send_message)
+                await anyio.wait_all_tasks_blocked()
+                async with anyio.create_task_group() as cancelled:
+                    cancelled.start_soon(send, message)
+                    await anyio.wait_all_tasks_blocked()
+                    cancelled.cancel_scope.cancel()
+            ended.set()
+
+        served = web.Application()
+        served.router.add_get("/", request_handler(app))
+        runner = web.AppRunner(served, shutdown_timeout=1)
+        await runner.setup()
+        listener = socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(runner, listener).start()
+        async with await anyio.connect_tcp(*listener.getsockname()) as client:
+            await client.send(
+                b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            with anyio.fail_after(10):
+                await ended.wait()
+        await runner.cleanup()
+        assert outcomes == ["failed"]
+
     async def test_other_asgi_applications(self) -> None:
         """The adapter knows no WAMP: it serves whatever speaks ASGI."""
         from serverwamp.adapters.aiohttp import request_handler

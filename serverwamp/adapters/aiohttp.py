@@ -136,6 +136,16 @@ class _WebSocket:
         return {"type": "websocket.disconnect", "code": self._socket.close_code or 1006}
 
     async def send(self, event: Event) -> None:
+        try:
+            await self._send(event)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Whoever waits for the client to read, is cancelled with anybody else who does.
+            raise OSError("the client doesn't read") from None
+
+    async def _send(self, event: Event) -> None:
         kind = event["type"]
         if kind == "websocket.accept":
             subprotocol = event.get("subprotocol")

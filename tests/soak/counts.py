@@ -5,26 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from websockets.sync.client import connect
 
 from tests.benchmark.load import Address
-from tests.soak.application import COUNTS, KEPT, SESSIONS
+from tests.soak.application import COUNTS, KEPT
 
-MAY_GROW = {"Python objects": 50, "memory": 2 * 1024 * 1024}
-"""By how much at most, where that isn't nothing at all."""
+Counts: TypeAlias = Mapping[str, int]
+
+OBJECTS, MEMORY, ERRORS = "Python objects", "memory, bytes", "errors in the log"
 SETTLING_SECONDS = 45.0
 """aiohttp keeps what a client has left behind until it would have sent the next pings."""
 
 
-def grown(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str]:
-    """Return the names of the counts that have grown by more than they may."""
-    return [
-        name
-        for name, count in before.items()
-        if name != "types" and after[name] - count > MAY_GROW.get(name, 0)
-    ]
+def grown(before: Counts, after: Counts, allowances: Counts) -> Sequence[str]:
+    """Return what has grown by more than it may, which is nothing where `allowances` are silent."""
+    return [name for name in before if after[name] - before[name] > allowances.get(name, 0)]
 
 
 class Observer:
@@ -42,41 +39,28 @@ class Observer:
         self._exchange([1, "realm1", {"roles": {"caller": {}, "subscriber": {}}}])
         # The first subscription has the id 1; as long as there is one, others get it too.
         self._exchange([32, 1, {}, KEPT])
+        self.types: Counts = {}
+        """How many objects there were of each type when they were last counted."""
 
     def _exchange(self, message: Any) -> Any:
         self._socket.send(json.dumps(message))
         return json.loads(self._socket.recv())
 
-    def _result(self, procedure: str) -> Any:
+    def counts(self) -> Counts:
+        """Return what there is now."""
         self._request += 1
-        *_, result = self._exchange([48, self._request, {}, procedure])
-        return result
+        *_, counts = self._exchange([48, self._request, {}, COUNTS])
+        self.types = counts.pop("types")
+        return dict(counts)
 
-    def wait_for_sessions(self, count: int, seconds: float) -> bool:
-        """Wait until there are but `count` beside this one; tell whether that came."""
-        deadline = time.monotonic() + seconds
-        while self._result(SESSIONS)[0] > count + 1:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        return True
-
-    def settled(self, before: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-        """Return the counts once only this session is left, and nothing has grown since `before`.
-
-        When that takes too long, they are returned all the same.
-        """
+    def settled(self, before: Counts, allowances: Counts) -> Counts:
+        """Return what there is once nothing has grown by too much, or that takes too long."""
         deadline = time.monotonic() + SETTLING_SECONDS
         while True:
             counts = self.counts()
-            left = counts["connections"] > 1 if before is None else grown(before, counts)
-            if not left or time.monotonic() > deadline:
+            if not grown(before, counts, allowances) or time.monotonic() > deadline:
                 return counts
             time.sleep(0.2)
-
-    def counts(self) -> Mapping[str, Any]:
-        counts: Mapping[str, Any] = self._result(COUNTS)
-        return counts
 
     def close(self) -> None:
         self._socket.close()

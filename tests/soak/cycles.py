@@ -25,6 +25,8 @@ CANCEL, UNSUBSCRIBE = 49, 34
 SUBPROTOCOLS = ("wamp.2.json", "wamp.2.msgpack", "wamp.2.json.batched", "wamp.2.msgpack.batched")
 CLIENTS = 16
 """How many are connected at the same time."""
+KINDS = 304
+"""After so many cycles every client has vanished from every state in every way."""
 
 # ---- what a client does before it vanishes
 
