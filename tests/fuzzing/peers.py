@@ -174,16 +174,14 @@ class Network:
         self._tasks = tasks
         self.peers: list[Peer] = []
 
-    def connect(self, subprotocol: str) -> Peer:
-        """Return a new connection."""
-        peer = Peer(subprotocol)
+    def add(self, peer: Peer) -> None:
+        """Open the connection of a peer."""
         self.peers.append(peer)
         self._tasks.start_soon(peer.serve, self._app)
-        return peer
 
 
 @asynccontextmanager
-async def network(app: Application, *, seconds: float = 30.0) -> AsyncIterator[Network]:
+async def network(app: Application, *, seconds: float = 20.0) -> AsyncIterator[Network]:
     """Give connections to `app`; at the end, all clients vanish, and nothing of them may be left.
 
     Whatever the application raises is raised here.
@@ -194,15 +192,17 @@ async def network(app: Application, *, seconds: float = 30.0) -> AsyncIterator[N
             connections = Network(app, tasks)
             try:
                 yield connections
-                for peer in connections.peers:
-                    peer.disconnect()
-                await settle()
-                assert [peer for peer in connections.peers if peer.is_served] == []
             except Exception as error:
                 failure = error
                 tasks.cancel_scope.cancel()
+            finally:
+                for peer in connections.peers:
+                    peer.disconnect()
+            await settle()
+            left = [peer for peer in connections.peers if peer.is_served]
     if failure is not None:
         raise failure
+    assert left == []
     for peer in connections.peers:
         assert peer.faults == []
     assert app.sessions == {}

@@ -183,7 +183,8 @@ async def test_no_frame_does_harm(
 ) -> None:
     with no_mistakes_logged() as records:
         async with network(application()) as connections:
-            peer = connections.connect(subprotocol)
+            peer = Peer(subprotocol)
+            connections.add(peer)
             for message in STAGES[stage]:
                 peer.send(message)
             await settle()
