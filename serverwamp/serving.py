@@ -498,7 +498,10 @@ class ServedSession:
 
     async def abort(self, reason: str, message: str | None) -> None:
         """Send ABORT: the session is over at once."""
+        was_open = self.is_open
         self._abort(reason, message or reason, REFUSED)
+        if was_open:
+            self._release()  # before anything is published that would follow ABORT
         if self._reading is not None:
             self._reading.cancel()
 

@@ -218,6 +218,25 @@ async def test_the_server_says_goodbye() -> None:
         assert await client.expect_close() == 1000
 
 
+@pytest.mark.spec("ABT-04")
+async def test_nothing_follows_abort() -> None:
+    app = Application()
+    sessions = remembering(app)
+
+    @app.topic("news")
+    async def news() -> AsyncIterator[None]:
+        yield
+
+    async with connect(app) as client:
+        await client.call("remember")
+        await client.subscribe("news")
+        await sessions[0].abort("com.app.banned")
+        sessions[0].send_event("news", ("for it alone",))
+        await app.publish("news", ("for all",))
+        assert await client.expect_close() == 1000
+        assert client.transcript[-2].startswith("server: [3, ")
+
+
 async def test_the_server_aborts_a_session() -> None:
     app = Application()
     sessions = remembering(app)
