@@ -187,11 +187,11 @@ class Outbound(Backlog):
             while True:
                 await self._asgi_send({"type": "websocket.send", self._key: frame})
                 self._bytes -= size
-                self._has_moved = True
                 if self._changed is not None and not self.is_clogged:
                     self._notify()
                 if not self._queue:
                     break
+                self._has_moved = True
                 frame, size = self._next_frame()
         except Exception as error:
             # Servers differ in what they raise for a client that has left.
@@ -202,7 +202,7 @@ class Outbound(Backlog):
         finally:
             self._sender = None
             self.is_sending = False
-            if not self._queue:
+            if self._overflow is not None and not self._queue:
                 self._overflow = None
             if self._changed is not None:
                 self._notify()
@@ -253,10 +253,10 @@ class Outbound(Backlog):
     async def _give_up_in_time(self) -> None:
         timeout = self._limits.send_timeout
         while self.is_sending:
-            self._has_moved = False
+            sender, self._has_moved = self._sender, False
             with anyio.move_on_after(timeout):
                 await anyio.sleep_forever()
-            if self.is_sending and not self._has_moved:
+            if self.is_sending and self._sender is sender and not self._has_moved:
                 self._watcher = None  # which is this task, and isn't to be cancelled
                 self._limit_log.note(
                     "send_timeout", "nothing could be sent for %s seconds: disconnected", timeout

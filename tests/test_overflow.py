@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import logging
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
@@ -21,6 +24,7 @@ from serverwamp import (
     Session,
     TopicRouteSet,
 )
+from serverwamp.overflow import DroppableEvent
 from serverwamp.protocol.serializers import SUBPROTOCOLS
 from serverwamp.testing import Client, Subscription, connect
 
@@ -179,56 +183,123 @@ async def test_disconnecting(limit: str, topic: str, caplog: pytest.LogCaptureFi
     )
 
 
-async def test_answers_are_never_dropped_and_order_stays() -> None:
+class Reader:
+    """An ASGI server with one client, which reads a message when it is told to."""
+
+    def __init__(self) -> None:
+        self.received: list[Any] = []
+        self._events = deque[Any]([{"type": "websocket.connect"}])
+        self._arrived = anyio.Semaphore(1)
+        self._may_read = anyio.Semaphore(0)
+
+    async def serve(self, app: Application) -> None:
+        await app(
+            {"type": "websocket", "path": "/", "subprotocols": ["wamp.2.json"], "headers": []},
+            self._receive,
+            self._send,
+        )
+
+    def _put(self, event: Any) -> None:
+        self._events.append(event)
+        self._arrived.release()
+
+    async def _receive(self) -> Any:
+        await self._arrived.acquire()
+        return self._events.popleft()
+
+    async def _send(self, event: Any) -> None:
+        if event["type"] == "websocket.send":
+            await self._may_read.acquire()
+            self.received.append(json.loads(event["text"]))
+
+    async def send(self, message: Any) -> None:
+        self._put({"type": "websocket.receive", "text": json.dumps(message)})
+        await settle()
+
+    async def read(self) -> None:
+        self._may_read.release()
+        await settle()
+
+    def leave(self) -> None:
+        self._put({"type": "websocket.disconnect"})
+
+
+class Model:
+    """What waits for a client, and what becomes of it: the policies, without any haste."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.waiting: list[tuple[str, int]] = []  # the first of them is being sent
+        self.is_over = False
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.waiting) > self.limit
+
+    def reply(self, number: int) -> None:
+        self.waiting.append(("reply", number))
+
+    def event(self, topic: str, number: int) -> None:
+        self.is_over = self.is_over or self.is_full
+        if self.is_over:  # only the newest event of each topic is left, this one included
+            seen = {topic}
+            for entry in reversed(self.waiting[1:]):
+                if entry[0].startswith("latest") and entry[0] in seen:
+                    self.waiting.remove(entry)
+                seen.add(entry[0])
+        gives_way = False
+        for entry in self.waiting[1:]:
+            if topic == entry[0] == "drop_oldest" and self.is_full:
+                self.waiting.remove(entry)
+                gives_way = True
+        if gives_way or not self.is_full or topic.startswith("latest"):
+            self.waiting.append((topic, number))
+
+    def read(self) -> int:
+        _, number = self.waiting.pop(0)
+        self.is_over = self.is_over and bool(self.waiting)
+        return number
+
+
+@pytest.mark.parametrize("eagerness", [0.1, 0.3, 0.45, 0.6])
+async def test_answers_are_never_dropped_and_order_stays(eagerness: float) -> None:
     """What arrives is what was sent, as it was sent, with gaps only where they may be."""
-    limit, rounds = 80, 30
+    limit = 40
     generator = random.Random(7)
     app = application(limits=Limits(outbound_messages=limit))
     topics = ["drop_newest", "drop_oldest", "latest", "latest.a", "latest.b"]
-    async with connect(app) as client:
-        stalled = Stalled(app, client)
-        await stalled.subscribe(*topics)
-        following = 0
-        for _ in range(rounds):
-            await stalled.stall()
-            first, following = following, following + generator.randrange(4 * limit)
-            weights = [generator.random() for _ in topics]
-            waiting: list[tuple[str, int]] = []  # a model that takes its time
-            is_over = False
-            replies = 0
-            for number in range(first, following):
-                if generator.random() < 0.05 and replies < limit / 8:
-                    replies += 1
-                    await client.start_call("echo", (number,))
-                    await settle()
-                    waiting.append(("reply", number))
-                    continue
+    reader, model, expected = Reader(), Model(limit), []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(reader.serve, app)
+        await reader.send([1, "realm1", {"roles": {"caller": {}}}])
+        await reader.read()
+        for request, topic in enumerate(topics, 1):
+            await reader.send([32, request, {}, topic])
+            await reader.read()
+        reader.received.clear()
+        weights = [1.0] * len(topics)
+        for number in range(1500):
+            if number % 50 == 0:
+                weights = [generator.random() for _ in topics]
+            if model.waiting and generator.random() < eagerness:
+                expected.append(model.read())
+                await reader.read()
+            replies = [kind for kind, _ in model.waiting].count("reply")
+            if generator.random() < 0.05 and replies < limit / 8:
+                model.reply(number)
+                await reader.send([48, 10 + number, {}, "echo", [number]])
+            else:
                 (topic,) = generator.choices(topics, weights)
+                model.event(topic, number)
                 await app.publish(topic, (number,))
-                is_over = model_of_an_event(waiting, topic, number, limit, is_over=is_over)
-                assert app.statistics().outbound_messages == len(waiting)
-            assert await stalled.read() == [number for _, number in waiting]
-
-
-def model_of_an_event(
-    waiting: list[tuple[str, int]], topic: str, number: int, limit: int, *, is_over: bool
-) -> bool:
-    """Do to `waiting` what an event does; return whether a limit was reached by now."""
-    is_over = is_over or len(waiting) >= limit
-    if is_over:  # only the newest event of each topic is left, this one included
-        seen = {topic}
-        for entry in reversed(waiting.copy()):
-            if entry[0].startswith("latest") and entry[0] in seen:
-                waiting.remove(entry)
-            seen.add(entry[0])
-    gives_way = False
-    for entry in waiting.copy():
-        if topic == entry[0] == "drop_oldest" and len(waiting) >= limit:
-            waiting.remove(entry)
-            gives_way = True
-    if gives_way or len(waiting) < limit or topic.startswith("latest"):
-        waiting.append((topic, number))
-    return is_over
+                await settle()
+            assert app.statistics().outbound_messages == max(len(model.waiting) - 1, 0)
+        while model.waiting:
+            expected.append(model.read())
+            await reader.read()
+        assert [message[-1][0] for message in reader.received] == expected
+        assert not app.statistics().outbound_bytes
+        reader.leave()
 
 
 async def test_what_may_not_be_dropped_is_not_dropped_for_others() -> None:
@@ -243,6 +314,23 @@ async def test_what_may_not_be_dropped_is_not_dropped_for_others() -> None:
             await app.publish(topic, (topic,))
         await app.publish("latest.other", ("other",))
         assert await stalled.read() == [*range(100), "latest", "other"]
+
+
+@pytest.mark.parametrize("policy", DROPPING)
+async def test_what_is_dropped_is_forgotten(policy: OverflowPolicy) -> None:
+    app = application(limits=Limits(outbound_messages=100))
+    async with connect(app) as client:
+        stalled = Stalled(app, client)
+        await stalled.subscribe(policy)
+        await stalled.stall()
+        await client.start_call("echo", ("before them all",))
+        await settle()
+        for number in range(5000):
+            await app.publish(policy, (number,))
+        kinds = [type(thing) for thing in gc.get_objects()]
+        assert 0 < kinds.count(DroppableEvent) <= 200
+        await stalled.read()
+        assert DroppableEvent not in [type(thing) for thing in gc.get_objects()]
 
 
 async def test_large_events_displace_small_ones() -> None:
