@@ -120,7 +120,8 @@ class Outbound(Backlog):
 
     def _append(self, unit: Unit) -> None:
         self._queue.append(unit)
-        self._watch_what_is_much()
+        if len(self._queue) > self._many or self._bytes > self._much:
+            self._watch()
 
     def offer(self, unit: Unit, origin: Origin) -> None:
         """Queue an event: never waits; for a client that is too far behind `origin` has a policy.
@@ -140,18 +141,18 @@ class Outbound(Backlog):
             return True
         elif (
             self._overflow is None
-            and len(self._queue) < self._limits.outbound_messages
-            and self._bytes < self._limits.outbound_bytes
+            and len(self._queue) < self._many
+            and self._bytes + len(unit) <= self._much
         ) or self._has_room_for(origin):
             if origin.overflow == "disconnect":
                 self._bytes += len(unit)
-                self._append(unit)
+                self._queue.append(unit)
             else:
                 self._append_droppable(unit, origin)
-                self._watch_what_is_much()
         return False
 
     def _has_room_for(self, origin: Origin) -> bool:
+        self._watch()  # for there is much by now
         limit = self.exceeded_limit()
         if limit is not None:
             self.overflow(limit, origin)
@@ -240,10 +241,6 @@ class Outbound(Backlog):
         while self.is_sending and not self._closed:
             self._watch()
             await self._wait_for_change()
-
-    def _watch_what_is_much(self) -> None:
-        if len(self._queue) > self._many or self._bytes > self._much:
-            self._watch()
 
     def _watch(self) -> None:
         """See to it that the client is given up when it takes nothing for too long."""
