@@ -49,6 +49,7 @@ class Connection:
         self._send = send
         self._units: list[Unit] = []  # of a batch, those to come: the last first
         self._is_open = True
+        self._has_disconnected = False
         self._ended: anyio.Event | None = None
         self.serializer = serializer
         self.limit_log: LimitLog = LimitLog(host.counters.violations)
@@ -91,6 +92,20 @@ class Connection:
                 self.outbound.discard()
                 if self._ended is not None:
                     self._ended.set()
+        if not (self._has_disconnected or self._host.is_draining):
+            await self._take_the_rest()
+
+    async def _take_the_rest(self) -> None:
+        """Receive what nobody wants any more: hypercorn keeps a connection until all is taken.
+
+        When the server goes down, it doesn't matter.
+        """
+        with anyio.move_on_after(self._host.limits.goodbye_timeout):
+            try:
+                while (await self._receive())["type"] != "websocket.disconnect":
+                    pass
+            except Exception as error:
+                logger.debug("receiving failed, the connection is closed: %r", error)
 
     async def _serve_sessions(self) -> None:
         while self._is_open:
@@ -121,6 +136,7 @@ class Connection:
         else:
             event = await self._receive()
             if event["type"] == "websocket.disconnect" or not self._is_open:
+                self._has_disconnected = event["type"] == "websocket.disconnect"
                 self._is_open = False
                 self.outbound.discard()
                 return None

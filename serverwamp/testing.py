@@ -628,6 +628,9 @@ class _Transport:
             return {"type": "websocket.connect"}
         if self._state == "disconnected":
             raise RuntimeError("receive() after websocket.disconnect waits for ever on servers")
+        if self._state == "closed":
+            self._state = "disconnected"
+            return {"type": "websocket.disconnect", "code": 1005}
         event = await self._events.receive()
         if event["type"] == "websocket.disconnect":
             self._state = "disconnected"

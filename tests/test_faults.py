@@ -46,7 +46,7 @@ class Server:
         self.sent: list[ASGIEvent] = []
         self._fails_at = fails_at
         self._send_waits = send_waits
-        self._events = [{"type": "websocket.connect"}] + [
+        self._events: list[ASGIEvent] = [{"type": "websocket.connect"}] + [
             {"type": "websocket.receive", "text": json.dumps(message)} for message in messages
         ]
 
@@ -95,6 +95,16 @@ async def test_a_server_whose_send_fails(kind: str) -> None:
     await server.serve(app)
     assert not app.connections
     assert not app.sessions
+
+
+async def test_what_comes_after_a_violation_is_taken_from_the_server() -> None:
+    """hypercorn would keep the connection as long as something is left, for ever."""
+    server = Server(
+        HELLO, ["nonsense"], *[[48, request, {}, "nowhere"] for request in range(1, 30)]
+    )
+    server._events.append({"type": "websocket.disconnect", "code": 1005})
+    await server.serve(Application())
+    assert not server._events
 
 
 @pytest.mark.parametrize("receive_progress", [True, False])

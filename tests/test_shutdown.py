@@ -413,7 +413,7 @@ def expect_goodbyes(server: Server, number: int, *, to_all: bool = False) -> Non
         start_call(stuck, "never")
         server.send(number, to_all=to_all)
         assert silent.receive() == GOODBYE
-        with pytest.raises((InvalidHandshake, OSError)) as refused:
+        with pytest.raises((InvalidHandshake, ConnectionClosed, OSError)) as refused:
             join(server, stack)
         if isinstance(refused.value, InvalidStatus):
             assert refused.value.response.status_code == 503
