@@ -182,8 +182,6 @@ class Outbound(Backlog):
             if self._batched:
                 self._queue.appendleft(unit)  # others may have come before this task began
                 await anyio.lowlevel.checkpoint()
-                if self._closed:
-                    return
                 frame, size = self._next_frame()
             while True:
                 await self._asgi_send({"type": "websocket.send", self._key: frame})

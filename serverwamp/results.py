@@ -61,8 +61,6 @@ def as_result(value: Any) -> RPCResult | RPCErrorResult:
     A list or tuple is the positional arguments, a mapping the keyword arguments; anything else,
     None included, is the single argument.
     """
-    if type(value) in SCALARS:
-        return RPCResult((value,))
     if isinstance(value, (RPCResult, RPCErrorResult)):
         return value
     if isinstance(value, (list, tuple)):
