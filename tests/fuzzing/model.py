@@ -150,6 +150,7 @@ class ClientPeer(Peer):
         self.is_quiet = True
         """Whether all that was sent has been dealt with, and all that was answered received."""
         self.outbox: list[Any] = []
+        self.is_shut_down = False
 
     def ends(self, reason: str | None, code: int) -> None:
         self.state, self.end = "over", (reason, code)
@@ -394,8 +395,9 @@ class Model:
                 assert (6, 0) in session.requests
                 self._end(session)
                 peer.heard += 1
-            case [6, {}, "wamp.close.close_realm"]:
+            case [6, {}, "wamp.close.close_realm" | "wamp.close.system_shutdown" as reason]:
                 assert peer.state in ("closing", "over")
+                assert (reason == "wamp.close.system_shutdown") == peer.is_shut_down
                 self._end(session)
             case [int(), *_]:
                 assert session.id is not None
@@ -490,7 +492,7 @@ class Model:
         for peer in self.peers:
             assert peer.faults == []
             self.read(peer)
-            if peer.is_paused or peer.is_broken or self._is_held_up(peer):
+            if peer.is_paused or peer.is_broken or self.is_held_up(peer):
                 continue
             if peer.end is not None:
                 assert peer.close_code == peer.end[1], (peer.close_code, peer.end)
@@ -506,7 +508,7 @@ class Model:
         ids = [session.id for session in sessions]
         return [gate for gate in self.gates if gate.session in ids]
 
-    def _is_held_up(self, peer: ClientPeer) -> bool:
+    def is_held_up(self, peer: ClientPeer) -> bool:
         """Tell whether a session that has ended is still closing what it has opened."""
         return bool(self._gates_of(*peer.sessions[: peer.heard]))
 
@@ -544,7 +546,7 @@ class Model:
         open_now = {
             peer.sessions[-1].id
             for peer in certain
-            if peer.state == "open" and not self._is_held_up(peer)
+            if peer.state == "open" and not self.is_held_up(peer)
         }
         assert open_now <= set(self.app.sessions)
         if len(certain) == len(self.peers):

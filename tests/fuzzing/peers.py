@@ -12,7 +12,7 @@ import logging
 import math
 import random
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
 
@@ -177,7 +177,11 @@ class Network:
     def add(self, peer: Peer) -> None:
         """Open the connection of a peer."""
         self.peers.append(peer)
-        self._tasks.start_soon(peer.serve, self._app)
+        self.start(peer.serve, self._app)
+
+    def start(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Run something beside, which has to end when everybody is gone."""
+        self._tasks.start_soon(function, *args)
 
 
 @asynccontextmanager

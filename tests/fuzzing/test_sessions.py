@@ -106,12 +106,14 @@ class Program:
         self._say(peer, [kind, noted.id, *rest])
         return noted
 
-    async def end(self, vanish_at_once: bool) -> None:
-        """Let every client vanish, and everything come to its end, sooner or later."""
+    async def end(self, ending: str) -> None:
+        """Let every client vanish, and everything come to its end."""
         for client in range(CLIENTS):
             self.resume(client)
-        if not vanish_at_once:
+        if ending == "calm":
             await self._let_all_through()
+        elif ending == "shutdown":
+            await self.shut_down()
         for client in range(CLIENTS):
             self.vanish(client)
         await self.rest()
@@ -168,7 +170,7 @@ class Program:
             peer.state = "new"
             peer.sessions[-1].requests[6, 0] = Request(6, 0)
         elif peer.state == "closing":
-            peer.ends(None, 1000)
+            peer.ends(None, 1001 if peer.is_shut_down else 1000)
         else:
             peer.ends(VIOLATION, 1002)
 
@@ -218,6 +220,7 @@ class Program:
     ) -> None:
         found = self._open(client)
         if found is None:
+            self.hello(client, "a")  # or else programs fade away
             return
         found[1].last_request += gap
         token = found[1].last_request + 1
@@ -320,6 +323,28 @@ class Program:
             peer.state = "closing"
             await self.rest()
 
+    async def shut_down(self) -> None:
+        """Close all sessions; some clients answer GOODBYE."""
+        await self.rest()
+        for peer in self.model.peers:
+            if not peer.is_broken and peer.state != "over":
+                self._expect_shutdown(peer)
+        self.connections.start(self.model.app.close_sessions, 0)
+        await self.rest()
+        for client in range(0, CLIENTS, 2):
+            self.goodbye(client)
+        await self.rest()
+
+    def _expect_shutdown(self, peer: ClientPeer) -> None:
+        if peer.state == "open" and not self.model.is_held_up(peer):
+            peer.state, peer.is_shut_down = "closing", True
+            for request in peer.sessions[-1].requests.values():
+                request.is_cancelled = True
+        elif peer.state == "challenged":
+            peer.ends("wamp.close.system_shutdown", 1001)
+        elif peer.state == "new":
+            peer.ends(None, 1001)
+
     async def eject(self, client: int) -> None:
         await self.rest()
         found = self._open(client)
@@ -329,15 +354,15 @@ class Program:
             await self.model.handles[found[1].id].abort()
 
 
-clients = st.integers(0, CLIENTS - 1)
+clients = st.sampled_from([0, 0, 0, 1, 1, 2, 3])  # rather several things of one than one of each
 groups = st.sets(clients, max_size=3)
 positions = st.integers(0, 3)
 actions = st.one_of(
     st.tuples(
         st.just("call"),
         clients,
-        st.sampled_from(list(PROCEDURES)),
-        st.booleans(),
+        st.sampled_from([*PROCEDURES, *["wait", "drip", "linger"] * 3]),
+        st.sampled_from([True, True, False]),
         st.sampled_from([0, 10**9]),
         st.sampled_from([0, 0, 5]),
     ),
@@ -374,10 +399,10 @@ bursts = st.tuples(st.lists(actions, min_size=1, max_size=10), st.booleans())
 @given(
     synchronize=st.booleans(),
     program=st.lists(bursts, min_size=1, max_size=20),
-    vanish_at_once=st.booleans(),
+    ending=st.sampled_from(["calm", "shutdown", "sudden"]),
 )
 async def test_whatever_is_said_is_answered_as_it_should_be(
-    synchronize: bool, program: list[Any], vanish_at_once: bool
+    synchronize: bool, program: list[Any], ending: str
 ) -> None:
     model = Model(synchronize=synchronize)
     with no_mistakes_logged():
@@ -387,5 +412,5 @@ async def test_whatever_is_said_is_answered_as_it_should_be(
                 await running.rest()
                 for burst, together in program:
                     await running.run(burst, together)
-                await running.end(vanish_at_once)
+                await running.end(ending)
         model.check_the_end()
