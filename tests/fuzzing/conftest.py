@@ -25,6 +25,8 @@ settings.load_profile(PROFILE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # By a thread, which ends the process: an exception would only be taken for another failure.
+    timeout = pytest.mark.timeout(180 if PROFILE == "short" else 7200, method="thread")
     for item in items:
         if item.path.parent.name == "fuzzing":
-            item.add_marker(pytest.mark.timeout(120 if PROFILE == "short" else 7200))
+            item.add_marker(timeout)

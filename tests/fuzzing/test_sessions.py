@@ -244,6 +244,11 @@ class Program:
             request = call.id
         self._say(peer, [49, request, {"mode": mode} if mode else {}])
 
+    async def call_and_cancel(self, client: int, procedure: str, mode: str | None) -> None:
+        self.call(client, procedure, True, 0, 0)
+        await self.rest()
+        self.cancel(client, 0, mode)
+
     def subscribe(self, client: int, topic: str) -> None:
         if self._request(client, 32, {}, topic, uri=topic) is not None:
             session = self.model.peers[client].sessions[-1]
@@ -357,6 +362,7 @@ class Program:
 clients = st.sampled_from([0, 0, 0, 1, 1, 2, 3])  # rather several things of one than one of each
 groups = st.sets(clients, max_size=3)
 positions = st.integers(0, 3)
+modes = st.sampled_from([None, "kill", "killnowait", "skip"])
 actions = st.one_of(
     st.tuples(
         st.just("call"),
@@ -366,7 +372,7 @@ actions = st.one_of(
         st.sampled_from([0, 10**9]),
         st.sampled_from([0, 0, 5]),
     ),
-    st.tuples(st.just("subscribe"), clients, st.sampled_from(list(TOPICS))),
+    st.tuples(st.just("subscribe"), clients, st.sampled_from([*TOPICS, *OPEN_TOPICS])),
     st.tuples(
         st.just("publish"),
         st.sampled_from(REALMS),
@@ -375,8 +381,9 @@ actions = st.one_of(
         st.none() | groups,
     ),
     st.tuples(st.just("let_through"), positions),
+    st.tuples(st.just("cancel"), clients, positions, modes),
     st.tuples(
-        st.just("cancel"), clients, positions, st.sampled_from([None, "kill", "killnowait", "skip"])
+        st.just("call_and_cancel"), clients, st.sampled_from(["wait", "drip", "linger"]), modes
     ),
     st.tuples(st.just("unsubscribe"), clients, positions),
     st.tuples(
