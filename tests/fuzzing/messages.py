@@ -197,6 +197,7 @@ JUNK: Sequence[tuple[str, bytes]] = (
     ("9" * 5000, b"\xdf\xff\xff\xff\xff"),
     (",", b"\xd6\xff\0\0\0\0"),
     ("\0", b"\xd4\x05a"),
+    ('"\ud800"', b"\xa1\xff"),
 )
 
 

@@ -111,6 +111,8 @@ class Request:
     """Whether the caller has cancelled the call so that it doesn't wait for its handler."""
     subscription: int = 0
     is_certain: bool = True
+    is_known_since: int | None = None
+    """The number of the last publication before the server had certainly read the request."""
 
 
 @dataclass(eq=False)
@@ -131,6 +133,10 @@ class ClientSession:
     greetings: int = 0
     missing: set[int] = field(default_factory=set)
     """The events that have to come."""
+
+    def waits_for(self, kind: int, uri: str) -> bool:
+        """Tell whether a request of a kind about a URI isn't answered yet."""
+        return any((r.kind, r.uri) == (kind, uri) for r in self.requests.values())
 
 
 class ClientPeer(Peer):
@@ -353,6 +359,7 @@ class Model:
                 and session.realm == realm
                 and session.id is not None
                 and topic in session.subscriptions.values()
+                and not session.waits_for(34, topic)
                 and publication.is_for(session.id)
             ):
                 session.missing.add(number)
@@ -438,7 +445,10 @@ class Model:
             case [36, subscription, int(), {}, args]:
                 self._check_event(session, session.subscriptions[subscription], args)
             case [8, kind, request, {}, error, *_]:
-                self._check_error(session.requests.pop((kind, request)), error)
+                refused = session.requests.pop((kind, request))
+                self._check_error(refused, error)
+                if error == CANCELED and self._holds_out(refused):
+                    assert ("call", request) not in [g.key for g in self._gates_of(session)]
             case _:
                 raise AssertionError(message)
 
@@ -466,6 +476,9 @@ class Model:
         assert publication.is_for(session.id)
         assert number > session.subscribed_from[topic], "an event from before the subscription"
         assert number > session.last_event, "an event out of order"
+        for request in session.requests.values():
+            if request.kind == 34 and request.uri == topic and request.is_known_since is not None:
+                assert number <= request.is_known_since, "an event after UNSUBSCRIBE"
         session.last_event = number
         session.missing.discard(number)
 
@@ -516,6 +529,8 @@ class Model:
         assert session.id is not None
         for request in session.requests.values():
             assert self._may_wait(session, request), request
+            if request.is_known_since is None:
+                request.is_known_since = len(self.publications)
         assert session.missing == set()
         greetings = [o for o in self._openings_of(session) if o.name == "greeting"]
         assert session.greetings == len(greetings)
@@ -530,9 +545,14 @@ class Model:
         keys = [gate.key for gate in self._gates_of(session)]
         if request.kind == 48:
             if ("call", request.id) in keys:
-                return not request.is_dropped
+                return not request.is_cancelled or self._holds_out(request)
             return self.is_busy(session) and not request.is_cancelled
         return request.kind in (32, 34) and ("topic", request.uri) in keys
+
+    @staticmethod
+    def _holds_out(request: Request) -> bool:
+        """Tell whether a call that was cancelled isn't to be answered before its handler ends."""
+        return request.uri == "linger" and not request.is_dropped
 
     def is_busy(self, session: ClientSession) -> bool:
         """Tell whether calls wait for another one's end."""
