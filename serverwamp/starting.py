@@ -205,7 +205,10 @@ async def run_in_thread(function: Callable[[], Result]) -> Result:
             with suppress(RuntimeError):  # the event loop may be closed by now
                 loop.call_soon_threadsafe(give_back)
 
-    await limiter.acquire_on_behalf_of(borrowers[0])
+    try:
+        limiter.acquire_on_behalf_of_nowait(borrowers[0])
+    except anyio.WouldBlock:
+        await limiter.acquire_on_behalf_of(borrowers[0])
     try:
         uncounted = anyio.CapacityLimiter(1)
         return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=uncounted)
