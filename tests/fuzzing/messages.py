@@ -251,7 +251,7 @@ mutations = st.one_of(
     ),
     st.just(other_kind),
 )
-noise = st.text(st.characters(), max_size=30) | st.binary(max_size=30)
+noise = st.text(st.characters(), max_size=30) | st.binary(max_size=30) | st.just('["\ud800"]')
 utterances = st.one_of(
     st.tuples(st.lists(messages, min_size=1, max_size=3), st.just([])),
     st.tuples(st.lists(well_formed, min_size=1, max_size=3), st.lists(mutations, max_size=3)),
