@@ -28,6 +28,8 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
+REST_SECONDS: Final = 0.5
+"""How long a server may have messages of a client after it has told that it has disconnected."""
 UNITS_AT_ONCE: Final = 64
 """How many messages of a batch are handled before anything else may run."""
 
@@ -49,7 +51,6 @@ class Connection:
         self._send = send
         self._units: list[Unit] = []  # of a batch, those to come: the last first
         self._is_open = True
-        self._has_disconnected = False
         self._ended: anyio.Event | None = None
         self.serializer = serializer
         self.limit_log: LimitLog = LimitLog(host.counters.violations)
@@ -71,6 +72,7 @@ class Connection:
     async def serve(self) -> None:
         """Serve sessions until the connection is closed."""
         async with open_starter() as starter:
+            self._starter = starter
             self.outbound: Outbound = Outbound(
                 self._send,
                 self.serializer,
@@ -92,20 +94,6 @@ class Connection:
                 self.outbound.discard()
                 if self._ended is not None:
                     self._ended.set()
-        if not (self._has_disconnected or self._host.is_draining):
-            await self._take_the_rest()
-
-    async def _take_the_rest(self) -> None:
-        """Receive what nobody wants any more: hypercorn keeps a connection until all is taken.
-
-        When the server goes down, it doesn't matter.
-        """
-        with anyio.move_on_after(self._host.limits.goodbye_timeout):
-            try:
-                while (await self._receive())["type"] != "websocket.disconnect":
-                    pass
-            except Exception as error:
-                logger.debug("receiving failed, the connection is closed: %r", error)
 
     async def _serve_sessions(self) -> None:
         while self._is_open:
@@ -136,7 +124,6 @@ class Connection:
         else:
             event = await self._receive()
             if event["type"] == "websocket.disconnect" or not self._is_open:
-                self._has_disconnected = event["type"] == "websocket.disconnect"
                 self._is_open = False
                 self.outbound.discard()
                 return None
@@ -184,6 +171,8 @@ class Connection:
             return
         self._is_open = False
         timeout = self._host.limits.goodbye_timeout
+        if not self._host.is_draining:
+            self._starter.start(self._take_the_rest)
         try:
             with anyio.move_on_after(timeout, shield=True) as scope:
                 await self.outbound.flush()
@@ -202,6 +191,22 @@ class Connection:
         if self in self._host.connections:
             self._ended = self._ended or anyio.Event()
             await self._ended.wait()
+
+    async def _take_the_rest(self) -> None:
+        """Receive what nobody wants any more, so that the server comes to the end of it.
+
+        hypercorn would wait for that for ever, even to send the last messages; and it may have more
+        after the client's disconnection, which it then tells of once again.
+        """
+        with anyio.move_on_after(self._host.limits.goodbye_timeout) as scope:
+            try:
+                for _ in range(2):
+                    while (await self._receive())["type"] != "websocket.disconnect":
+                        pass
+                    self.outbound.discard()
+                    scope.deadline = min(scope.deadline, anyio.current_time() + REST_SECONDS)
+            except Exception as error:
+                logger.debug("receiving failed, the connection is closed: %r", error)
 
     async def shut_down(self, grace: float) -> None:
         """End the session as the server goes down; running calls have `grace` seconds.

@@ -99,10 +99,12 @@ async def test_a_server_whose_send_fails(kind: str) -> None:
 
 async def test_what_comes_after_a_violation_is_taken_from_the_server() -> None:
     """hypercorn would keep the connection as long as something is left, for ever."""
-    server = Server(
-        HELLO, ["nonsense"], *[[48, request, {}, "nowhere"] for request in range(1, 30)]
-    )
-    server._events.append({"type": "websocket.disconnect", "code": 1005})
+    server = Server(HELLO, ["nonsense"])
+    rest: list[ASGIEvent] = [
+        *[{"type": "websocket.receive", "text": "more"}] * 20,
+        {"type": "websocket.disconnect", "code": 1006},
+    ]
+    server._events += rest + rest
     await server.serve(Application())
     assert not server._events
 

@@ -53,6 +53,7 @@ class Peer:
         """Nothing can be sent to it, but the server hasn't noticed yet."""
         self.faults: list[str] = []
         """What an application must not do to a server."""
+        self._is_disconnected = False
         self._reads = anyio.Event()
         self._reads.set()
         self._to_app, self._from_client = anyio.create_memory_object_stream[Any](math.inf)
@@ -88,14 +89,14 @@ class Peer:
             self.messages += self._decoded(event["text" if self.is_text else "bytes"])
         elif event["type"] == "websocket.close":
             self.close_code = event["code"]
-            self._to_app.send_nowait({"type": "websocket.disconnect", "code": event["code"]})
+            self._disconnect(event["code"])
 
     # ---- what a client does
 
     def send_frame(self, frame: Frame) -> None:
         """Send a WebSocket message: text for a str, otherwise binary."""
         key = "text" if isinstance(frame, str) else "bytes"
-        if self.is_served:
+        if self.is_served and not self._is_disconnected:
             self._to_app.send_nowait({"type": "websocket.receive", key: frame})
 
     def send(self, *messages: Sequence[Any]) -> None:
@@ -108,8 +109,14 @@ class Peer:
         """Go away without a word."""
         self.is_broken = True
         self.resume()
-        if self.is_served and self.close_code is None:
-            self._to_app.send_nowait({"type": "websocket.disconnect", "code": 1005})
+        self._disconnect(1005)
+
+    def _disconnect(self, code: int) -> None:
+        """Tell the application, once, which can't receive anything more then."""
+        if self.is_served and not self._is_disconnected:
+            self._is_disconnected = True
+            self._to_app.send_nowait({"type": "websocket.disconnect", "code": code})
+            self._to_app.close()
 
     def pause(self) -> None:
         """Read nothing more."""

@@ -25,8 +25,6 @@ CANCEL, UNSUBSCRIBE = 49, 34
 SUBPROTOCOLS = ("wamp.2.json", "wamp.2.msgpack", "wamp.2.json.batched", "wamp.2.msgpack.batched")
 CLIENTS = 16
 """How many are connected at the same time."""
-KINDS = 304
-"""After so many cycles every client has vanished from every state in every way."""
 
 # ---- what a client does before it vanishes
 
@@ -46,6 +44,11 @@ def send_half(client: Client, message: Any) -> None:
     client.send(whole[: len(whole) // 2])
 
 
+def send_on(client: Client, message: Any) -> None:
+    client.send(50 * message_frame(client.subprotocol, message))
+    client.socket.recv(1)  # of what the first one is answered with
+
+
 def scenes(number: int) -> Sequence[Sequence[tuple[Step, Any]]]:
     """Return what clients do on their WebSocket; the last of it isn't always answered."""
     hello = [HELLO, "realm1", {"roles": {"caller": {}, "subscriber": {}}}]
@@ -55,6 +58,7 @@ def scenes(number: int) -> Sequence[Sequence[tuple[Step, Any]]]:
         (),
         [(send_half, hello)],
         [(send, [CALL, 1, {}, ADD, [1, 2]])],  # refused: there is no session
+        [(send_on, [CALL, 1, {}, ADD, [1, 2]])],
         [opened],
         [opened, (ask, [GOODBYE, {}, "wamp.close.close_realm"]), opened],
         [opened, (send, [SUBSCRIBE, 1, {}, OPENING])],
@@ -107,6 +111,11 @@ ENDS: Sequence[Callable[[Client], None]] = (
 )
 
 
+SCENES = len(scenes(0)) + 1  # the last of them is without a WebSocket
+KINDS = SCENES * len(ENDS) * len(SUBPROTOCOLS)
+"""After so many cycles clients have vanished from every scene, in every way and subprotocol."""
+
+
 # ---- one cycle after the other
 
 
@@ -123,19 +132,17 @@ def run(address: Address, numbers: Sequence[int]) -> None:
 
 def _begun(address: Address, number: int) -> Callable[[], None]:
     """Let a client begin something; return what makes it vanish."""
-    number, subprotocol = divmod(number, len(SUBPROTOCOLS))
-    spoken = SUBPROTOCOLS[subprotocol]
-    turn, way = divmod(number, len(ENDS))
-    todo = scenes(turn)
-    scene = turn % (len(todo) + 1)
-    if scene == len(todo):  # no WebSocket at all
+    rest, subprotocol = divmod(number, len(SUBPROTOCOLS))
+    rest, scene = divmod(rest, SCENES)
+    end, spoken = rest % len(ENDS), SUBPROTOCOLS[subprotocol]
+    if scene == SCENES - 1:
         connection = connected(address)
         if subprotocol:
             connection.sendall(upgrade_request(address, spoken)[: -20 * subprotocol])
-        return lambda: (drop, reset)[way % 2](connection)
+        return lambda: (drop, reset)[end % 2](connection)
     client = Client(address, spoken, joins=False)
-    for step, message in todo[scene]:
+    for step, message in scenes(number)[scene]:
         step(client, message)
         if step is send_half:
-            way |= 2  # nothing can be said any more
-    return lambda: ENDS[way](client)
+            end |= 2  # nothing can be said any more
+    return lambda: ENDS[end](client)
