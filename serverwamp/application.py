@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 
 from serverwamp.authentication import CRAAuthRequirement as CRAAuthRequirement  # where 2.0 has it
 from serverwamp.connection import Connection, Receive, Scope, Send
+from serverwamp.conversation import SHUTTING_DOWN
 from serverwamp.errors import ConfigurationError
 from serverwamp.handshake import (
     HandshakeRefused,
@@ -32,7 +33,7 @@ from serverwamp.overflow import OverflowPolicy, checked_policy
 from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
 from serverwamp.protocol.shapes import Shape
 from serverwamp.realm import Realm
-from serverwamp.serving import SHUTTING_DOWN, ServedSession
+from serverwamp.serving import ServedSession
 from serverwamp.shutdown import ahead_of_signals
 from serverwamp.statistics import Statistics
 

@@ -362,7 +362,7 @@ class Calls:
             self._answer_error(running, InvalidArgument("the result can't be serialized"))
             return
         self._answer_error(
-            running, await self._realm.error_for(error, doing, debug=self._conversation.debug)
+            running, await self._realm.error_for(error, doing, debug=self._conversation.host.debug)
         )
 
     def _answer_error(self, running: RunningCall, error: WAMPError) -> None:

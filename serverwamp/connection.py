@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 from starlette.requests import cookie_parser
 
+from serverwamp.conversation import GOING_AWAY, Host
 from serverwamp.errors import LimitExceeded, ProtocolViolation
 from serverwamp.limits import LimitLog
 from serverwamp.outbound import Outbound
@@ -18,7 +19,7 @@ from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.framings import Frame
 from serverwamp.protocol.messages import Message
 from serverwamp.protocol.serializers import Serializer
-from serverwamp.serving import GOING_AWAY, Host, ServedSession
+from serverwamp.serving import ServedSession
 from serverwamp.starting import open_starter
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -97,11 +98,11 @@ class Connection:
 
     async def _serve_sessions(self) -> None:
         while self._is_open:
-            await self._serving.run()
-            if self._host.is_draining and self._serving.close_code is None:
-                self._serving.close_code = GOING_AWAY  # no session may follow
-            if self._serving.close_code is not None:
-                await self.finish(self._serving.close_code)
+            close_code = await self._serving.run()
+            if self._host.is_draining and close_code is None:
+                close_code = GOING_AWAY  # no session may follow
+            if close_code is not None:
+                await self.finish(close_code)
             if self._is_open:
                 self._serving = ServedSession(self._host, self)
 
@@ -158,8 +159,7 @@ class Connection:
         self._readable += rate
 
     def _give_up(self) -> None:
-        self._serving.close_code = 1008
-        self._serving.lose()
+        self._serving.lose(close_code=1008)
 
     def _lose(self) -> None:
         self._is_open = False

@@ -1,61 +1,109 @@
-"""What the calls and the subscriptions of an open session share: where they belong, and a voice."""
+"""A session as all its parts share it: where it belongs, how far it has come, and its voice."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
-from serverwamp.errors import SerializationError, WAMPError
+from serverwamp.errors import LimitExceeded, ProtocolViolation, SerializationError, WAMPError
 from serverwamp.limits import LimitLog, Limits
 from serverwamp.outbound import Outbound
-from serverwamp.protocol.messages import Error, Message
+from serverwamp.protocol.formats import Unit
+from serverwamp.protocol.messages import Abort, Error, Message
 from serverwamp.protocol.serializers import Serializer
 from serverwamp.protocol.session import SessionState, State
 from serverwamp.realm import Realm
 from serverwamp.session import Session
 from serverwamp.starting import Starter
+from serverwamp.statistics import Counters
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+REFUSED: Final = 1000
+"""The WebSocket close code after an ABORT that refuses a session: nothing was violated."""
+GOING_AWAY: Final = 1001
+INTERNAL_ERROR: Final = 1011
+SHUTTING_DOWN: Final = "the server is shutting down"
+
+
+class Carrier(Protocol):
+    """The connection that carries a session."""
+
+    serializer: Serializer
+    outbound: Outbound
+    limit_log: LimitLog
+    received: int
+    """How many messages have come."""
+
+    @property
+    def transport_info(self) -> Mapping[str, Any]: ...
+
+    async def receive(self) -> tuple[Message, Unit] | None:
+        """Return the next message and what it was decoded from; None when the client is gone.
+
+        Raises: ProtocolViolation.
+        """
+        ...
+
+    async def finish(self, code: int) -> None:
+        """Hand over what is queued, within a bounded time, and close the connection."""
+        ...
+
+
+class Host(Protocol):
+    """The application, as far as a session is concerned."""
+
+    limits: Limits
+    debug: bool
+    synchronize_requests: bool
+    sessions: dict[int, Any]
+    connections: set[Any]
+    counters: Counters
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no session may begin."""
+        ...
+
+    def realm_for(self, uri: str | None) -> Realm | None: ...
+
 
 class Conversation:
-    """An open session, for those who take part in it."""
+    """A session, for those who take part in it, from its HELLO to its end.
 
-    def __init__(
-        self,
-        session: Session,
-        realm: Realm,
-        state: SessionState,
-        serializer: Serializer,
-        outbound: Outbound,
-        starter: Starter,
-        limits: Limits,
-        limit_log: LimitLog,
-        *,
-        debug: bool,
-    ) -> None:
-        self.session: Session = session
-        self.realm: Realm = realm
-        self.serializer: Serializer = serializer
-        self.outbound: Outbound = outbound
-        self.starter: Starter = starter
-        self.limits: Limits = limits
-        self.limit_log: LimitLog = limit_log
-        self.debug: bool = debug
-        self._state = state
-        self._encode = serializer.encode
-        self._put = outbound.put
+    It has a session and a realm when HELLO has come, and a starter when it is open. `close_code`
+    tells with which code the connection is to be closed after it; None lets the client begin
+    another session.
+    """
+
+    session: Session
+    realm: Realm
+    starter: Starter
+
+    def __init__(self, host: Host, carrier: Carrier) -> None:
+        self.host: Host = host
+        self.carrier: Carrier = carrier
+        self.serializer: Serializer = carrier.serializer
+        self.outbound: Outbound = carrier.outbound
+        self.limits: Limits = host.limits
+        self.limit_log: LimitLog = carrier.limit_log
+        self.state: SessionState = SessionState()
+        self.close_code: int | None = None
+        self._encode = carrier.serializer.encode
+        self._put = carrier.outbound.put
 
     @property
     def is_open(self) -> bool:
-        """Whether anything can still be said."""
-        return self._state.state is State.OPEN
+        """Whether calls can be answered, and events sent."""
+        return self.state.state is State.OPEN
 
     def send(self, message: Message) -> None:
         """Queue a message; dropped when the session isn't open any more.
 
         Raises: SerializationError.
         """
-        if self._state.state is State.OPEN:
+        if self.state.state is State.OPEN:
             self._put(self._encode(message))
 
     def send_error(self, kind: int, request: int, error: WAMPError) -> None:
@@ -65,3 +113,33 @@ class Conversation:
         except SerializationError as failure:
             logger.error("the arguments of error %s are lost: %s", error.uri, failure)
             self.send(Error(kind, request, {}, error.uri))
+
+    def advance(self, message: Message) -> None:
+        """Queue a message that changes the session's state.
+
+        Raises: SerializationError.
+        """
+        unit = self._encode(message)
+        self.state.send(message)
+        self._put(unit)
+
+    def abort(self, reason: str, message: str, close_code: int) -> None:
+        """Queue ABORT, unless the session is over."""
+        if self.state.state is State.CLOSING:
+            self.state.lose()  # no message may follow GOODBYE
+        elif self.state.state is not State.CLOSED:
+            self.close_code = close_code
+            try:
+                self.advance(Abort({"message": message}, reason))
+            except SerializationError:
+                self.advance(Abort({"message": reason}, reason))
+
+    def violate(self, violation: ProtocolViolation) -> None:
+        """Queue the ABORT for what the client has done."""
+        # Some clients don't show the reason to anybody, so it has to be found here.
+        if isinstance(violation, LimitExceeded):
+            self.limit_log.note(violation.limit, "%s", violation.message)
+        else:
+            logger.warning("protocol violation: %.300s", violation.message)
+            self.host.counters.violations[violation.kind] += 1
+        self.abort(violation.uri, violation.message, violation.close_code)

@@ -237,7 +237,7 @@ class Subscriptions:
         if subscriber.held is None:
             logger.error("%s failed while closing", doing, exc_info=error)
             return
-        answer = await self._realm.error_for(error, doing, debug=self._conversation.debug)
+        answer = await self._realm.error_for(error, doing, debug=self._conversation.host.debug)
         self._refuse(subscriber, answer)
 
     def _refuse(self, subscriber: Subscriber, error: WAMPError) -> None:

@@ -26,7 +26,7 @@ from serverwamp import (
     WAMPError,
     calls,
     conversion,
-    serving,
+    joining,
 )
 from serverwamp.errors import InvalidArgument, SerializationError
 from serverwamp.testing import ASGIEvent, connect
@@ -147,7 +147,7 @@ async def test_a_bug_ends_one_session(
 
 async def test_session_ids_are_unique(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = iter((5, 5, 5, 6))
-    monkeypatch.setattr(serving, "new_session_id", lambda: next(ids))
+    monkeypatch.setattr(joining, "new_session_id", lambda: next(ids))
     app = Application()
     async with connect(app) as one, connect(app) as two:
         assert (one.session, two.session) == (5, 6)

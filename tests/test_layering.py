@@ -16,10 +16,10 @@ PACKAGE = Path(serverwamp.__file__).parent
 # `limits`; `handshake`; `protocol.formats` and `protocol.framings`, of which a serializer is made;
 # `protocol.shapes`, the limits of a single message; `overflow`, what waits to be sent and how that
 # stays within limits; `outbound`, `calls` with their `deadlines`, and `subscriptions`, the three
-# parts of an open session, `conversation`, what they share, and `serving`, which is its course from
-# HELLO to GOODBYE, so that `connection` is left with frames; `statistics`, for which all of these
-# count; `shutdown`, which comes before a server takes a signal; `migration`, which holds the
-# spellings of serverwamp 2.0 in one place.
+# parts of an open session, `joining`, how it begins, `conversation`, what all of them share, and
+# `serving`, which is its course from HELLO to GOODBYE, so that `connection` is left with frames;
+# `statistics`, for which all of these count; `shutdown`, which comes before a server takes a
+# signal; `migration`, which holds the spellings of serverwamp 2.0 in one place.
 MAY_IMPORT: dict[str, set[str]] = {
     "uris": set(),
     "limits": {"errors"},
@@ -75,15 +75,28 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "outbound": {"overflow", "protocol.formats", "protocol.serializers", "starting", "limits"},
     "conversation": {
+        "statistics",
         "outbound",
         "realm",
         "session",
+        "protocol.formats",
         "protocol.messages",
         "protocol.serializers",
         "protocol.session",
         "starting",
         "limits",
         "errors",
+    },
+    "joining": {
+        "conversation",
+        "realm",
+        "session",
+        "protocol.ids",
+        "protocol.messages",
+        "protocol.session",
+        "starting",
+        "errors",
+        "uris",
     },
     "deadlines": {"starting"},
     "calls": {
@@ -116,25 +129,19 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
     },
     "serving": {
-        "statistics",
         "conversation",
+        "joining",
         "calls",
         "subscriptions",
-        "outbound",
-        "realm",
-        "session",
-        "protocol.ids",
-        "protocol.formats",
         "protocol.messages",
-        "protocol.serializers",
         "protocol.session",
         "starting",
-        "limits",
         "errors",
         "uris",
     },
     "connection": {
         "protocol.framings",
+        "conversation",
         "serving",
         "outbound",
         "limits",
@@ -150,6 +157,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "authentication",
         "handshake",
         "connection",
+        "conversation",
         "serving",
         "realm",
         "shutdown",

@@ -25,6 +25,7 @@ import pytest
 
 from serverwamp import uris
 from serverwamp.errors import ProtocolViolation, SerializationError
+from serverwamp.joining import ROLES
 from serverwamp.protocol import auth, ids
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import (
@@ -52,7 +53,6 @@ from serverwamp.protocol.serializers import (
     Serializer,
     serializer_for,
 )
-from serverwamp.serving import ROLES
 from tests.malformed import MESSAGE_CLASSES, malformed, well_formed
 
 EXAMPLES = json.loads((Path(__file__).parent / "data" / "worked_examples.json").read_text("utf-8"))

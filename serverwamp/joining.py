@@ -1,0 +1,210 @@
+"""How a session begins: from HELLO, by way of its authentication, to WELCOME or a refusal."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import anyio
+
+from serverwamp import uris
+from serverwamp.conversation import GOING_AWAY, REFUSED, SHUTTING_DOWN, Conversation
+from serverwamp.errors import (
+    AuthenticationFailed,
+    NoSuchRealm,
+    ProtocolViolation,
+    Unavailable,
+    WAMPError,
+)
+from serverwamp.protocol.ids import new_session_id
+from serverwamp.protocol.messages import Authenticate, Challenge, Hello, Welcome
+from serverwamp.protocol.session import State
+from serverwamp.realm import Realm
+from serverwamp.session import Link, Session
+from serverwamp.starting import escaping
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+ROLES: Final[Mapping[str, Any]] = {
+    # Both always have their features, even none: a client fails without.
+    "broker": {"features": {}},
+    "dealer": {
+        "features": {
+            "progressive_call_results": True,
+            "call_canceling": True,
+            "call_timeout": True,
+        }
+    },
+}
+"""What is announced in WELCOME: only what a test proves."""
+
+
+class _ClientLeft(Exception):
+    """The client is gone, or has sent ABORT, while it was to be authenticated."""
+
+
+class Joining:
+    """The beginning of a session, for which a client has only so much time.
+
+    `scope` sees to that. It spans the whole session all the same, because lifespan handlers can
+    leave scopes of their own open in it.
+    """
+
+    __slots__ = ("_conversation", "_link", "scope")
+
+    def __init__(self, conversation: Conversation, link: Link) -> None:
+        self._conversation = conversation
+        self._link = link
+        self.scope: anyio.CancelScope = anyio.CancelScope()
+        self._must_be_over_in(conversation.limits.hello_timeout)
+
+    def _must_be_over_in(self, seconds: float) -> None:
+        self.scope.deadline = anyio.current_time() + seconds
+
+    async def receive_hello(self) -> Realm | None:
+        """Receive HELLO, and return the realm to be joined; None if that isn't to be."""
+        conversation = self._conversation
+        hello = await self._next_hello()
+        if hello is None:
+            return None
+        realm = self._realm_for(hello)
+        if realm is None:
+            return None
+        conversation.realm = realm
+        conversation.session = self._new_session(hello)
+        if realm.keeps_clients_waiting:
+            self._must_be_over_in(conversation.limits.authentication_timeout)
+        return realm
+
+    async def _next_hello(self) -> Hello | None:
+        conversation = self._conversation
+        try:
+            received = await conversation.carrier.receive()
+            if received is None:
+                conversation.state.lose()
+                return None
+            conversation.state.receive(received[0])
+        except ProtocolViolation as violation:
+            conversation.violate(violation)
+            return None
+        if isinstance(received[0], Hello):
+            return received[0]
+        conversation.close_code = REFUSED  # the client sent ABORT
+        return None
+
+    def _realm_for(self, hello: Hello) -> Realm | None:
+        host = self._conversation.host
+        if host.is_draining:
+            logger.info("a session is refused: %s", SHUTTING_DOWN)
+            self._conversation.abort(uris.SYSTEM_SHUTDOWN, SHUTTING_DOWN, GOING_AWAY)
+            return None
+        realm = host.realm_for(hello.realm) if hello.realm is not None else None
+        if realm is None:
+            self._refuse(NoSuchRealm(f"there is no realm {hello.realm!r}"))
+        return realm
+
+    async def join(self, lifespan: AsyncExitStack) -> None:
+        """Authenticate the session, or refuse it."""
+        conversation = self._conversation
+        realm, session = conversation.realm, conversation.session
+        try:
+            self._check_sessions()
+            await realm.open_lifespan_handlers(session, lifespan, authenticated=False)
+            await self._authenticate()
+            if conversation.state.state is State.AUTHENTICATING:
+                await realm.open_lifespan_handlers(session, lifespan, authenticated=True)
+            self._check_sessions()  # others have joined meanwhile
+        except ProtocolViolation as violation:
+            conversation.violate(violation)
+        except _ClientLeft:
+            conversation.close_code = REFUSED
+        except WAMPError as error:
+            self._refuse(error)
+        except BaseException as error:
+            if escaping(error) is not None:
+                raise
+            doing = f"the beginning of session {session.id}"
+            self._refuse(await realm.error_for(error, doing, debug=conversation.host.debug))
+        if conversation.state.state is State.AUTHENTICATING:
+            self.scope.deadline = math.inf
+
+    def _check_sessions(self) -> None:
+        count = len(self._conversation.host.sessions)
+        if count >= self._conversation.limits.sessions:
+            self._conversation.limit_log.note("sessions", "%s sessions are open", count)
+            raise Unavailable("the server has as many sessions as it may have")
+
+    def _refuse(self, error: WAMPError) -> None:
+        logger.info("a session is refused: %.300s", error)
+        self._conversation.abort(error.uri, error.message, REFUSED)
+
+    def _new_session(self, hello: Hello) -> Session:
+        session_id = new_session_id()
+        while session_id in self._conversation.host.sessions:
+            session_id = new_session_id()
+        details = hello.details
+        return Session(
+            id=session_id,
+            realm=hello.realm or "",
+            connection=self._conversation.carrier,
+            link=self._link,
+            auth_id=details.authid,
+            auth_methods=details.authmethods or (),
+            auth_extra=details.authextra,
+        )
+
+    async def _authenticate(self) -> None:
+        session = self._conversation.session
+        try:
+            await self._conversation.realm.authentication.authenticate(session)
+        except (ProtocolViolation, WAMPError, _ClientLeft):
+            raise
+        except BaseException as error:
+            if escaping(error) is not None:
+                raise
+            logger.exception("an authenticator failed for session %s", session.id)
+            raise AuthenticationFailed("authentication failed") from None
+
+    async def challenge(
+        self, method: str, extra: Mapping[str, Any]
+    ) -> tuple[str, Mapping[str, Any]]:
+        """Send CHALLENGE and return what AUTHENTICATE brings."""
+        conversation = self._conversation
+        conversation.advance(Challenge(method, extra))
+        received = await conversation.carrier.receive()
+        if received is None:
+            conversation.state.lose()
+            raise _ClientLeft
+        message = received[0]
+        conversation.state.receive(message)
+        if not isinstance(message, Authenticate):
+            raise _ClientLeft
+        return message.signature, message.extra
+
+    def welcome(self) -> None:
+        """Queue WELCOME: the session is open."""
+        session = self._conversation.session
+        details = {
+            "realm": session.realm,
+            "agent": "serverwamp",
+            "roles": ROLES,
+            "authid": session.auth_id,
+            "authrole": session.auth_role,
+            "authprovider": session.auth_provider,
+        }
+        if session.auth_method is not None:  # told of a method it didn't offer, a client leaves
+            details["authmethod"] = session.auth_method
+        self._conversation.advance(Welcome(session.id, details))
+
+    def tell_of_timeout(self) -> None:
+        """Refuse the session because its time was over, if it was."""
+        conversation, note = self._conversation, self._conversation.limit_log.note
+        if conversation.state.state is State.AWAITING_HELLO:
+            note("hello_timeout", "a client said no HELLO in time")
+            conversation.abort(uris.PROTOCOL_VIOLATION, "no HELLO in time", 1002)
+        elif conversation.state.state is not State.CLOSED:
+            note("authentication_timeout", "a client wasn't authenticated in time")
+            conversation.abort(uris.AUTHENTICATION_FAILED, "not authenticated in time", REFUSED)
