@@ -33,7 +33,9 @@ def measured_rows(
             for name in (*mode.servers, *more):
                 server = stack.enter_context(ServerProcess(name, more.get(name, sys.executable)))
                 operations = max(mode.operations // parts, 1)
-                load = stack.enter_context(closing(mode.connect(server.address, operations)))
+                load = stack.enter_context(
+                    closing(mode.connect(server.address, mode.spoken_by(name), operations))
+                )
                 load.run()  # to warm up
                 measured[name] = mode, []
                 turns.append((server, load))
@@ -95,11 +97,14 @@ def compare_in_process(cycles: int, calls: int) -> None:
         write(f"  {name:28}{median(costs):8.2f}  {span(costs)}")
 
 
-def weigh(count: int) -> None:
+def weigh(count: int, peers: Mapping[str, str]) -> None:
     """Write what an idle session weighs."""
     write(f"\nMemory of an idle session, {count:,} held, KiB; target at most 8.0 above bare")
-    for name in COMPARISONS[0].servers:
-        write(f"  {name:28}{memory.per_session(name, count):8.1f}")
+    mode = COMPARISONS[0]
+    for name in (*mode.servers, *peers):
+        subprotocol, *_ = mode.spoken_by(name)
+        weight = memory.per_session(name, peers.get(name, sys.executable), subprotocol, count)
+        write(f"  {name:28}{weight:8.1f}")
 
 
 def scale(cycles: int, parts: int) -> None:
@@ -122,7 +127,8 @@ def parsed_options(arguments: Sequence[str] | None = None) -> argparse.Namespace
         action="append",
         default=[],
         metavar="NAME=PYTHON",
-        help='"serverwamp 2.0.0" or "fastapi-headless-wamp", and the interpreter that has it',
+        help='"serverwamp 2.0.0", "fastapi-headless-wamp" or "python-socketio", and the Python'
+        " interpreter that has it",
     )
     return parser.parse_args(arguments)
 
@@ -133,11 +139,11 @@ def main() -> None:
     most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # servers inherit it
     cycles, parts = (2, 16) if options.quick else (options.cycles, 1)
+    peers = dict(peer.split("=", 1) for peer in options.peer)
     if not options.only:
         compare_in_process(cycles, 20_000 // parts)
-        weigh(1000 // parts)
+        weigh(1000 // parts, peers)
         write("")
-    peers = dict(peer.split("=", 1) for peer in options.peer)
     rows = compare(cycles, parts, peers, options.only)
     if not options.only:
         compare_batching(cycles, parts)

@@ -211,6 +211,40 @@ def headless() -> Any:
     return app
 
 
+def socket_io() -> Any:
+    """The same by python-socketio."""
+    import socketio
+
+    # The load's clients don't know its pings.
+    server = socketio.AsyncServer(async_mode="asgi", json=orjson_for_socketio, ping_interval=3600)
+
+    @server.on(ADD)
+    async def add(sid: str, a: int, b: int) -> int:
+        return a + b
+
+    @server.on("subscribe")
+    async def subscribe(sid: str, topic: str) -> None:
+        await server.enter_room(sid, topic)
+
+    @server.on(PUBLISH)
+    async def publish(sid: str, count: int) -> int:
+        for _ in range(count):
+            await server.emit(NEWS, NEWS_TEXT, room=NEWS)
+        return count
+
+    return socketio.ASGIApp(server)
+
+
+class orjson_for_socketio:
+    """orjson as python-socketio takes it: like the module of the standard library."""
+
+    loads = staticmethod(orjson.loads)
+
+    @staticmethod
+    def dumps(value: Any, **options: Any) -> str:
+        return dump_json(value)
+
+
 # ---- the servers
 
 
@@ -267,6 +301,7 @@ SERVICES: dict[str, Callable[[socket.socket], None]] = {
     "serverwamp, hypercorn, trio": lambda listener: run_hypercorn_trio(ours(), listener),
     "serverwamp 2.0.0": lambda listener: run_uvicorn(published(), listener),
     "fastapi-headless-wamp": lambda listener: run_uvicorn(headless(), listener),
+    "python-socketio": lambda listener: run_uvicorn(socket_io(), listener),
 }
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import msgpack
 import orjson
 
+from tests.benchmark import socketio_packets
 from tests.benchmark.applications import CALL, GOODBYE, HELLO, NEWS, PUBLISH, SUBSCRIBE
 
 TIMEOUT = 30.0
@@ -54,6 +55,8 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 def message_frame(subprotocol: str, message: Any) -> bytes:
     """Return a WAMP message as a WebSocket frame of a client."""
+    if subprotocol == socketio_packets.SOCKET_IO:
+        return frame(TEXT, socketio_packets.packet(message))
     if "json" not in subprotocol:
         packed = msgpack.packb(message)
         batched = len(packed).to_bytes(4) if "batched" in subprotocol else b""
@@ -63,8 +66,9 @@ def message_frame(subprotocol: str, message: Any) -> bytes:
 
 def upgrade_request(address: Address, subprotocol: str) -> bytes:
     """Return the client's side of a WebSocket handshake."""
+    path = socketio_packets.PATH if subprotocol == socketio_packets.SOCKET_IO else "/"
     return (
-        f"GET / HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nUpgrade: websocket\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nUpgrade: websocket\r\n"
         "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         f"Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n".encode()
@@ -104,7 +108,9 @@ class Client:
 
     def join(self) -> None:
         """Open a session."""
-        self.ask([HELLO, "realm1", {"roles": {"caller": {}, "subscriber": {}}}])
+        hello = [HELLO, "realm1", {"roles": {"caller": {}, "subscriber": {}}}]
+        # A Socket.IO server has something to say by itself, too.
+        self.ask(hello, 2 if self.subprotocol == socketio_packets.SOCKET_IO else 1)
 
     def _received(self) -> bytes:
         data = self.socket.recv(RECEIVE_SIZE)
@@ -112,11 +118,11 @@ class Client:
             raise RuntimeError("the server has closed the connection")
         return data
 
-    def ask(self, message: Any) -> None:
-        """Send a message and wait for one."""
+    def ask(self, message: Any, answers: int = 1) -> None:
+        """Send a message and wait for another, or several."""
         self.send(message_frame(self.subprotocol, message))
-        while not self.receive():
-            pass
+        while answers > 0:
+            answers -= self.receive()
 
     def receive(self) -> int:
         """Receive what there is, at least a byte; return how many messages are complete now."""
@@ -162,7 +168,11 @@ class Client:
 
     def leave(self) -> None:
         """End the session, and close the connection."""
-        self.ask([GOODBYE, {}, "wamp.close.close_realm"])
+        goodbye = [GOODBYE, {}, "wamp.close.close_realm"]
+        if self.subprotocol == socketio_packets.SOCKET_IO:
+            self.send(message_frame(self.subprotocol, goodbye))  # which isn't answered
+        else:
+            self.ask(goodbye)
         self.send(frame(CLOSE, b"\x03\xe8"))
         with suppress(ConnectionResetError):  # how some servers close
             while self.socket.recv(RECEIVE_SIZE):
@@ -277,9 +287,9 @@ class Events:
         self._subscribers = [Client(address, subprotocol) for subprotocol in subprotocols]
         for subscriber in self._subscribers:
             subscriber.ask([SUBSCRIBE, 1, {}, NEWS])
-        self._publisher = Client(address, "wamp.2.json")
+        self._publisher = Client(address, subprotocols[0])
         self._arrivals = Arrivals([*self._subscribers, self._publisher])
-        self._frames = Frames("wamp.2.json", PUBLISH, burst)
+        self._frames = Frames(subprotocols[0], PUBLISH, burst)
         self._burst = burst
         self._rounds = max(operations // (burst * len(subprotocols)), 1)
         self._published = 0

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
+from tests.benchmark import socketio_packets
 from tests.benchmark.applications import ADD, ECHO
 from tests.benchmark.load import Address, Calls, Events, Frames, Sessions, Window
 
 JSON, MSGPACK, BATCHED = "wamp.2.json", "wamp.2.msgpack", "wamp.2.json.batched"
+
+PAIR = ("bare", "serverwamp")
 
 REFERENCES = {
     "serverwamp, aiohttp": "bare, aiohttp",
@@ -26,8 +30,8 @@ class Load(Protocol):
     def close(self) -> None: ...
 
 
-Connect = Callable[[Address, int], Load]
-"""Given the address of a server, and the number of operations in a window."""
+Connect = Callable[[Address, Sequence[str], int], Load]
+"""Given the address of a server, a subprotocol for each client, and the operations of a window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class Mode:
     """A kind of load, which is put on several servers in turns."""
 
     name: str
+    subprotocols: Sequence[str]
+    """One for each client."""
     connect: Connect
     operations: int
     target: float | None = None
@@ -49,57 +55,64 @@ class Mode:
     peers: bool = False
     """Whether other packages take part."""
 
+    def spoken_by(self, server: str) -> Sequence[str]:
+        """Return the subprotocols with which clients connect to a server."""
+        if server == "python-socketio":
+            return [socketio_packets.SOCKET_IO] * len(self.subprotocols)
+        return self.subprotocols
 
-def _calls(subprotocol: str, connections: int, outstanding: int) -> Connect:
-    frames = Frames(subprotocol, ADD)
-    return lambda address, operations: Calls(
-        address, [frames] * connections, outstanding, operations
+
+_frames = cache(Frames)
+"""Made once for all servers."""
+
+
+def _calls(outstanding: int) -> Connect:
+    return lambda address, subprotocols, operations: Calls(
+        address, [_frames(name, ADD) for name in subprotocols], outstanding, operations
     )
 
 
 def _echoes(size: int) -> Connect:
-    frames = Frames(JSON, ECHO, "x" * size)
-    return lambda address, operations: Calls(address, [frames], 1, operations)
+    return lambda address, subprotocols, operations: Calls(
+        address, [_frames(name, ECHO, "x" * size) for name in subprotocols], 1, operations
+    )
 
 
-def _events(subprotocols: Sequence[str], burst: int = 1) -> Connect:
-    return lambda address, operations: Events(address, subprotocols, operations, burst)
+def _events(burst: int = 1) -> Connect:
+    return lambda address, subprotocols, operations: Events(
+        address, subprotocols, operations, burst
+    )
 
 
-def _sessions(address: Address, operations: int) -> Load:
-    return Sessions(address, JSON, operations)
+def _sessions(address: Address, subprotocols: Sequence[str], operations: int) -> Load:
+    return Sessions(address, subprotocols[0], operations)
 
 
 COMPARISONS = (
-    Mode("calls, 32 x 8, JSON", _calls(JSON, 32, 8), 8192, 1.35, peers=True),
-    Mode("calls, 32 x 8, MessagePack", _calls(MSGPACK, 32, 8), 8192, 1.35),
-    Mode("calls, 1 x 1, JSON", _calls(JSON, 1, 1), 2048, 1.25, peers=True),
-    Mode("events to 100, JSON", _events([JSON] * 100), 20_000, 1.15, peers=True),
-    Mode("events to 1,000, both", _events([JSON, MSGPACK] * 500), 20_000, 1.15),
-    Mode("sessions, JSON", _sessions, 256, 1.20, peers=True),
+    Mode("calls, 32 x 8, JSON", [JSON] * 32, _calls(8), 8192, 1.35, peers=True),
+    Mode("calls, 32 x 8, MessagePack", [MSGPACK] * 32, _calls(8), 8192, 1.35),
+    Mode("calls, 1 x 1, JSON", [JSON], _calls(1), 2048, 1.25, peers=True),
+    Mode("events to 100, JSON", [JSON] * 100, _events(), 20_000, 1.15, peers=True),
+    Mode("events to 1,000, JSON", [JSON] * 1000, _events(), 20_000, servers=PAIR, peers=True),
+    Mode("events to 1,000, both", [JSON, MSGPACK] * 500, _events(), 20_000, 1.15),
+    Mode("sessions, JSON", [JSON], _sessions, 256, 1.20, peers=True),
 )
 """Modes in which servers are compared."""
 
-PAIR = ("bare", "serverwamp")
 SCALING = (
     *(
-        Mode(f"calls, {count:,} sessions", _calls(JSON, count, 1), 10_000, servers=PAIR)
+        Mode(f"calls, {count:,} sessions", [JSON] * count, _calls(1), 10_000, servers=PAIR)
         for count in (10, 100, 1000, 5000)
     ),
     *(
-        Mode(f"echo of {size:,} bytes", _echoes(size), operations, servers=PAIR)
+        Mode(f"echo of {size:,} bytes", [JSON], _echoes(size), operations, servers=PAIR)
         for size, operations in ((10, 1024), (1024, 1024), (32_768, 256), (1_048_576, 8))
     ),
 )
 """Modes that show how the cost grows."""
 
 BATCHING = (
-    Mode("1,000 events to one", _events([JSON], 1000), 20_000, servers=PAIR),
-    Mode(
-        "1,000 events to one",
-        _events([BATCHED], 1000),
-        20_000,
-        servers=("serverwamp, batched",),
-    ),
+    Mode("1,000 events to one", [JSON], _events(1000), 20_000, servers=PAIR),
+    Mode("1,000 events to one", [BATCHED], _events(1000), 20_000, servers=("serverwamp, batched",)),
 )
 """Two framings of the same events."""
