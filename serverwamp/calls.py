@@ -54,7 +54,11 @@ class RunningCall:
 
     def cancel(self) -> None:
         self.cancelled = True
-        if self.task is not None:
+        if self.task is None:
+            return
+        if self.ended:  # it closes nothing any more, but sends
+            self.task.cancel()
+        else:
             cancel_once(self.task)
 
 
@@ -381,7 +385,7 @@ class Calls:
 
     def _time_out(self, running: RunningCall) -> None:
         call, limit = running.call, self._conversation.limits.call_timeout
-        if not call.options.timeout or call.options.timeout / 1000 > limit:
+        if not call.options.timeout or call.options.timeout > limit * 1000:
             text = "a call of %.100r had no result in %s seconds"
             self._conversation.limit_log.note("call_timeout", text, call.procedure, limit)
         self._answer_error(running, CallTimeout("the call took too long"))

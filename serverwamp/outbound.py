@@ -58,7 +58,8 @@ class Room:
 class Outbound(Backlog):
     """What waits to be sent to one client, and what sends it.
 
-    `send` is ASGI's; `lose` is called when it fails, and `give_up` when a client reads too little.
+    `send` is ASGI's; `lose` is called when it fails, and `give_up` when a client reads too little,
+    or may have missed something.
     """
 
     def __init__(
@@ -185,11 +186,12 @@ class Outbound(Backlog):
                 frame, size = self._next_frame()
             while True:
                 await self._asgi_send({"type": "websocket.send", self._key: frame})
+                if not self._queue:
+                    self._bytes = 0  # as it was already, if it has been discarded meanwhile
+                    break
                 self._bytes -= size
                 if self._changed is not None and not self.is_clogged:
                     self._notify()
-                if not self._queue:
-                    break
                 self._has_moved = True
                 frame, size = self._next_frame()
         except Exception as error:
@@ -198,6 +200,13 @@ class Outbound(Backlog):
             self._sender = None
             self.discard()
             self._lose()
+        except BaseException:
+            if not self._closed:  # whoever cancels a call's task can't know what it is sending
+                logger.error("the task of a call was cancelled while it sent: disconnected")
+                self._sender = None
+                self.discard()
+                self._give_up()
+            raise
         finally:
             self._sender = None
             self.is_sending = False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import functools
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -95,6 +96,100 @@ async def test_a_server_whose_send_fails(kind: str) -> None:
     await server.serve(app)
     assert not app.connections
     assert not app.sessions
+
+
+class SlowServer(Server):
+    """An ASGI server that takes its time for the first RESULT; the client may leave meanwhile."""
+
+    def __init__(self, *messages: Any, heeds_cancellation: bool, client_leaves: bool) -> None:
+        super().__init__(*messages)
+        self.was_cancelled = False
+        self._heeds_cancellation = heeds_cancellation
+        self._client_leaves = client_leaves
+        self._is_sending = anyio.Event()
+
+    async def _receive(self) -> Any:
+        if self._events:
+            return await super()._receive()
+        await self._is_sending.wait()
+        if not self._client_leaves:
+            await anyio.sleep_forever()
+        return {"type": "websocket.disconnect", "code": 1006}
+
+    async def _send(self, event: ASGIEvent) -> None:
+        if event.get("text", "").startswith("[50,") and not self._is_sending.is_set():
+            self._is_sending.set()
+            with anyio.CancelScope(shield=not self._heeds_cancellation):
+                try:
+                    await anyio.sleep(0.5 if self._heeds_cancellation else 0.05)
+                except anyio.get_cancelled_exc_class():
+                    self.was_cancelled = True
+                    raise
+            self.sent.append(event)
+        else:
+            await super()._send(event)
+
+
+async def test_a_reply_after_a_cancellation_that_was_swallowed(anyio_backend: str) -> None:
+    app = Application()
+
+    @app.route("procedure")
+    async def procedure() -> None:
+        if anyio_backend == "asyncio":
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await anyio.lowlevel.checkpoint()
+
+    call = [48, 1, {}, "procedure"]
+    server = SlowServer(HELLO, call, heeds_cancellation=True, client_leaves=True)
+    await server.serve(app)
+    assert server.was_cancelled
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio lets nobody cancel others' tasks
+async def test_the_task_of_a_call_is_cancelled_while_it_sends(
+    anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What has left of the RESULT is unknown: nothing may follow, and nothing wait."""
+    app = Application(limits=Limits(goodbye_timeout=0.1))
+    tasks: list[Any] = []
+
+    @app.route("procedure")
+    async def procedure() -> None:
+        tasks.append(asyncio.current_task())
+
+    @app.route("cancel")
+    async def cancel() -> None:
+        tasks[0].cancel()
+
+    calls = [[48, 1, {}, "procedure"], [48, 2, {}, "nowhere"], [48, 3, {}, "cancel"]]
+    server = SlowServer(HELLO, *calls, heeds_cancellation=True, client_leaves=False)
+    await server.serve(app)
+    assert server.was_cancelled
+    types = [event["type"].partition(".")[2] for event in server.sent]
+    assert types == ["accept", "send", "close"]  # with WELCOME
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_a_send_that_goes_on_after_the_client_has_left() -> None:
+    app = Application()
+    statistics = []
+
+    async def lifespan() -> AsyncIterator[None]:
+        yield
+        statistics.append(app.statistics())
+
+    @app.route("procedure")
+    async def procedure() -> str:
+        return "result"
+
+    app.add_session_lifespan_handler(lifespan, authenticated_only=False)
+    call = [48, 1, {}, "procedure"]
+    server = SlowServer(HELLO, call, heeds_cancellation=False, client_leaves=True)
+    await server.serve(app)
+    assert [(item.outbound_messages, item.outbound_bytes) for item in statistics] == [(0, 0)]
 
 
 async def test_what_comes_after_a_violation_is_taken_from_the_server() -> None:
