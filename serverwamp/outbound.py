@@ -201,8 +201,8 @@ class Outbound(Backlog):
             self.discard()
             self._lose()
         except BaseException:
-            if not self._closed:  # whoever cancels a call's task can't know what it is sending
-                logger.error("the task of a call was cancelled while it sent: disconnected")
+            if not self._closed:  # as the task of a call can be by whoever has it at hand
+                logger.info("sending was cancelled: the client is disconnected")
                 self._sender = None
                 self.discard()
                 self._give_up()
