@@ -54,11 +54,9 @@ class RunningCall:
 
     def cancel(self) -> None:
         self.cancelled = True
-        if self.task is None:
-            return
-        if self.ended:  # it closes nothing any more, but sends
+        if self.task is not None and self.ended:  # it closes nothing any more, but sends
             self.task.cancel()
-        else:
+        elif self.task is not None:
             cancel_once(self.task)
 
 
