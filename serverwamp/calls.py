@@ -66,7 +66,7 @@ class Calls:
     def __init__(self, conversation: Conversation, *, synchronize: bool) -> None:
         self._conversation = conversation
         self._session = conversation.session
-        self._realm = conversation.realm
+        self._handlers = conversation.realm.handlers
         self._counters = conversation.realm.counters
         self._outbound = conversation.outbound
         self._encode_wire = conversation.serializer.encode_wire
@@ -212,7 +212,7 @@ class Calls:
     async def _run(self, running: RunningCall) -> None:
         reply = None
         try:
-            handler = self._realm.procedure(running.call.procedure)
+            handler = self._handlers.procedure(running.call.procedure)
             if handler.is_direct:
                 call = running.call
                 values, _ = handler.bind(call.args or (), call.kwargs or NONE_BY_NAME)
@@ -276,7 +276,7 @@ class Calls:
         sources: dict[str, Any] = {"session": self._session}
         if handler.takes_request:
             sources["request"] = self._request(call)
-        if self._realm.custom_rpc:
+        if self._handlers.custom_rpc:
             return handler.invoke(sources, stack)
         args, kwargs = call.args or (), call.kwargs or {}
         exact = None
@@ -363,9 +363,9 @@ class Calls:
             logger.error("%s has an unusable result: %s", doing, error)
             self._answer_error(running, InvalidArgument("the result can't be serialized"))
             return
-        self._answer_error(
-            running, await self._realm.error_for(error, doing, debug=self._conversation.host.debug)
-        )
+        conversation = self._conversation
+        answer = await conversation.realm.error_for(error, doing, debug=conversation.host.debug)
+        self._answer_error(running, answer)
 
     def _answer_error(self, running: RunningCall, error: WAMPError) -> None:
         if running.answered:

@@ -1,7 +1,4 @@
-"""What an application offers under one name: routes, topics, authentication, default args.
-
-One module, though a long one: all that can be configured can be found in one place.
-"""
+"""What an application offers under one name: routes, topics, authentication, default args."""
 
 from __future__ import annotations
 
@@ -15,69 +12,30 @@ from serverwamp.authentication import Authentication
 from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
 from serverwamp.binding import DefaultArg, Handler, is_async_generator, name_of
-from serverwamp.broker import Broker, Publication, Subscription
+from serverwamp.broker import Broker, Publication
 from serverwamp.errors import (
     ConfigurationError,
-    InvalidURI,
-    NoSuchProcedure,
-    NotAuthorized,
     RuntimeFailure,
     WAMPError,
     checked_args,
 )
+from serverwamp.handlers import SOURCES_OF_CALLS, SOURCES_OF_OVERFLOWS, Function, Handlers
 from serverwamp.migration import RealmSpellings
 from serverwamp.overflow import OverflowPolicy, checked_policy
 from serverwamp.protocol.messages import Event
 from serverwamp.protocol.serializers import EncodedOnce
 from serverwamp.results import RPCErrorResult
-from serverwamp.routing import (
-    RouteTable,
-    RPCDecorators,
-    RPCRoute,
-    TopicDecorators,
-    TopicRoute,
-)
-from serverwamp.session import RPCRequest, Session
+from serverwamp.routing import RPCDecorators, RPCRoute, TopicDecorators, TopicRoute
+from serverwamp.session import Session
 from serverwamp.starting import escaping, start_each
 from serverwamp.statistics import Counters
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-Function: TypeAlias = Callable[..., Any]
 ErrorMapping: TypeAlias = str | Callable[[Any], Any]
 
-SOURCES_OF_CALLS: Final[Mapping[str, type | None]] = {"request": RPCRequest, "session": Session}
-# topic_uri is what serverwamp 2.0 called it.
-SOURCES_OF_TOPICS: Final[Mapping[str, type | None]] = {
-    "topic": None,
-    "topic_uri": None,
-    "session": Session,
-    "subscription": Subscription,
-}
 NOBODY: Final[frozenset[int]] = frozenset()
 NO_LIFESPAN: Final = nullcontext()
-SOURCES_OF_SESSIONS: Final[Mapping[str, type | None]] = {"session": Session}
-SOURCES_OF_OVERFLOWS: Final[Mapping[str, type | None]] = {
-    "session": Session,
-    "topic": None,
-    "policy": None,
-}
-
-
-class Route:
-    """A procedure or topic of the realm: its definition, and its handler once compiled."""
-
-    __slots__ = ("_handler", "definition", "is_exact")
-
-    def __init__(self, definition: RPCRoute | TopicRoute) -> None:
-        self.definition: RPCRoute | TopicRoute = definition
-        self.is_exact: bool = definition.kind == "exact"
-        self._handler: Handler | None = None
-
-    @property
-    def handler(self) -> Handler:
-        assert self._handler is not None, "the realm is not frozen"
-        return self._handler
 
 
 class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
@@ -102,18 +60,12 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         if uri is not None and not uris.is_valid_uri(uri):
             raise ConfigurationError(f"{uri!r} is not a valid URI for a realm")
         self.uri = uri
-        self._camel_snake_conversion = camel_snake_conversion
         self._overflow = None if overflow is None else checked_policy(overflow)
-        self._procedures: RouteTable[Route] = RouteTable()
-        self._topics: RouteTable[Route] = RouteTable()
-        self._routes: list[Route] = []
-        self._default_args: dict[str, DefaultArg] = {}
         self._error_mappings: dict[type[BaseException], ErrorMapping] = {}
         self._lifespan_functions: list[tuple[Function, bool]] = []
         self._overflow_functions: list[Function] = []
-        self._rpc_function: Function | None = None
-        self._subscription_function: Function | None = None
         self._frozen = False
+        self.handlers: Handlers = Handlers(camel_snake_conversion=camel_snake_conversion)
         self.broker: Broker = Broker()
         self.counters: Counters = Counters()
         self.authentication: Authentication = Authentication()
@@ -149,7 +101,7 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         self._check_not_frozen()
         if name in SOURCES_OF_CALLS:
             raise ConfigurationError(f"parameters called {name!r} have a meaning already")
-        self._default_args[name] = DefaultArg(value, factory)
+        self.handlers.default_args[name] = DefaultArg(value, factory)
 
     def add_error_handler(self, kind: type[Exception], error: ErrorMapping) -> None:
         """Answer with `error` when a handler raises `kind` or a subclass of it.
@@ -219,29 +171,21 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
     def set_rpc_handler(self, handler: Function) -> None:
         """Leave all calls to ``handler(request)``, whatever their URI; routes aren't looked at."""
         self._check_not_frozen()
-        self._rpc_function = handler
+        self.handlers.rpc_function = handler
 
     def set_subscription_handler(self, handler: Function) -> None:
         """Leave all subscriptions to ``handler(topic, session)``, an async generator."""
         self._check_not_frozen()
         TopicRoute("any", handler)  # checks that it is one
-        self._subscription_function = handler
+        self.handlers.subscription_function = handler
 
     def _add_rpc_route(self, route: RPCRoute) -> None:
         self._check_not_frozen()
-        added = Route(route)
-        try:
-            self._compile_call(route)
-        except NameError:
-            pass  # an annotation that is defined further down: compiled again when frozen
-        self._procedures.add(route.uri, route.kind, added)
-        self._routes.append(added)
+        self.handlers.add_procedure(route)
 
     def _add_topic_route(self, route: TopicRoute) -> None:
         self._check_not_frozen()
-        added = Route(route)
-        self._topics.add(route.uri, route.kind, added)
-        self._routes.append(added)
+        self.handlers.add_topic(route)
 
     def _check_not_frozen(self) -> None:
         if self._frozen:
@@ -258,107 +202,32 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         """
         if self._frozen:
             return
-        for route in self._routes:
-            compile_route = (
-                self._compile_call
-                if isinstance(route.definition, RPCRoute)
-                else self._compile_topic
-            )
-            try:
-                route._handler = compile_route(route.definition)  # type: ignore[arg-type]
-            except NameError as error:
-                raise ConfigurationError(
-                    f"an annotation of the handler of {route.definition.uri!r}: {error}"
-                ) from error
+        self.handlers.compile_routes()
+        compiled = self.handlers.compile
         self._lifespan_handlers = [
-            (self._compile(function), authenticated_only)
+            (compiled(function), authenticated_only)
             for function, authenticated_only in self._lifespan_functions
         ]
         self.overflow_handlers: Sequence[Handler] = [
-            self._compile(function, sources=SOURCES_OF_OVERFLOWS)
+            compiled(function, sources=SOURCES_OF_OVERFLOWS)
             for function in self._overflow_functions
         ]
-        self._compile_custom_handlers()
-        self._exact_procedures = {
-            route.definition.uri: route.handler
-            for route in self._routes
-            if isinstance(route.definition, RPCRoute) and route.is_exact and not self.custom_rpc
-        }
         self.authentication.compile(
-            lambda function, leading: self._compile(
+            lambda function, leading: compiled(
                 function, sources=dict.fromkeys(leading), leading=leading
             )
         )
         self._frozen = True
 
-    def _compile_custom_handlers(self) -> None:
-        self._rpc_handler: Route | None = None
-        if self._rpc_function is not None:
-            self._rpc_handler = Route(RPCRoute("", self._rpc_function, "prefix"))
-            self._rpc_handler._handler = self._compile(
-                self._rpc_function, sources=SOURCES_OF_CALLS, leading=("request",)
-            )
-        self._subscription_handler: Route | None = None
-        if self._subscription_function is not None:
-            self._subscription_handler = Route(TopicRoute("any", self._subscription_function))
-            self._subscription_handler._handler = self._compile(
-                self._subscription_function, sources=SOURCES_OF_TOPICS, leading=("topic", "session")
-            )
-
-    def _compile(
-        self,
-        function: Function,
-        sources: Mapping[str, type | None] = SOURCES_OF_SESSIONS,
-        leading: Sequence[str] = (),
-    ) -> Handler:
-        return Handler(function, sources=sources, default_args=self._default_args, leading=leading)
-
-    def _compile_call(self, route: RPCRoute) -> Handler:
-        return Handler(
-            route.handler,
-            sources=SOURCES_OF_CALLS,
-            default_args=self._default_args,
-            takes_arguments=True,
-            camel_snake_conversion=self._camel_snake_conversion or route.camel_snake_conversion,
-        )
-
-    def _compile_topic(self, route: TopicRoute) -> Handler:
-        return self._compile(route.handler, sources=SOURCES_OF_TOPICS)
-
-    # ---- on the path of a call
-
-    def procedure(self, uri: str) -> Handler:
-        """Return the handler of calls of `uri`.
-
-        Raises: InvalidURI, NoSuchProcedure.
-        """
-        handler = self._exact_procedures.get(uri)
-        if handler is not None:
-            return handler
-        route = self._rpc_handler or self._procedures.resolve(uri)
-        if (route is None or not route.is_exact) and not uris.is_valid_uri(uri):
-            raise InvalidURI(f"{uri!r} is not a valid URI")
-        if route is None:
-            raise NoSuchProcedure(f"no procedure {uri!r}")
-        return route.handler
-
-    @property
-    def custom_rpc(self) -> bool:
-        """Whether calls go to a custom handler, which takes its arguments from the request."""
-        return self._rpc_handler is not None
+    # ---- on the path of a request
 
     def topic_handler(self, uri: str) -> tuple[Handler, OverflowPolicy]:
         """Return the handler of subscriptions to `uri`, and the policy for its events.
 
         Raises: InvalidURI; NotAuthorized for a topic that the application doesn't declare.
         """
-        if not uris.is_valid_uri(uri):
-            raise InvalidURI(f"{uri!r} is not a valid URI")
-        route = self._subscription_handler or self._topics.resolve(uri)
-        if route is None:
-            raise NotAuthorized(f"there is no topic {uri!r} to subscribe to")
-        assert isinstance(route.definition, TopicRoute)
-        return route.handler, route.definition.overflow or self._overflow or "disconnect"
+        handler, overflow = self.handlers.topic(uri)
+        return handler, overflow or self._overflow or "disconnect"
 
     async def error_for(self, error: BaseException, doing: str, *, debug: bool) -> WAMPError:
         """Return what a client is told about `error`; the log gets the rest."""

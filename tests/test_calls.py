@@ -566,7 +566,7 @@ async def test_camel_case_names() -> None:
         Application(),
         Application(),
     ):
-        if not len(app._routes):
+        if not app.handlers.routes:
             routes = RPCRouteSet(camel_snake_conversion=True)
             routes.route("procedure")(procedure)
             app.add_routes(routes)

@@ -13,13 +13,14 @@ PACKAGE = Path(serverwamp.__file__).parent
 
 # What each module may import of the package. Beside the modules that the design began with stand
 # those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures);
-# `limits`; `handshake`; `protocol.formats` and `protocol.framings`, of which a serializer is made;
-# `protocol.shapes`, the limits of a single message; `overflow`, what waits to be sent and how that
-# stays within limits; `outbound`, `calls` with their `deadlines`, and `subscriptions`, the three
-# parts of an open session, `joining`, how it begins, `conversation`, what all of them share, and
-# `serving`, which is its course from HELLO to GOODBYE, so that `connection` is left with frames;
-# `statistics`, for which all of these count; `shutdown`, which comes before a server takes a
-# signal; `migration`, which holds the spellings of serverwamp 2.0 in one place.
+# `limits`; `handshake`; `handlers`, what a `realm` makes of functions when it is frozen;
+# `protocol.formats` and `protocol.framings`, of which a serializer is made; `protocol.shapes`, the
+# limits of a single message; `overflow`, what waits to be sent and how that stays within limits;
+# `outbound`, `calls` with their `deadlines`, and `subscriptions`, the three parts of an open
+# session, `joining`, how it begins, `conversation`, what all of them share, and `serving`, which is
+# its course from HELLO to GOODBYE, so that `connection` is left with frames; `statistics`, for
+# which all of these count; `shutdown`, which comes before a server takes a signal; `migration`,
+# which holds the spellings of serverwamp 2.0 in one place.
 MAY_IMPORT: dict[str, set[str]] = {
     "uris": set(),
     "limits": {"errors"},
@@ -54,7 +55,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backplanes.base": set(),
     "backplanes.memory": {"backplanes.base"},
     "session": {"protocol.session", "errors", "uris"},
+    "handlers": {"routing", "binding", "broker", "session", "overflow", "errors", "uris"},
     "realm": {
+        "handlers",
         "statistics",
         "routing",
         "overflow",

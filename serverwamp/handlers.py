@@ -1,0 +1,183 @@
+"""The handlers of a realm: which one a URI leads to, and what their parameters can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from serverwamp import uris
+from serverwamp.binding import DefaultArg, Handler
+from serverwamp.broker import Subscription
+from serverwamp.errors import ConfigurationError, InvalidURI, NoSuchProcedure, NotAuthorized
+from serverwamp.overflow import OverflowPolicy
+from serverwamp.routing import RouteTable, RPCRoute, TopicRoute
+from serverwamp.session import RPCRequest, Session
+
+Function: TypeAlias = Callable[..., Any]
+
+SOURCES_OF_CALLS: Final[Mapping[str, type | None]] = {"request": RPCRequest, "session": Session}
+# topic_uri is what serverwamp 2.0 called it.
+SOURCES_OF_TOPICS: Final[Mapping[str, type | None]] = {
+    "topic": None,
+    "topic_uri": None,
+    "session": Session,
+    "subscription": Subscription,
+}
+SOURCES_OF_SESSIONS: Final[Mapping[str, type | None]] = {"session": Session}
+SOURCES_OF_OVERFLOWS: Final[Mapping[str, type | None]] = {
+    "session": Session,
+    "topic": None,
+    "policy": None,
+}
+
+
+class Route:
+    """A procedure or topic of the realm: its definition, and its handler once compiled."""
+
+    __slots__ = ("_handler", "definition", "is_exact")
+
+    def __init__(self, definition: RPCRoute | TopicRoute) -> None:
+        self.definition: RPCRoute | TopicRoute = definition
+        self.is_exact: bool = definition.kind == "exact"
+        self._handler: Handler | None = None
+
+    @property
+    def handler(self) -> Handler:
+        assert self._handler is not None, "the handlers are not compiled"
+        return self._handler
+
+
+class Handlers:
+    """What answers the calls and subscriptions of a realm, compiled before it is used.
+
+    A realm has its other functions compiled here, too, because all get the same default args.
+    """
+
+    def __init__(self, *, camel_snake_conversion: bool) -> None:
+        self._camel_snake_conversion = camel_snake_conversion
+        self._procedures: RouteTable[Route] = RouteTable()
+        self._topics: RouteTable[Route] = RouteTable()
+        self.routes: list[Route] = []
+        self.default_args: dict[str, DefaultArg] = {}
+        self.rpc_function: Function | None = None
+        """Answers all calls, if there is one."""
+        self.subscription_function: Function | None = None
+        """Serves all topics, if there is one."""
+
+    def add_procedure(self, route: RPCRoute) -> None:
+        """Add a route for calls.
+
+        Raises: ConfigurationError when its URI is taken already, or its handler can't be called.
+        """
+        added = Route(route)
+        try:
+            self._compile_call(route)
+        except NameError:
+            pass  # an annotation that is defined further down: compiled again with all others
+        self._procedures.add(route.uri, route.kind, added)
+        self.routes.append(added)
+
+    def add_topic(self, route: TopicRoute) -> None:
+        """Add a route for subscriptions.
+
+        Raises: ConfigurationError when its URI is taken already.
+        """
+        added = Route(route)
+        self._topics.add(route.uri, route.kind, added)
+        self.routes.append(added)
+
+    # ---- compiling
+
+    def compile_routes(self) -> None:
+        """Compile what a URI can lead to; nothing can be added afterwards.
+
+        Raises: ConfigurationError when something doesn't fit together.
+        """
+        for route in self.routes:
+            compile_route = (
+                self._compile_call
+                if isinstance(route.definition, RPCRoute)
+                else self._compile_topic
+            )
+            try:
+                route._handler = compile_route(route.definition)  # type: ignore[arg-type]
+            except NameError as error:
+                raise ConfigurationError(
+                    f"an annotation of the handler of {route.definition.uri!r}: {error}"
+                ) from error
+        self._compile_custom_handlers()
+        self._exact_procedures = {
+            route.definition.uri: route.handler
+            for route in self.routes
+            if isinstance(route.definition, RPCRoute) and route.is_exact and not self.custom_rpc
+        }
+
+    def _compile_custom_handlers(self) -> None:
+        self._rpc_handler: Route | None = None
+        if self.rpc_function is not None:
+            self._rpc_handler = Route(RPCRoute("", self.rpc_function, "prefix"))
+            self._rpc_handler._handler = self.compile(
+                self.rpc_function, sources=SOURCES_OF_CALLS, leading=("request",)
+            )
+        self._subscription_handler: Route | None = None
+        if self.subscription_function is not None:
+            self._subscription_handler = Route(TopicRoute("any", self.subscription_function))
+            self._subscription_handler._handler = self.compile(
+                self.subscription_function, sources=SOURCES_OF_TOPICS, leading=("topic", "session")
+            )
+
+    def compile(
+        self,
+        function: Function,
+        sources: Mapping[str, type | None] = SOURCES_OF_SESSIONS,
+        leading: Sequence[str] = (),
+    ) -> Handler:
+        """Return the `Handler` that calls a function with default args, and with `sources`."""
+        return Handler(function, sources=sources, default_args=self.default_args, leading=leading)
+
+    def _compile_call(self, route: RPCRoute) -> Handler:
+        return Handler(
+            route.handler,
+            sources=SOURCES_OF_CALLS,
+            default_args=self.default_args,
+            takes_arguments=True,
+            camel_snake_conversion=self._camel_snake_conversion or route.camel_snake_conversion,
+        )
+
+    def _compile_topic(self, route: TopicRoute) -> Handler:
+        return self.compile(route.handler, sources=SOURCES_OF_TOPICS)
+
+    # ---- what a URI leads to
+
+    def procedure(self, uri: str) -> Handler:
+        """Return the handler of calls of `uri`.
+
+        Raises: InvalidURI, NoSuchProcedure.
+        """
+        handler = self._exact_procedures.get(uri)
+        if handler is not None:
+            return handler
+        route = self._rpc_handler or self._procedures.resolve(uri)
+        if (route is None or not route.is_exact) and not uris.is_valid_uri(uri):
+            raise InvalidURI(f"{uri!r} is not a valid URI")
+        if route is None:
+            raise NoSuchProcedure(f"no procedure {uri!r}")
+        return route.handler
+
+    @property
+    def custom_rpc(self) -> bool:
+        """Whether calls go to a custom handler, which takes its arguments from the request."""
+        return self._rpc_handler is not None
+
+    def topic(self, uri: str) -> tuple[Handler, OverflowPolicy | None]:
+        """Return the handler of subscriptions to `uri`, and the policy that its route names.
+
+        Raises: InvalidURI; NotAuthorized for a topic that the application doesn't declare.
+        """
+        if not uris.is_valid_uri(uri):
+            raise InvalidURI(f"{uri!r} is not a valid URI")
+        route = self._subscription_handler or self._topics.resolve(uri)
+        if route is None:
+            raise NotAuthorized(f"there is no topic {uri!r} to subscribe to")
+        assert isinstance(route.definition, TopicRoute)
+        return route.handler, route.definition.overflow
