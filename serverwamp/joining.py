@@ -46,6 +46,10 @@ class _ClientLeft(Exception):
     """The client is gone, or has sent ABORT, while it was to be authenticated."""
 
 
+def _from_now(seconds: float) -> float:
+    return anyio.current_time() + seconds
+
+
 class Joining:
     """The beginning of a session, for which a client has only so much time.
 
@@ -58,11 +62,9 @@ class Joining:
     def __init__(self, conversation: Conversation, link: Link) -> None:
         self._conversation = conversation
         self._link = link
-        self.scope: anyio.CancelScope = anyio.CancelScope()
-        self._must_be_over_in(conversation.limits.hello_timeout)
-
-    def _must_be_over_in(self, seconds: float) -> None:
-        self.scope.deadline = anyio.current_time() + seconds
+        self.scope: anyio.CancelScope = anyio.CancelScope(
+            deadline=_from_now(conversation.limits.hello_timeout)
+        )
 
     async def receive_hello(self) -> Realm | None:
         """Receive HELLO, and return the realm to be joined; None if that isn't to be."""
@@ -76,7 +78,7 @@ class Joining:
         conversation.realm = realm
         conversation.session = self._new_session(hello)
         if realm.keeps_clients_waiting:
-            self._must_be_over_in(conversation.limits.authentication_timeout)
+            self.scope.deadline = _from_now(conversation.limits.authentication_timeout)
         return realm
 
     async def _next_hello(self) -> Hello | None:
