@@ -106,9 +106,13 @@ def counted(app: serverwamp.Application) -> Mapping[str, Any]:
     types = Counter(
         f"{type(item).__module__}.{type(item).__qualname__}" for item in gc.get_objects()
     )
+    statistics = app.statistics()
     return {
-        "sessions": len(app.sessions),
-        "connections": len(app.connections),
+        "sessions": statistics.sessions,
+        "connections": statistics.sessions + statistics.unauthenticated_sessions,
+        "calls in flight": statistics.calls_in_flight,
+        "messages queued": statistics.outbound_messages,
+        "bytes queued": statistics.outbound_bytes,
         "running calls": types["serverwamp.calls.RunningCall"],
         "subscribers": types["serverwamp.subscriptions.Subscriber"],
         "topics in the broker": types["serverwamp.broker.Subscription"],
