@@ -78,9 +78,7 @@ class Calls:
         self._waiting: deque[RunningCall] | None = deque() if synchronize else None
         self._is_serving_waiting = False
         self._turn: anyio.Event | None = None
-        self._deadlines: Deadlines[RunningCall] = Deadlines(
-            self._running, conversation.starter, self._time_out
-        )
+        self._deadlines = Deadlines(self._running, conversation.starter, self._time_out)
         self._one_has_ended: anyio.Event | None = None
         self._most = conversation.limits.calls_in_flight
         self._newest_when_stuck = 0
@@ -230,7 +228,7 @@ class Calls:
             await self._answer_exception(running, error)
         except BaseException as error:
             escapes = escaping(error)
-            if escapes is None or escapes is not error:
+            if escapes is not error:
                 logger.critical("the handler of %r failed", running.call.procedure, exc_info=error)
                 self._answer_error(running, RuntimeFailure("the handler failed"))
             if escapes is not None:
@@ -251,8 +249,7 @@ class Calls:
         self._running.pop(running.call.request, None)
         if self._turn is not None:
             self._turn.set()
-        if self._one_has_ended is not None:
-            self._notify_of_end()
+        self._notify_of_end()
 
     async def _answer(
         self, running: RunningCall, handler: Handler, stack: AsyncExitStack | None

@@ -24,6 +24,7 @@ An event to a thousand sessions would be a thousand tasks that mostly have nothi
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -94,9 +95,9 @@ def start_each(work: Iterable[tuple[Runner, Any]]) -> None:
 
 def _start_each_eagerly(work: Iterable[tuple[Runner, Any]]) -> None:  # pragma: no cover
     loop, rest = asyncio.get_running_loop(), iter(work)
-    while True:
+    for first in rest:
         lane = _Lane()
-        task = _Task(lane.run_each(rest), loop=loop, eager_start=True)
+        task = _Task(lane.run_each(first, rest), loop=loop, eager_start=True)
         if lane.runner is None:
             return
         lane.is_left = True  # it waits: what is left goes to another task
@@ -112,10 +113,9 @@ class _Lane:  # pragma: no cover
     runner: Runner | None = None
     is_left = False
 
-    async def run_each(self, work: Iterator[tuple[Runner, Any]]) -> None:
-        for runner, argument in work:
-            self.runner = runner
-            await runner.run(argument)
+    async def run_each(self, first: tuple[Runner, Any], rest: Iterator[tuple[Runner, Any]]) -> None:
+        for self.runner, argument in itertools.chain((first,), rest):
+            await self.runner.run(argument)
             if self.is_left:
                 return
         self.runner = None
