@@ -32,7 +32,8 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 REST_SECONDS: Final = 0.5
 """How long a server may have messages of a client after it has told that it has disconnected."""
 UNITS_AT_ONCE: Final = 64
-"""How many messages of a batch are handled before anything else may run."""
+"""How many messages of a client are handled before anything else may run. Servers don't wait as
+long as they have something, and batches hold many."""
 
 
 class Connection:
@@ -118,10 +119,10 @@ class Connection:
         if self.received >= self._readable:
             await self._slow_down()
         self.received += 1
+        if self.received % UNITS_AT_ONCE == 0:
+            await anyio.lowlevel.checkpoint()  # others have a turn, however much has come already
         if self._units:
             unit = self._units.pop()
-            if len(self._units) % UNITS_AT_ONCE == UNITS_AT_ONCE - 1:
-                await anyio.lowlevel.checkpoint()  # others have a turn during a long batch
         else:
             event = await self._receive()
             if event["type"] == "websocket.disconnect" or not self._is_open:

@@ -42,10 +42,12 @@ class Server:
         self,
         *messages: Any,
         fails_at: Callable[[ASGIEvent], bool] | None = None,
+        receive_waits: bool = True,
         send_waits: bool = True,
     ) -> None:
         self.sent: list[ASGIEvent] = []
         self._fails_at = fails_at
+        self._receive_waits = receive_waits
         self._send_waits = send_waits
         self._events: list[ASGIEvent] = [{"type": "websocket.connect"}] + [
             {"type": "websocket.receive", "text": json.dumps(message)} for message in messages
@@ -57,7 +59,8 @@ class Server:
             await app(scope, self._receive, self._send)
 
     async def _receive(self) -> Any:
-        await anyio.lowlevel.checkpoint()
+        if self._receive_waits:  # uvicorn doesn't for what it has received already
+            await anyio.lowlevel.checkpoint()
         if not self._events:
             raise RuntimeError("the server is broken")
         return self._events.pop(0)
@@ -191,6 +194,26 @@ async def test_a_send_that_goes_on_after_the_client_has_left() -> None:
     server = SlowServer(HELLO, call, heeds_cancellation=False, client_leaves=True)
     await server.serve(app)
     assert [(item.outbound_messages, item.outbound_bytes) for item in statistics] == [(0, 0)]
+
+
+@pytest.mark.parametrize("message", [[49, 1, {}], [34, 1, 1]])
+async def test_a_client_that_has_sent_much_at_once(message: list[Any]) -> None:
+    """A server that has it all needn't wait for anything; others have a turn nevertheless."""
+    requests = [[message[0], number, *message[2:]] for number in range(1, 1001)]
+    server = Server(HELLO, *requests, receive_waits=False, send_waits=False)
+    turns = 0
+    async with anyio.create_task_group() as tasks:
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await anyio.lowlevel.checkpoint()
+                turns += 1
+
+        tasks.start_soon(others)
+        await server.serve(Application())
+        tasks.cancel_scope.cancel()
+    assert turns >= 10
 
 
 async def test_what_comes_after_a_violation_is_taken_from_the_server() -> None:
