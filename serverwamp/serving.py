@@ -117,6 +117,7 @@ class ServedSession:
                 conversation.abort(uris.RUNTIME_ERROR, "the server failed", INTERNAL_ERROR)
             except BaseException:
                 conversation.outbound.discard()  # nothing of it could be waited for
+                conversation.close_code = INTERNAL_ERROR  # and no session may follow
                 raise
             finally:
                 self._release()

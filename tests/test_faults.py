@@ -264,6 +264,24 @@ async def test_a_bug_ends_one_session(
     assert "a bug" in caplog.text
 
 
+async def test_a_bug_in_what_a_session_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Application()
+    app.route("wait")(anyio.sleep_forever)
+
+    def broken(*args: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async with connect(app) as other:
+        monkeypatch.setattr(calls.Calls, "_time_out", broken)
+        async with connect(app) as client:
+            await client.start_call("wait", options={"timeout": 1})
+            assert await client.expect_close() == 1011
+        await other.expect_nothing()
+    assert "a bug" in caplog.text
+
+
 async def test_session_ids_are_unique(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = iter((5, 5, 5, 6))
     monkeypatch.setattr(joining, "new_session_id", lambda: next(ids))
