@@ -60,7 +60,8 @@ class Connection:
         self._key = "text" if serializer.frame_type is str else "bytes"
         self._decode = serializer.decode
         self._batched = serializer.batched
-        self._surely_short = host.limits.message_bytes / 4  # text has up to 4 bytes a character
+        least = min(host.limits.message_bytes, host.limits.unauthenticated_message_bytes)
+        self._surely_short = least / 4  # text has up to 4 bytes a character
         self.received: int = 0
         """How many messages have come, the one included that is waited for."""
         self._readable = host.limits.message_rate  # that many, until this second is over:
@@ -144,8 +145,14 @@ class Connection:
             raise ProtocolViolation(
                 f"{self.serializer.subprotocol} wants {kind} messages", kind="wrong frame type"
             )
-        if _is_longer(frame, self._host.limits.message_bytes):
-            raise LimitExceeded("message_bytes", "the message is too long", close_code=1009)
+        limits, exceeded = self._host.limits, None
+        if _is_longer(frame, limits.message_bytes):
+            exceeded = "message_bytes"
+        elif not self._serving.is_welcomed:
+            if _is_longer(frame, limits.unauthenticated_message_bytes):
+                exceeded = "unauthenticated_message_bytes"
+        if exceeded is not None:
+            raise LimitExceeded(exceeded, "the message is too long", close_code=1009)
         return frame
 
     async def _slow_down(self) -> None:

@@ -17,7 +17,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 class Limits:
     """What a client may ask of the server. Times are in seconds; ``math.inf`` is no limit.
 
-    Raises: ConfigurationError for what isn't a positive number.
+    Raises: ConfigurationError for what isn't a positive number, or a count below 1.
     """
 
     hello_timeout: float = 10.0
@@ -36,6 +36,8 @@ class Limits:
     """How long a client may read nothing while there is much to send to it."""
     message_bytes: float = 16 * 1024 * 1024
     """The size of a WebSocket message from the client."""
+    unauthenticated_message_bytes: float = 64 * 1024
+    """The same, until the session is welcomed: from clients of whom nothing is known yet."""
     message_depth: float = 64
     """How many arrays and maps of a message may stand in one another; the message itself is the
     first, and its arguments are the second."""

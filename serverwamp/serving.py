@@ -64,6 +64,14 @@ class ServedSession:
         return self._state.state is State.OPEN
 
     @property
+    def is_welcomed(self) -> bool:
+        return self._state.state not in (
+            State.AWAITING_HELLO,
+            State.AUTHENTICATING,
+            State.CHALLENGED,
+        )
+
+    @property
     def has_begun(self) -> bool:
         return self._state.state is not State.AWAITING_HELLO
 

@@ -31,7 +31,9 @@ UNBATCHED = ("wamp.2.json", "wamp.2.msgpack")
 
 
 def application(**settings: Any) -> serverwamp.Application:
-    app = serverwamp.Application(**settings)
+    # Before WELCOME much is too long already; what else is wrong with it shall be seen here.
+    limits = Limits(unauthenticated_message_bytes=2**24)
+    app = serverwamp.Application(**{"limits": limits, **settings})
 
     @app.route("add")
     async def add(a: int, b: int) -> int:

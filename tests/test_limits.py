@@ -82,7 +82,12 @@ def test_every_limit_is_in_the_guide() -> None:
     written = dict(rows)
     for field in fields(Limits):
         default = written.pop(field.name)
-        for text, number in ((" MiB", "*1048576"), (" 000", "000"), ("none", "inf")):
+        for text, number in (
+            (" MiB", "*1048576"),
+            (" KiB", "*1024"),
+            (" 000", "000"),
+            ("none", "inf"),
+        ):
             default = default.replace(text, number)
         assert math.prod(map(float, default.split("*"))) == field.default, field.name
     assert not written
@@ -654,6 +659,21 @@ async def test_the_status_of_a_refused_handshake(anyio_backend: str) -> None:
 
 
 # ---- sizes
+
+
+@pytest.mark.parametrize("subprotocol", ["wamp.2.json", "wamp.2.msgpack"])
+async def test_the_size_of_a_message_before_welcome(
+    subprotocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = application(unauthenticated_message_bytes=1000)
+    hello = [1, "realm1", {"roles": {"caller": {}}, "authextra": {"a": "x" * 1000}}]
+    async with connect(app) as other:
+        async with connect(app, None, subprotocol=subprotocol) as client:
+            await client.send(hello)
+            assert (await client.receive())[2] == VIOLATION
+            assert await client.expect_close() == 1009
+        assert await other.call("echo", ["x" * 5000])
+    assert_noted(caplog, "unauthenticated_message_bytes")
 
 
 async def test_the_size_of_a_message(caplog: pytest.LogCaptureFixture) -> None:
