@@ -37,7 +37,7 @@ class Limits:
     message_bytes: float = 16 * 1024 * 1024
     """The size of a WebSocket message from the client."""
     unauthenticated_message_bytes: float = 64 * 1024
-    """The same, until the session is welcomed: from clients of whom nothing is known yet."""
+    """The same from a client whose session isn't welcomed yet."""
     message_depth: float = 64
     """How many arrays and maps of a message may stand in one another; the message itself is the
     first, and its arguments are the second."""
