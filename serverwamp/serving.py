@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 
 from serverwamp import uris
 from serverwamp.calls import Calls
@@ -114,7 +115,12 @@ class ServedSession:
             try:
                 self._joining.welcome()
                 with anyio.CancelScope() as self._reading:
-                    await self._read()
+                    try:
+                        await self._read()
+                    finally:
+                        # A task that began at once may have cancelled it: felt here, and not later.
+                        if self._reading.cancel_called:
+                            await anyio.lowlevel.checkpoint()
                 if self._state.state is State.CLOSING:
                     text = "a client didn't answer GOODBYE in time"
                     conversation.limit_log.note("goodbye_timeout", text)
