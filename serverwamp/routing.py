@@ -17,6 +17,7 @@ from serverwamp.binding import is_async_generator, name_of
 from serverwamp.errors import ConfigurationError
 from serverwamp.migration import TopicRouteSetSpellings
 from serverwamp.overflow import OverflowPolicy, checked_policy
+from serverwamp.patterns import PatternTable
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Target = TypeVar("Target")
@@ -246,16 +247,13 @@ class RouteTable(Generic[Target]):
     """What is served, by URI: exact before the longest prefix before the best wildcard.
 
     Regular expressions come last, in the order in which they were added. Only they are tried one
-    by one; the other lookups don't depend on how many routes there are.
+    by one.
 
     Spec: Advanced Profile, "Pattern-based Registrations", for the precedence.
     """
 
     def __init__(self) -> None:
-        self._exact: dict[str, Target] = {}
-        self._prefixes: dict[str, Target] = {}
-        self._prefix_lengths: list[int] = []
-        self._wildcards: dict[str, Any] = {}
+        self._patterns: PatternTable[Target] = PatternTable()
         self._regexes: list[tuple[re.Pattern[str], Target]] = []
 
     def add(self, uri: str, kind: RouteKind, target: Target) -> None:
@@ -265,54 +263,15 @@ class RouteTable(Generic[Target]):
         """
         if kind == "regex":
             self._regexes.append((re.compile(uri), target))
-        elif kind == "wildcard":
-            node = self._wildcards
-            for component in uri.split("."):
-                node = node.setdefault(component, {})
-            self._put(node, None, uri, target)
-        elif kind == "prefix":
-            self._put(self._prefixes, uri, uri, target)
-            self._prefix_lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
-        else:
-            self._put(self._exact, uri, uri, target)
-
-    @staticmethod
-    def _put(table: dict[Any, Any], key: Any, uri: str, target: Target) -> None:
-        if key in table:
-            raise ConfigurationError(f"there is a route for {uri!r} already")
-        table[key] = target
+            return
+        try:
+            self._patterns.add(uri, kind, target)
+        except KeyError:
+            raise ConfigurationError(f"there is a route for {uri!r} already") from None
 
     def resolve(self, uri: str) -> Target | None:
         """Return what serves `uri`, or None."""
-        target = self._exact.get(uri)
+        target = self._patterns.best(uri)
         if target is not None:
             return target
-        for length in self._prefix_lengths:
-            target = self._prefixes.get(uri[:length]) if length <= len(uri) else None
-            if target is not None:
-                return target
-        if self._wildcards:
-            target = self._resolve_wildcard(uri.split("."))
-            if target is not None:
-                return target
-        for pattern, target in self._regexes:
-            if pattern.match(uri):
-                return target
-        return None
-
-    def _resolve_wildcard(self, components: list[str]) -> Target | None:
-        # Depth first, the literal before the empty component: the first leaf is the best match.
-        branches = [(self._wildcards, 0)]
-        while branches:
-            node, depth = branches.pop()
-            if depth == len(components):
-                if None in node:
-                    target: Target = node[None]  # type: ignore[index]
-                    return target
-                continue
-            branches += [
-                (node[component], depth + 1)
-                for component in dict.fromkeys(("", components[depth]))
-                if component in node
-            ]
-        return None
+        return next((target for pattern, target in self._regexes if pattern.match(uri)), None)

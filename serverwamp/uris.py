@@ -9,7 +9,10 @@ Spec: Basic Profile, "URIs" and "Uniform Resource Identifiers (URIs) reference".
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal, TypeAlias
+
+MatchPolicy: TypeAlias = Literal["exact", "prefix", "wildcard"]
+"""How a pattern is understood that is asked for, or offered."""
 
 # ---- errors: carried by ERROR and ABORT
 INVALID_URI: Final = "wamp.error.invalid_uri"
@@ -69,7 +72,7 @@ _VALID = {
 }
 
 
-def is_valid_uri(uri: str, match: str = "exact") -> bool:
+def is_valid_uri(uri: str, match: MatchPolicy = "exact") -> bool:
     """Tell whether `uri` is valid where `match` ("exact", "prefix", "wildcard") is meant.
 
     Spec: Basic Profile, "URIs", loose checks.

@@ -13,7 +13,8 @@ PACKAGE = Path(serverwamp.__file__).parent
 
 # What each module may import of the package. Beside the modules that the design began with stand
 # those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures);
-# `limits`; `handshake`; `handlers`, what a `realm` makes of functions when it is frozen;
+# `limits`; `patterns`, in which all URIs are looked up; `handshake`; `handlers`, what a `realm`
+# makes of functions when it is frozen;
 # `protocol.formats` and `protocol.framings`, of which a serializer is made; `protocol.shapes`, the
 # limits of a single message; `overflow`, what waits to be sent and how that stays within limits;
 # `outbound`, `calls` with their `deadlines`, and `subscriptions`, the three parts of an open
@@ -30,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": {"uris"},
     "protocol": set(),
     "protocol.ids": set(),
+    "patterns": {"uris"},
     "protocol.messages": {"uris", "protocol.ids"},
     "protocol.shapes": {"protocol.messages", "errors", "uris"},
     "protocol.formats": {"protocol.shapes", "protocol.messages", "errors"},
@@ -48,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "binding": {"conversion", "errors", "protocol.messages", "starting"},
     "overflow": {"protocol.formats", "limits", "errors"},
     "statistics": {"overflow", "uris"},
-    "routing": {"binding", "overflow", "uris", "errors", "migration"},
+    "routing": {"patterns", "binding", "overflow", "uris", "errors", "migration"},
     "broker": {"protocol.messages", "protocol.ids", "uris", "errors"},
     "authentication": {"protocol.auth", "protocol.messages", "errors"},
     "backplanes": {"backplanes.base", "backplanes.memory"},

@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import astuple
 
 from serverwamp.protocol.ids import MAX_ID
+from serverwamp.uris import MatchPolicy
 
 Id: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_ID)]
 RequestOrZero: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_ID)]
@@ -22,7 +23,6 @@ Milliseconds: TypeAlias = Annotated[int, Meta(ge=0)]
 Details: TypeAlias = Mapping[str, Any]
 Args: TypeAlias = Sequence[Any]
 Kwargs: TypeAlias = Mapping[str, Any]
-MatchPolicy: TypeAlias = Literal["exact", "prefix", "wildcard"]
 
 
 class Options(Struct, frozen=True, gc=False):

@@ -1,0 +1,157 @@
+"""What URIs match: a table of exact URIs, prefixes and wildcards, and what belongs to them.
+
+Routes, subscriptions and registrations are all looked up here. No lookup depends on how many
+patterns there are: only on the URI, and on how many of the patterns it matches.
+
+Spec: Advanced Profile, "Pattern-based Subscriptions" and "Pattern-based Registrations".
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import Counter
+from collections.abc import Iterator
+from operator import neg
+from typing import Any, Final, Generic, TypeVar
+
+from serverwamp.uris import MatchPolicy
+
+Target = TypeVar("Target")
+
+HERE: Final = None
+"""The key under which a node of the tree of wildcards has what belongs to the pattern itself."""
+
+
+class PatternTable(Generic[Target]):
+    """Targets by pattern: a URI, and the policy by which it matches others.
+
+    A prefix matches by its characters, not by whole components. A wildcard matches URIs of as many
+    components; its empty ones match any. The same URI may stand there once for each policy.
+    """
+
+    def __init__(self) -> None:
+        self._exact: dict[str, Target] = {}
+        self._prefixes: dict[str, Target] = {}
+        self._prefixes_of_length: Counter[int] = Counter()
+        self._prefix_lengths: list[int] = []  # the longest first
+        self._wildcards: dict[str | None, Any] = {}  # a tree of components
+
+    @property
+    def has_patterns(self) -> bool:
+        """Whether anything stands there that isn't exact."""
+        return bool(self._prefixes or self._wildcards)
+
+    # ---- by pattern
+
+    def get(self, uri: str, match: MatchPolicy) -> Target | None:
+        """Return what belongs to just this pattern, or None."""
+        if match == "exact":
+            return self._exact.get(uri)
+        if match == "prefix":
+            return self._prefixes.get(uri)
+        node = self._wildcards
+        for component in uri.split("."):
+            if component not in node:
+                return None
+            node = node[component]
+        return node.get(HERE)
+
+    def add(self, uri: str, match: MatchPolicy, target: Target) -> None:
+        """Put `target` there.
+
+        Raises: KeyError when the pattern has one already.
+        """
+        if self.get(uri, match) is not None:
+            raise KeyError(uri)
+        if match == "exact":
+            self._exact[uri] = target
+        elif match == "prefix":
+            self._prefixes[uri] = target
+            if not self._prefixes_of_length[len(uri)]:
+                insort(self._prefix_lengths, len(uri), key=neg)
+            self._prefixes_of_length[len(uri)] += 1
+        else:
+            node = self._wildcards
+            for component in uri.split("."):
+                node = node.setdefault(component, {})
+            node[HERE] = target
+
+    def remove(self, uri: str, match: MatchPolicy) -> None:
+        """Take away what belongs to a pattern.
+
+        Raises: KeyError.
+        """
+        if match == "exact":
+            del self._exact[uri]
+        elif match == "prefix":
+            del self._prefixes[uri]
+            self._prefixes_of_length[len(uri)] -= 1
+            if not self._prefixes_of_length[len(uri)]:
+                del self._prefixes_of_length[len(uri)]
+                self._prefix_lengths.remove(len(uri))
+        else:
+            nodes = [self._wildcards]
+            components = uri.split(".")
+            for component in components:
+                nodes.append(nodes[-1][component])
+            del nodes[-1][HERE]
+            for parent, component in zip(nodes[-2::-1], reversed(components), strict=True):
+                if parent[component]:
+                    break
+                del parent[component]
+
+    # ---- by URI
+
+    def best(self, uri: str) -> Target | None:
+        """Return what matches `uri` best: exact, or the longest prefix, or the best wildcard.
+
+        A wildcard is better than another if it has a component where the other, with everything
+        before being equal, has none.
+        """
+        target = self._exact.get(uri)
+        if target is not None:
+            return target
+        target = next(self._matching_prefixes(uri), None)
+        if target is not None or not self._wildcards:
+            return target
+        return next(self._matching_wildcards(uri), None)
+
+    def matching(self, uri: str) -> Iterator[Target]:
+        """Yield everything that matches `uri`, the best first."""
+        if uri in self._exact:
+            yield self._exact[uri]
+        yield from self._matching_prefixes(uri)
+        if self._wildcards:
+            yield from self._matching_wildcards(uri)
+
+    def _matching_prefixes(self, uri: str) -> Iterator[Target]:
+        for length in self._prefix_lengths:
+            if length <= len(uri) and uri[:length] in self._prefixes:
+                yield self._prefixes[uri[:length]]
+
+    def _matching_wildcards(self, uri: str) -> Iterator[Target]:
+        # Depth first, the literal before the empty component, so that the best comes first.
+        components = uri.split(".")
+        branches = [(self._wildcards, 0)]
+        while branches:
+            node, depth = branches.pop()
+            if depth == len(components):
+                if HERE in node:
+                    yield node[HERE]
+                continue
+            branches += [
+                (node[component], depth + 1)
+                for component in dict.fromkeys(("", components[depth]))
+                if component in node
+            ]
+
+    def __iter__(self) -> Iterator[Target]:
+        yield from self._exact.values()
+        yield from self._prefixes.values()
+        nodes = [self._wildcards]
+        while nodes:
+            for component, below in nodes.pop().items():
+                if component is HERE:
+                    yield below
+                else:
+                    nodes.append(below)
