@@ -128,7 +128,7 @@ class Application(Realm):
         for realm in self._realms.values():
             realm._overflow = realm._overflow or self._overflow
             realm.freeze()
-        if not self._allow_default_realm and self.handlers.routes:
+        if not self._allow_default_realm and self.handlers.has_routes:
             logger.warning("nobody can reach the routes of the default realm: it isn't allowed")
 
     def statistics(self) -> Statistics:

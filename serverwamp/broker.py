@@ -90,6 +90,11 @@ class Broker:
         """End what `join` began."""
         subscription._subscribers.pop(subscriber, None)
 
+    def has_subscribers(self, topic: str) -> bool:
+        """Tell whether anybody is subscribed to just this topic."""
+        subscription = self._by_topic.get(topic)
+        return subscription is not None and bool(subscription._subscribers)
+
     def recipients(self, topic: str) -> Sequence[tuple[Subscription, Sequence[Any]]]:
         """Return the subscriptions that `topic` matches, each with its subscribers now."""
         subscription = self._by_topic.get(topic)

@@ -10,7 +10,7 @@ from serverwamp.errors import LimitExceeded, ProtocolViolation, SerializationErr
 from serverwamp.limits import LimitLog, Limits
 from serverwamp.outbound import Outbound
 from serverwamp.protocol.formats import Unit
-from serverwamp.protocol.messages import Abort, Error, Message
+from serverwamp.protocol.messages import Abort, Error, Message, Role
 from serverwamp.protocol.serializers import Serializer
 from serverwamp.protocol.session import SessionState, State
 from serverwamp.realm import Realm
@@ -80,6 +80,8 @@ class Conversation:
     session: Session
     realm: Realm
     starter: Starter
+    callee_role: Role | None
+    """What the client has announced that it can do as a callee."""
 
     def __init__(self, host: Host, carrier: Carrier) -> None:
         self.host: Host = host

@@ -9,6 +9,7 @@
     │   ├── NoSuchProcedure
     │   ├── NoSuchSubscription
     │   ├── NoSuchRegistration
+    │   ├── NoSuchSession
     │   ├── NotAuthorized
     │   ├── OptionNotAllowed
     │   ├── RuntimeFailure
@@ -100,6 +101,10 @@ class NoSuchSubscription(PredefinedError):
 
 class NoSuchRegistration(PredefinedError):
     default_uri = uris.NO_SUCH_REGISTRATION
+
+
+class NoSuchSession(PredefinedError):
+    default_uri = uris.NO_SUCH_SESSION
 
 
 class NotAuthorized(PredefinedError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from serverwamp import uris
@@ -10,7 +10,13 @@ from serverwamp.binding import DefaultArg, Handler
 from serverwamp.broker import Subscription
 from serverwamp.errors import ConfigurationError, InvalidURI, NoSuchProcedure, NotAuthorized
 from serverwamp.overflow import OverflowPolicy
-from serverwamp.routing import RouteTable, RPCRoute, TopicRoute
+from serverwamp.routing import (
+    ProtocolRoute,
+    ProtocolTopicRoute,
+    RouteTable,
+    RPCRoute,
+    TopicRoute,
+)
 from serverwamp.session import RPCRequest, Session
 
 Function: TypeAlias = Callable[..., Any]
@@ -86,6 +92,24 @@ class Handlers:
         self._topics.add(route.uri, route.kind, added)
         self.routes.append(added)
 
+    def add_protocol_routes(self, routes: Iterable[ProtocolRoute | ProtocolTopicRoute]) -> None:
+        """Add what the protocol itself defines."""
+        for route in routes:
+            if isinstance(route, RPCRoute):
+                self.add_procedure(route)
+            else:
+                self.add_topic(route)
+
+    @property
+    def has_custom_functions(self) -> bool:
+        """Whether all calls, or all subscriptions, go to one function, the protocol's too."""
+        return self.rpc_function is not None or self.subscription_function is not None
+
+    @property
+    def has_routes(self) -> bool:
+        """Whether the application serves anything by its URI."""
+        return not all(route.definition.is_of_protocol for route in self.routes)
+
     # ---- compiling
 
     def compile_routes(self) -> None:
@@ -139,13 +163,19 @@ class Handlers:
         return Handler(
             route.handler,
             sources=SOURCES_OF_CALLS,
-            default_args=self.default_args,
+            default_args=self._default_args_for(route),
             takes_arguments=True,
             camel_snake_conversion=self._camel_snake_conversion or route.camel_snake_conversion,
         )
 
     def _compile_topic(self, route: TopicRoute) -> Handler:
-        return self.compile(route.handler, sources=SOURCES_OF_TOPICS)
+        return Handler(
+            route.handler, sources=SOURCES_OF_TOPICS, default_args=self._default_args_for(route)
+        )
+
+    def _default_args_for(self, route: RPCRoute | TopicRoute) -> Mapping[str, DefaultArg]:
+        # A parameter of the protocol's is meant for the client, whatever the application has.
+        return {} if route.is_of_protocol else self.default_args
 
     # ---- what a URI leads to
 

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Any
 
 import anyio
 
@@ -27,19 +27,6 @@ from serverwamp.session import Link, Session
 from serverwamp.starting import escaping
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-ROLES: Final[Mapping[str, Any]] = {
-    # Both always have their features, even none: a client fails without.
-    "broker": {"features": {}},
-    "dealer": {
-        "features": {
-            "progressive_call_results": True,
-            "call_canceling": True,
-            "call_timeout": True,
-        }
-    },
-}
-"""What is announced in WELCOME: only what a test proves."""
 
 
 class _ClientLeft(Exception):
@@ -77,6 +64,7 @@ class Joining:
             return None
         conversation.realm = realm
         conversation.session = self._new_session(hello)
+        conversation.callee_role = (hello.details.roles or {}).get("callee")
         if realm.keeps_clients_waiting:
             self.scope.deadline = _from_now(conversation.limits.authentication_timeout)
         return realm
@@ -192,7 +180,7 @@ class Joining:
         details = {
             "realm": session.realm,
             "agent": "serverwamp",
-            "roles": ROLES,
+            "roles": self._conversation.realm.features.roles_for(session),
             "authid": session.auth_id,
             "authrole": session.auth_role,
             "authprovider": session.auth_provider,

@@ -19,7 +19,9 @@ from serverwamp.errors import (
     WAMPError,
     checked_args,
 )
+from serverwamp.features import Features
 from serverwamp.handlers import SOURCES_OF_CALLS, SOURCES_OF_OVERFLOWS, Function, Handlers
+from serverwamp.meta import SessionMetaAPI
 from serverwamp.migration import RealmSpellings
 from serverwamp.overflow import OverflowPolicy, checked_policy
 from serverwamp.protocol.messages import Event
@@ -67,9 +69,13 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         self._frozen = False
         self.handlers: Handlers = Handlers(camel_snake_conversion=camel_snake_conversion)
         self.broker: Broker = Broker()
+        self.members: dict[int, Session] = {}
+        """The sessions that are open in it."""
+        self.features: Features = Features()
         self.counters: Counters = Counters()
         self.authentication: Authentication = Authentication()
         self.backplane: Backplane = MemoryBackplane()
+        self._session_meta: SessionMetaAPI | None = None
 
     # ---- configuration
 
@@ -202,8 +208,15 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         """
         if self._frozen:
             return
-        self.handlers.compile_routes()
         compiled = self.handlers.compile
+        self.authentication.compile(
+            lambda function, leading: compiled(
+                function, sources=dict.fromkeys(leading), leading=leading
+            )
+        )
+        if not self.authentication.is_open and not self.handlers.has_custom_functions:
+            self._offer_meta_api()
+        self.handlers.compile_routes()
         self._lifespan_handlers = [
             (compiled(function), authenticated_only)
             for function, authenticated_only in self._lifespan_functions
@@ -212,12 +225,12 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
             compiled(function, sources=SOURCES_OF_OVERFLOWS)
             for function in self._overflow_functions
         ]
-        self.authentication.compile(
-            lambda function, leading: compiled(
-                function, sources=dict.fromkeys(leading), leading=leading
-            )
-        )
         self._frozen = True
+
+    def _offer_meta_api(self) -> None:
+        self._session_meta = SessionMetaAPI(self.members, self.broker, self._deliver)
+        self.handlers.add_protocol_routes(self._session_meta.routes())
+        self.features.offer(broker=("session_meta_api",), dealer=("session_meta_api",))
 
     # ---- on the path of a request
 
@@ -315,6 +328,17 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
                 self.counters.events -= sum(event[s.format] is None for s in receivers)
 
     # ---- over a session
+
+    def enter(self, session: Session) -> None:
+        """Take note that a session is open."""
+        self.members[session.id] = session
+        if self._session_meta is not None:
+            self._session_meta.note_joined(session)
+
+    def leave(self, session: Session) -> None:
+        """Take note that a session isn't open any more, if it was."""
+        if self.members.pop(session.id, None) is not None and self._session_meta is not None:
+            self._session_meta.note_left(session)
 
     @property
     def keeps_clients_waiting(self) -> bool:

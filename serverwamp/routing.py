@@ -10,7 +10,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
 
 from serverwamp import uris
 from serverwamp.binding import is_async_generator, name_of
@@ -38,13 +38,15 @@ class Route:
     handler: Callable[..., Any]
     kind: RouteKind = "exact"
     camel_snake_conversion: bool = False
+    is_of_protocol: ClassVar[bool] = False
+    """Whether the protocol itself defines what is served, so that it stands below ``wamp.``."""
 
     def __post_init__(self) -> None:
         if self.kind == "regex":
             re.compile(self.uri)
         elif not uris.is_valid_uri(self.uri, self.kind):
             raise ConfigurationError(f"{self.uri!r} is not a valid URI for a route")
-        elif uris.is_reserved(self.uri):
+        elif uris.is_reserved(self.uri) and not self.is_of_protocol:
             raise ConfigurationError(f"{self.uri!r}: URIs below 'wamp.' belong to the protocol")
 
     def below(self, prefix: str) -> Route:
@@ -74,6 +76,18 @@ class TopicRoute(Route):
                 f"{name_of(self.handler)} can't handle subscriptions: it has to be an async"
                 f" generator (async def with one yield)"
             )
+
+
+class ProtocolRoute(RPCRoute):
+    """A route to a procedure that the protocol itself defines."""
+
+    is_of_protocol = True
+
+
+class ProtocolTopicRoute(TopicRoute):
+    """A route to the handler of a topic that the protocol itself defines."""
+
+    is_of_protocol = True
 
 
 # ---- decorators

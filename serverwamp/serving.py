@@ -114,6 +114,7 @@ class ServedSession:
                 self._idling = conversation.starter.start(self._end_when_idle)
             try:
                 self._joining.welcome()
+                conversation.realm.enter(conversation.session)
                 with anyio.CancelScope() as self._reading:
                     try:
                         await self._read()
@@ -195,6 +196,7 @@ class ServedSession:
             self._state.lose()
         self._calls.cancel_all()
         self._subscriptions.close_all()
+        self._conversation.realm.leave(self._conversation.session)
         if self._idling is not None:
             self._idling.cancel()
 

@@ -1,0 +1,87 @@
+"""What is announced: by a realm in WELCOME, and by a client in HELLO.
+
+Spec: Basic Profile, "Feature Announcement"; Advanced Profile, "Features".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from serverwamp.protocol.messages import Role
+from serverwamp.session import Session
+
+Admits: TypeAlias = Callable[[Session], bool]
+
+OF_EVERY_DEALER: Final = ("progressive_call_results", "call_canceling", "call_timeout")
+
+
+class Features:
+    """What a realm offers, by the names of features: only what a test proves.
+
+    Some of it may be offered to some sessions only; it is announced to nobody else.
+    """
+
+    def __init__(self) -> None:
+        self._offers: list[tuple[Sequence[str], Sequence[str], int | None]] = []
+        self._admits: list[Admits] = []
+        self._roles: dict[tuple[bool, ...], Mapping[str, Any]] = {}
+        self.offer(dealer=OF_EVERY_DEALER)
+
+    def offer(
+        self,
+        *,
+        broker: Sequence[str] = (),
+        dealer: Sequence[str] = (),
+        admits: Admits | None = None,
+    ) -> None:
+        """Announce features to the sessions that `admits` is true for; without it, to all."""
+        self._offers.append((broker, dealer, None if admits is None else len(self._admits)))
+        if admits is not None:
+            self._admits.append(admits)
+        self._roles.clear()
+
+    def roles_for(self, session: Session) -> Mapping[str, Any]:
+        """Return the roles that the WELCOME of a session announces."""
+        admitted = tuple([admits(session) for admits in self._admits])
+        roles = self._roles.get(admitted)
+        if roles is None:
+            broker: dict[str, bool] = {}
+            dealer: dict[str, bool] = {}
+            for of_broker, of_dealer, place in self._offers:
+                if place is None or admitted[place]:
+                    broker.update(dict.fromkeys(of_broker, True))
+                    dealer.update(dict.fromkeys(of_dealer, True))
+            # Both always have their features, even none: a client fails without.
+            roles = {"broker": {"features": broker}, "dealer": {"features": dealer}}
+            self._roles[admitted] = roles
+        return roles
+
+
+class CalleeFeatures:
+    """What a client can do as a callee, by what it has announced.
+
+    Who can't be told that a call was cancelled can neither report progress nor take it.
+    """
+
+    __slots__ = (
+        "call_canceling",
+        "progressive_call_invocations",
+        "progressive_call_results",
+    )
+
+    def __init__(self, role: Role | None) -> None:
+        announced = (role and role.features) or {}
+        self.call_canceling: bool = (
+            # The specification spells it in two ways.
+            announced.get("call_canceling") is True or announced.get("call_cancelling") is True
+        )
+        """Whether it understands INTERRUPT."""
+        self.progressive_call_results: bool = (
+            self.call_canceling and announced.get("progressive_call_results") is True
+        )
+        """Whether it can be asked for progress."""
+        self.progressive_call_invocations: bool = (
+            self.call_canceling and announced.get("progressive_call_invocations") is True
+        )
+        """Whether it takes the arguments of a call piece by piece."""

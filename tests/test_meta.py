@@ -1,0 +1,252 @@
+"""What clients may ask about a realm, and hear of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from serverwamp import Application, Realm, Session, WAMPError
+from serverwamp.features import CalleeFeatures
+from serverwamp.protocol.messages import Role
+from serverwamp.testing import Client, connect
+
+ROLES: Mapping[str, str] = {"alice": "admin", "bob": "user", "carol": "user"}
+
+
+async def accept_ticket(session: Session, ticket: str) -> str | None:
+    session.auth_role = ROLES.get(ticket)
+    return session.auth_role
+
+
+def guarded(realm: Realm | None = None) -> Application:
+    """Return an application that asks everybody for a ticket: the name."""
+    app = Application()
+    for each in (app, realm):
+        if each is not None:
+            each.set_ticket_authenticator(accept_ticket)
+            each.route("procedure")(procedure)
+            each.topic("topic")(topic)
+    if realm is not None:
+        app.add_realm(realm)
+    return app
+
+
+async def procedure() -> None:
+    pass
+
+
+async def topic() -> AsyncIterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def joined(
+    app: Application, *names: str, realm: str = "realm1"
+) -> AsyncIterator[tuple[Client, ...]]:
+    async with AsyncExitStack() as stack:
+        yield tuple(
+            [
+                await stack.enter_async_context(connect(app, realm, ticket=name, authid=name))
+                for name in names
+            ]
+        )
+
+
+async def refusal(awaitable: Any) -> str:
+    with pytest.raises(WAMPError) as error:
+        await awaitable
+    return error.value.uri
+
+
+def described(client: Client, name: str) -> dict[str, Any]:
+    return {
+        "session": client.session,
+        "authid": name,
+        "authrole": ROLES[name],
+        "authmethod": "ticket",
+        "authprovider": "dynamic",
+    }
+
+
+# ---- sessions: procedures
+
+
+@pytest.mark.spec("MSE-03", "MSE-04")
+async def test_sessions_are_counted_and_listed() -> None:
+    app = guarded()
+    async with joined(app, "alice", "bob") as (alice, bob):
+        assert (await alice.call("wamp.session.count")).args == (2,)
+        assert (await alice.call("wamp.session.list")).args == ([alice.session, bob.session],)
+        async with joined(app, "carol") as (carol,):
+            for roles, sessions in (
+                (["user"], [bob.session, carol.session]),
+                (["admin", "other"], [alice.session]),
+                ([], []),
+                (None, [alice.session, bob.session, carol.session]),
+            ):
+                assert (await bob.call("wamp.session.list", (roles,))).args == (sessions,)
+                assert (await bob.call("wamp.session.count", (roles,))).args == (len(sessions),)
+            await carol.leave()
+            assert (await alice.call("wamp.session.count")).args == (2,)
+
+
+@pytest.mark.spec("MSE-05", "ERR-no_such_session")
+async def test_a_session_is_described() -> None:
+    async with joined(guarded(), "alice", "bob") as (alice, bob):
+        result = await alice.call("wamp.session.get", (bob.session,))
+        assert result.args == (described(bob, "bob"),)
+        assert not result.kwargs
+        assert await refusal(alice.call("wamp.session.get", (1,))) == "wamp.error.no_such_session"
+
+
+@pytest.mark.spec("MSE-11")
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs"),
+    [
+        ("get", (), {}),
+        ("get", ("bob",), {}),
+        ("get", (None,), {}),
+        ("get", (0,), {}),
+        ("get", (1.5,), {}),
+        ("get", (1, 2), {}),
+        ("get", (), {"session_id": 1}),
+        ("count", ("user",), {}),
+        ("count", ([1],), {}),
+        ("list", ({"authrole": "user"},), {}),
+        ("list", (), {"authroles": []}),
+    ],
+)
+async def test_arguments_that_make_no_sense(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    async with joined(guarded(), "alice") as (alice,):
+        call = alice.call(f"wamp.session.{name}", args, kwargs)
+        assert await refusal(call) == "wamp.error.invalid_argument"
+
+
+async def test_each_realm_has_its_own_sessions() -> None:
+    app = guarded(Realm("other"))
+    async with joined(app, "alice") as (alice,), joined(app, "bob", realm="other") as (bob,):
+        other = await alice.subscribe("wamp.session.on_join")
+        assert (await alice.call("wamp.session.list")).args == ([alice.session],)
+        assert (await bob.call("wamp.session.list")).args == ([bob.session],)
+        get = bob.call("wamp.session.get", (alice.session,))
+        assert await refusal(get) == "wamp.error.no_such_session"
+        async with joined(app, "carol", realm="other"), joined(app, "bob"):
+            event = await alice.expect_event(other)
+            assert event.args[0]["authid"] == "bob"
+            await alice.expect_nothing()
+
+
+# ---- sessions: events
+
+
+@pytest.mark.spec("MSE-01", "MSE-02")
+async def test_who_joins_and_who_leaves() -> None:
+    app = guarded()
+    async with joined(app, "alice") as (alice,):
+        joins = await alice.subscribe("wamp.session.on_join")
+        leaves = await alice.subscribe("wamp.session.on_leave")
+        async with joined(app, "bob") as (bob,):
+            first = bob.session
+            event = await alice.expect_event(joins)
+            assert event.args == (described(bob, "bob"),)
+            assert not event.kwargs
+            await bob.leave()
+            assert (await alice.expect_event(leaves)).args == (first, "bob", "user")
+            await bob.join(ticket="bob", authid="bob")
+            assert (await alice.expect_event(joins)).args == (described(bob, "bob"),)
+        assert (await alice.expect_event(leaves)).args == (bob.session, "bob", "user")
+        await alice.expect_nothing()
+
+
+async def test_a_session_does_not_hear_of_its_own_end() -> None:
+    async with joined(guarded(), "alice") as (alice,):
+        await alice.subscribe("wamp.session.on_join")
+        await alice.subscribe("wamp.session.on_leave")
+        await alice.leave()
+        assert not alice._inbox
+
+
+async def test_who_is_refused_has_not_joined() -> None:
+    app = guarded()
+    async with joined(app, "alice") as (alice,):
+        await alice.subscribe("wamp.session.on_join")
+        await alice.subscribe("wamp.session.on_leave")
+        with pytest.raises(WAMPError):
+            async with joined(app, "mallory"):
+                pass
+        await alice.expect_nothing()
+
+
+# ---- whom it is offered to
+
+
+@pytest.mark.spec("FEA-07")
+async def test_it_is_announced_by_both_roles() -> None:
+    async with joined(guarded(), "alice") as (alice,):
+        for role in ("broker", "dealer"):
+            assert alice.welcome["roles"][role]["features"]["session_meta_api"] is True
+
+
+@pytest.mark.parametrize("custom", ["set_rpc_handler", "set_subscription_handler", None])
+async def test_it_is_not_offered(custom: str | None) -> None:
+    """Where everybody is anonymous, or one function answers for everything."""
+
+    async def answer(request: Any) -> str:
+        return "mine"
+
+    async def listen(topic: str, session: Session) -> AsyncIterator[None]:
+        yield
+
+    app = guarded() if custom else Application()
+    if custom:
+        getattr(app, custom)(answer if custom == "set_rpc_handler" else listen)
+    async with joined(app, "alice") as (alice,):
+        for role in alice.welcome["roles"].values():
+            assert "session_meta_api" not in role["features"]
+        call = alice.call("wamp.session.count")
+        if custom == "set_rpc_handler":
+            assert (await call).args == ("mine",)
+        else:
+            assert await refusal(call) == "wamp.error.no_such_procedure"
+        subscription = alice.subscribe("wamp.session.on_join")
+        if custom != "set_subscription_handler":
+            assert await refusal(subscription) == "wamp.error.not_authorized"
+            return
+        await subscription
+        async with joined(app, "bob"):
+            await alice.expect_nothing()
+
+
+async def test_names_of_the_application_mean_nothing_to_it() -> None:
+    app = guarded()
+    app.add_default_arg("authroles", "a value")
+    app.add_default_arg("session_id", "a value")
+    async with joined(app, "alice") as (alice,):
+        assert (await alice.call("wamp.session.count", ([],))).args == (0,)
+        await alice.call("wamp.session.get", (alice.session,))
+
+
+# ---- what clients announce
+
+
+@pytest.mark.spec("FEA-08", "FEA-09")
+@pytest.mark.parametrize("spelling", ["call_canceling", "call_cancelling"])
+def test_what_a_callee_can_do(spelling: str) -> None:
+    progress = {"progressive_call_results": True, "progressive_call_invocations": True}
+    for role in (None, Role(), Role({}), Role({spelling: False, **progress}), Role(progress)):
+        features = CalleeFeatures(role)
+        assert not features.call_canceling
+        assert not features.progressive_call_results
+        assert not features.progressive_call_invocations
+    features = CalleeFeatures(Role({spelling: True}))
+    assert features.call_canceling
+    assert not features.progressive_call_results
+    assert not features.progressive_call_invocations
+    features = CalleeFeatures(Role({spelling: True, **progress}))
+    assert features.progressive_call_results
+    assert features.progressive_call_invocations
