@@ -43,7 +43,7 @@ class Features:
 
     def roles_for(self, session: Session) -> Mapping[str, Any]:
         """Return the roles that the WELCOME of a session announces."""
-        admitted = tuple([admits(session) for admits in self._admits])
+        admitted = tuple([admits(session) for admits in self._admits]) if self._admits else ()
         roles = self._roles.get(admitted)
         if roles is None:
             broker: dict[str, bool] = {}

@@ -21,7 +21,7 @@ from serverwamp.errors import (
 )
 from serverwamp.features import Features
 from serverwamp.handlers import SOURCES_OF_CALLS, SOURCES_OF_OVERFLOWS, Function, Handlers
-from serverwamp.meta import SessionMetaAPI
+from serverwamp.meta import Requirement, SessionMetaAPI, admitting
 from serverwamp.migration import RealmSpellings
 from serverwamp.overflow import OverflowPolicy, checked_policy
 from serverwamp.protocol.messages import Event
@@ -75,6 +75,8 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         self.counters: Counters = Counters()
         self.authentication: Authentication = Authentication()
         self.backplane: Backplane = MemoryBackplane()
+        self._meta_requires: Requirement | None = None
+        self._kill_requires: Requirement = ()
         self._session_meta: SessionMetaAPI | None = None
 
     # ---- configuration
@@ -185,6 +187,17 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         TopicRoute("any", handler)  # checks that it is one
         self.handlers.subscription_function = handler
 
+    def set_meta_api(self, requires: Requirement | None = None, *, kill: Requirement = ()) -> None:
+        """Say who may use the procedures and topics below ``wamp.`` that tell of the realm.
+
+        `requires` is what it takes to ask, and to hear, who is there and what they do: a role, a
+        collection of roles, or a function that is given the session and returns whether it may.
+        Without it, whoever is authenticated may. `kill` is what it takes to end the sessions of
+        others: nobody may, unless it says something else.
+        """
+        self._check_not_frozen()
+        self._meta_requires, self._kill_requires = requires, kill
+
     def _add_rpc_route(self, route: RPCRoute) -> None:
         self._check_not_frozen()
         self.handlers.add_procedure(route)
@@ -214,7 +227,7 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
                 function, sources=dict.fromkeys(leading), leading=leading
             )
         )
-        if not self.authentication.is_open and not self.handlers.has_custom_functions:
+        if self._offers_meta_api:
             self._offer_meta_api()
         self.handlers.compile_routes()
         self._lifespan_handlers = [
@@ -227,10 +240,20 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         ]
         self._frozen = True
 
+    @property
+    def _offers_meta_api(self) -> bool:
+        if self.handlers.has_custom_functions:
+            return False
+        return not (self.authentication.is_open and self._meta_requires is None)
+
     def _offer_meta_api(self) -> None:
-        self._session_meta = SessionMetaAPI(self.members, self.broker, self._deliver)
+        admits = admitting(self._meta_requires)
+        self._session_meta = SessionMetaAPI(
+            self.members, self.broker, self._deliver, admits, admitting(self._kill_requires)
+        )
         self.handlers.add_protocol_routes(self._session_meta.routes())
-        self.features.offer(broker=("session_meta_api",), dealer=("session_meta_api",))
+        features = ("session_meta_api",)
+        self.features.offer(broker=features, dealer=features, admits=admits)
 
     # ---- on the path of a request
 

@@ -60,7 +60,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": {"protocol.session", "errors", "uris"},
     "handlers": {"routing", "binding", "broker", "session", "overflow", "errors", "uris"},
     "features": {"session", "protocol.messages"},
-    "meta": {"broker", "routing", "session", "results", "protocol.messages", "errors"},
+    "meta": {
+        "broker",
+        "features",
+        "routing",
+        "session",
+        "results",
+        "protocol.messages",
+        "errors",
+        "uris",
+    },
     "realm": {
         "features",
         "meta",

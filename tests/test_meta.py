@@ -182,7 +182,202 @@ async def test_who_is_refused_has_not_joined() -> None:
         await alice.expect_nothing()
 
 
+# ---- sessions: ending those of others
+
+
+def killable() -> Application:
+    app = guarded()
+    app.set_meta_api(kill="admin")
+    return app
+
+
+async def expect_goodbye(client: Client, reason: str, details: dict[str, Any]) -> None:
+    assert await client.receive() == [6, details, reason]
+    await client.send([6, {}, "wamp.close.goodbye_and_out"])
+    await client.expect_close()
+
+
+@pytest.mark.spec("MSE-06", "MSE-10")
+@pytest.mark.parametrize(
+    ("kwargs", "reason", "details"),
+    [
+        ({}, "wamp.close.killed", {}),
+        ({"reason": None, "message": None}, "wamp.close.killed", {}),
+        ({"reason": "com.example.why"}, "com.example.why", {}),
+        ({"message": "enough"}, "wamp.close.killed", {"message": "enough"}),
+        ({"reason": "why", "message": ""}, "why", {"message": ""}),
+    ],
+)
+async def test_a_session_is_killed(
+    kwargs: dict[str, Any], reason: str, details: dict[str, Any]
+) -> None:
+    async with joined(killable(), "alice", "bob", "carol") as (alice, bob, carol):
+        leaves = await alice.subscribe("wamp.session.on_leave")
+        result = await alice.call("wamp.session.kill", (bob.session,), kwargs)
+        assert (result.args, result.kwargs) == ((), {})
+        await expect_goodbye(bob, reason, details)
+        assert (await alice.expect_event(leaves)).args == (bob.session, "bob", "user")
+        assert (await alice.call("wamp.session.list")).args == ([alice.session, carol.session],)
+        await carol.expect_nothing()
+
+
+@pytest.mark.spec("MSE-06")
+async def test_sessions_that_can_not_be_killed() -> None:
+    app = killable()
+    app.add_realm(Realm("other"))
+    async with joined(app, "alice") as (alice,), connect(app, "other") as other:
+        for session in (alice.session, other.session, 1):
+            call = alice.call("wamp.session.kill", (session,))
+            assert await refusal(call) == "wamp.error.no_such_session"
+        await alice.expect_nothing()
+        await other.expect_nothing()
+
+
+@pytest.mark.spec("MSE-06", "MSE-11")
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("kill", (1,)),
+        ("kill_by_authid", ("bob",)),
+        ("kill_by_authrole", ("user",)),
+        ("kill_all", ()),
+    ],
+)
+async def test_a_kill_that_makes_no_sense(name: str, args: tuple[Any, ...]) -> None:
+    name = f"wamp.session.{name}"
+    async with joined(killable(), "alice", "bob") as (alice, bob):
+        for reason in ("", "no uri", "a..b"):
+            call = alice.call(name, args, {"reason": reason})
+            assert await refusal(call) == "wamp.error.invalid_uri"
+        wrong = [(args, {"reason": 1}), (args, {"message": []}), (args, {"other": "a"})]
+        wrong += [((*args, "why"), {}), ((["bob"],), {})]
+        for given, kwargs in wrong:
+            call = alice.call(name, given, kwargs)
+            assert await refusal(call) == "wamp.error.invalid_argument"
+        await bob.expect_nothing()
+
+
+@pytest.mark.spec("MSE-07", "MSE-10")
+async def test_killing_by_name_spares_the_caller() -> None:
+    async with joined(killable(), "alice", "alice", "alice", "bob") as clients:
+        caller, first, second, bob = clients
+        how = {"reason": "why", "message": "enough"}
+        result = await caller.call("wamp.session.kill_by_authid", ("alice",), how)
+        assert result.args == ([first.session, second.session],)
+        for client in (first, second):
+            await expect_goodbye(client, "why", {"message": "enough"})
+        await caller.expect_nothing()
+        await bob.expect_nothing()
+        result = await caller.call("wamp.session.kill_by_authid", ("nobody",))
+        assert result.args == ([],)
+
+
+@pytest.mark.spec("MSE-08", "MSE-10")
+async def test_killing_by_role_spares_the_caller() -> None:
+    async with joined(killable(), "alice", "alice", "bob", "carol") as clients:
+        caller, other, bob, carol = clients
+        assert (await caller.call("wamp.session.kill_by_authrole", ("user",))).args == (2,)
+        for client in (bob, carol):
+            await expect_goodbye(client, "wamp.close.killed", {})
+        await other.expect_nothing()
+        assert (await caller.call("wamp.session.kill_by_authrole", ("admin",))).args == (1,)
+        await expect_goodbye(other, "wamp.close.killed", {})
+        await caller.expect_nothing()
+
+
+@pytest.mark.spec("MSE-09", "MSE-10")
+async def test_killing_all_is_quiet_and_spares_the_caller() -> None:
+    app = killable()
+    async with joined(app, "alice", "bob", "carol") as (alice, bob, carol):
+        leaves = await alice.subscribe("wamp.session.on_leave")
+        assert (await alice.call("wamp.session.kill_all", (), {"reason": "why"})).args == (2,)
+        for client in (bob, carol):
+            await expect_goodbye(client, "why", {})
+        await alice.expect_nothing()
+        assert (await alice.call("wamp.session.count")).args == (1,)
+        async with joined(app, "bob") as (bob,):
+            await bob.leave()
+            assert (await alice.expect_event(leaves)).args[1] == "bob"
+
+
 # ---- whom it is offered to
+
+ASKING = ("count", "list", "get")
+KILLING = ("kill", "kill_by_authid", "kill_by_authrole", "kill_all")
+ARGS: Mapping[str, tuple[Any, ...]] = {
+    "get": (1,),
+    "kill": (1,),
+    "kill_by_authid": ("x",),
+    "kill_by_authrole": ("x",),
+}
+
+
+async def may(client: Client, name: str) -> bool:
+    try:
+        await client.call(f"wamp.session.{name}", ARGS.get(name, ()))
+    except WAMPError as error:
+        return error.uri == "wamp.error.no_such_session"
+    return True
+
+
+async def may_listen(client: Client) -> bool:
+    try:
+        await client.unsubscribe(await client.subscribe("wamp.session.on_join"))
+    except WAMPError as error:
+        return error.uri != "wamp.error.not_authorized"
+    return True
+
+
+@pytest.mark.parametrize(
+    ("settings", "who_asks", "who_kills"),
+    [
+        (None, "alice bob", ""),
+        ({}, "alice bob", ""),
+        ({"requires": "admin"}, "alice", ""),
+        ({"requires": ["user", "other"]}, "bob", ""),
+        ({"requires": ()}, "", ""),
+        ({"kill": "admin"}, "alice bob", "alice"),
+        ({"requires": "user", "kill": {"admin"}}, "bob", "alice"),
+        ({"requires": lambda session: session.auth_id == "bob"}, "bob", ""),
+        ({"kill": lambda session: session.auth_id == "bob"}, "alice bob", "bob"),
+    ],
+)
+async def test_who_may_use_it(
+    settings: dict[str, Any] | None, who_asks: str, who_kills: str
+) -> None:
+    app = guarded()
+    if settings is not None:
+        app.set_meta_api(**settings)
+    for name in ("alice", "bob"):
+        async with joined(app, name) as (client,):
+            asks, kills = name in who_asks, name in who_kills
+            assert [await may(client, each) for each in ASKING] == [asks] * 3
+            assert [await may(client, each) for each in KILLING] == [kills] * 4
+            assert await may_listen(client) is asks
+            for role in client.welcome["roles"].values():
+                assert role["features"].get("session_meta_api", False) is asks
+
+
+async def test_it_can_be_offered_to_everybody() -> None:
+    app = Application()
+    app.set_meta_api("anonymous")
+    async with connect(app) as client:
+        assert (await client.call("wamp.session.count")).args == (1,)
+        assert await may_listen(client)
+        assert not await may(client, "kill_all")
+        assert client.welcome["roles"]["broker"]["features"]["session_meta_api"] is True
+
+
+async def test_a_guest_is_nobody_in_particular() -> None:
+    async def admit_guest(session: Session) -> str:
+        session.auth_role = "anonymous"
+        return "a guest"
+
+    app = Application()
+    app.add_transport_authenticator(admit_guest)
+    async with connect(app) as client:
+        assert not await may(client, "count")
+        assert "session_meta_api" not in client.welcome["roles"]["dealer"]["features"]
 
 
 @pytest.mark.spec("FEA-07")
