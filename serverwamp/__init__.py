@@ -3,10 +3,13 @@
 from serverwamp.application import Application as Application
 from serverwamp.authentication import CRAAuthRequirement as CRAAuthRequirement
 from serverwamp.broker import Subscription as Subscription
+from serverwamp.cryptosign import CryptosignAuthRequirement as CryptosignAuthRequirement
+from serverwamp.cryptosign import cryptosign_credential as cryptosign_credential
 from serverwamp.errors import ConfigurationError as ConfigurationError
 from serverwamp.errors import WAMPError as WAMPError
 from serverwamp.limits import Limits as Limits
 from serverwamp.overflow import OverflowPolicy as OverflowPolicy
+from serverwamp.protocol.auth import cra_credential as cra_credential
 from serverwamp.protocol.auth import derive_cra_secret as derive_cra_secret
 from serverwamp.realm import Realm as Realm
 from serverwamp.results import RPCErrorResult as RPCErrorResult
@@ -14,6 +17,8 @@ from serverwamp.results import RPCProgressReport as RPCProgressReport
 from serverwamp.results import RPCResult as RPCResult
 from serverwamp.routing import RPCRouteSet as RPCRouteSet
 from serverwamp.routing import TopicRouteSet as TopicRouteSet
+from serverwamp.scram import SCRAMAuthRequirement as SCRAMAuthRequirement
+from serverwamp.scram import scram_credential as scram_credential
 from serverwamp.session import RPCRequest as RPCRequest
 from serverwamp.session import Session as Session
 from serverwamp.statistics import Statistics as Statistics
@@ -22,6 +27,7 @@ __all__ = [
     "Application",
     "CRAAuthRequirement",
     "ConfigurationError",
+    "CryptosignAuthRequirement",
     "Limits",
     "OverflowPolicy",
     "RPCErrorResult",
@@ -30,10 +36,14 @@ __all__ = [
     "RPCResult",
     "RPCRouteSet",
     "Realm",
+    "SCRAMAuthRequirement",
     "Session",
     "Statistics",
     "Subscription",
     "TopicRouteSet",
     "WAMPError",
+    "cra_credential",
+    "cryptosign_credential",
     "derive_cra_secret",
+    "scram_credential",
 ]

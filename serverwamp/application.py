@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import anyio
 from starlette.responses import HTMLResponse, PlainTextResponse
 
+from serverwamp import uris
 from serverwamp.authentication import CRAAuthRequirement as CRAAuthRequirement  # where 2.0 has it
 from serverwamp.connection import Connection, Receive, Scope, Send
 from serverwamp.conversation import SHUTTING_DOWN
@@ -34,6 +35,7 @@ from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
 from serverwamp.protocol.shapes import Shape
 from serverwamp.realm import Realm
 from serverwamp.serving import ServedSession
+from serverwamp.session import Session
 from serverwamp.shutdown import ahead_of_signals
 from serverwamp.statistics import Statistics
 
@@ -119,8 +121,14 @@ class Application(Realm):
         realm.counters = self.counters
 
     def realm_for(self, uri: str | None) -> Realm | None:
-        """Return the realm that a client gets when it asks for `uri`."""
-        realm = self._realms.get(uri or "")
+        """Return the realm that a client gets when it asks for `uri`.
+
+        Who names none is the application's own to authenticate, if it has authenticators, and
+        they say which realm it is.
+        """
+        if uri is None:
+            return None if self.authentication.is_open else self
+        realm = self._realms.get(uri)
         return realm or (self if self._allow_default_realm else None)
 
     def freeze(self) -> None:
@@ -238,6 +246,40 @@ class Application(Realm):
         from serverwamp.adapters.aiohttp import request_handler
 
         return request_handler(self)
+
+    # ---- ending sessions
+
+    async def disconnect(
+        self,
+        *,
+        session: Session | int | None = None,
+        auth_id: str | None = None,
+        auth_role: str | None = None,
+        realm: str | None = None,
+        reason: str = uris.KILLED,
+        message: str | None = None,
+    ) -> int:
+        """Say GOODBYE to a session, to all sessions of somebody, or to all of a role or realm.
+
+        Sessions have to be all of what is given, and their number is returned. Those that are just
+        being authenticated are refused, by what they claim to be.
+
+        Raises: TypeError when it isn't said whom; ValueError when `reason` is not a valid URI.
+        """
+        if not uris.is_valid_uri(reason):
+            raise ValueError(f"{reason!r} is not a valid URI for a reason")
+        given = {
+            "id": session.id if isinstance(session, Session) else session,
+            "auth_id": auth_id,
+            "auth_role": auth_role,
+            "realm": realm,
+        }
+        wanted = {name: value for name, value in given.items() if value is not None}
+        if not wanted:
+            raise TypeError("disconnect() has to be told whom")
+        return sum(
+            [await each.disconnect(wanted, reason, message) for each in list(self.connections)]
+        )
 
     # ---- shutting down
 

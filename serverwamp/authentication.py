@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, Protocol
@@ -78,6 +78,10 @@ class TicketMethod:
 
     async def identify(self, session: Any) -> Any:
         ticket, _ = await session.challenge(self.name, {})
+        return await self.identity_of(session, ticket)
+
+    async def identity_of(self, session: Any, ticket: str) -> Any:
+        """Return whom a ticket identifies."""
         return await self._authenticator.call({"session": session, "ticket": ticket})
 
 
@@ -145,8 +149,7 @@ class Authentication:
     def __init__(self) -> None:
         self._handler_function: Callable[..., Any] | None = None
         self._transport_functions: list[Callable[..., Any]] = []
-        self._ticket_function: Callable[..., Any] | None = None
-        self._cra_functions: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+        self._kinds: dict[str, Callable[[Compile], Sequence[ChallengeMethod]]] = {}
         self._handler: Caller | None = None
         self._transport: list[Caller] = []
         self._methods: dict[str, ChallengeMethod] = {}
@@ -162,36 +165,45 @@ class Authentication:
         self._transport_functions.append(authenticator)
 
     def set_ticket(self, authenticator: Callable[..., Any]) -> None:
-        if self._ticket_function is not None:
-            raise ConfigurationError("the realm has a ticket authenticator already")
-        self._ticket_function = authenticator
+        self.set_methods(
+            "a ticket authenticator",
+            lambda compiled: [TicketMethod(compiled(authenticator, ("session", "ticket")))],
+        )
 
     def set_cra(
         self, requirement_provider: Callable[..., Any], identity_provider: Callable[..., Any]
     ) -> None:
-        if self._cra_functions is not None:
-            raise ConfigurationError("the realm has CRA handlers already")
-        self._cra_functions = (requirement_provider, identity_provider)
+        self.set_methods(
+            "CRA handlers",
+            lambda compiled: [
+                CRAMethod(
+                    compiled(requirement_provider, ("session",)),
+                    compiled(identity_provider, ("session",)),
+                )
+            ],
+        )
+
+    def set_methods(
+        self, kind: str, methods: Callable[[Compile], Sequence[ChallengeMethod]]
+    ) -> None:
+        """Offer what ``methods(compile_function)`` returns once functions can be compiled.
+
+        Raises: ConfigurationError when the realm has that kind already.
+        """
+        if kind in self._kinds:
+            raise ConfigurationError(f"the realm has {kind} already")
+        self._kinds[kind] = methods
 
     def compile(self, compile_function: Compile) -> None:
         """Compile all functions; none can be added afterwards."""
         if self._handler_function is not None:
             self._handler = compile_function(self._handler_function, ("session",))
         self._transport = [compile_function(f, ("session",)) for f in self._transport_functions]
-        methods: list[ChallengeMethod] = []
-        if self._ticket_function is not None:
-            methods.append(
-                TicketMethod(compile_function(self._ticket_function, ("session", "ticket")))
-            )
-        if self._cra_functions is not None:
-            provide_requirement, provide_identity = self._cra_functions
-            methods.append(
-                CRAMethod(
-                    compile_function(provide_requirement, ("session",)),
-                    compile_function(provide_identity, ("session",)),
-                )
-            )
-        self._methods = {method.name: method for method in methods}
+        self._methods = {
+            method.name: method
+            for methods in self._kinds.values()
+            for method in methods(compile_function)
+        }
 
     # ---- what happens to a session
 
@@ -211,6 +223,22 @@ class Authentication:
             self._admit_anonymous(session)
         elif not await self._authenticate_by_transport(session):
             await self._authenticate_by_challenge(session)
+
+    async def refresh(self, session: Any, renewed: Any, ticket: str) -> None:
+        """Find out by a ticket who `renewed` is, and let `session` go on if it is the same.
+
+        Raises: WAMPError if it isn't; whatever else the authenticator raises.
+        """
+        method = self._methods.get(TicketMethod.name)
+        if not isinstance(method, TicketMethod):
+            raise NoMatchingAuthMethod("this realm offers no authentication by ticket")
+        identity = await method.identity_of(renewed, ticket)
+        _complete(renewed, role="user", method=method.name)
+        if not _is_identity(identity) or _principal(renewed) != _principal(session):
+            logger.warning("session %s: its new ticket was refused", session.id)
+            raise AuthenticationFailed("authentication failed")
+        session.identity = identity
+        session.expires_at = renewed.expires_at
 
     async def _authenticate_by_handler(self, session: Any, handler: Caller) -> None:
         identity = await handler.call({"session": session})
@@ -263,6 +291,11 @@ class Authentication:
 def _is_identity(value: Any) -> bool:
     """Tell whether an authenticator returned an identity: anything but nothing, or a plain no."""
     return value is not None and value is not False
+
+
+def _principal(session: Any) -> tuple[str, str, str]:
+    """Return what stays the same for as long as a session lasts."""
+    return session.realm, session.auth_role, session.auth_id
 
 
 def _offered_transport(session: Any) -> str | None:

@@ -216,6 +216,10 @@ class Connection:
             except Exception as error:
                 logger.debug("receiving failed, the connection is closed: %r", error)
 
+    async def disconnect(self, wanted: Mapping[str, Any], reason: str, message: str | None) -> bool:
+        """End the session if it has all those attributes; tell whether it has."""
+        return await self._serving.disconnect(wanted, reason, message)
+
     async def shut_down(self, grace: float) -> None:
         """End the session as the server goes down; running calls have `grace` seconds.
 

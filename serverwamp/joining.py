@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from time import time
 from typing import Any
 
 import anyio
@@ -29,6 +30,11 @@ from serverwamp.starting import escaping
 logger: logging.Logger = logging.getLogger(__name__)
 
 
+def _without_nulls(extra: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Leave out what some clients send as null, and mean as absent."""
+    return extra and {name: value for name, value in extra.items() if value is not None}
+
+
 class _ClientLeft(Exception):
     """The client is gone, or has sent ABORT, while it was to be authenticated."""
 
@@ -44,7 +50,10 @@ class Joining:
     leave scopes of their own open in it.
     """
 
-    __slots__ = ("_conversation", "_link", "scope")
+    __slots__ = ("_admitted_by", "_asked_for", "_conversation", "_link", "scope")
+
+    _admitted_by: Realm
+    _asked_for: str
 
     def __init__(self, conversation: Conversation, link: Link) -> None:
         self._conversation = conversation
@@ -62,9 +71,10 @@ class Joining:
         realm = self._realm_for(hello)
         if realm is None:
             return None
-        conversation.realm = realm
+        conversation.realm = self._admitted_by = realm
         conversation.session = self._new_session(hello)
         conversation.callee_role = (hello.details.roles or {}).get("callee")
+        self._asked_for = conversation.session.realm
         if realm.keeps_clients_waiting:
             self.scope.deadline = _from_now(conversation.limits.authentication_timeout)
         return realm
@@ -91,7 +101,7 @@ class Joining:
             logger.info("a session is refused: %s", SHUTTING_DOWN)
             self._conversation.abort(uris.SYSTEM_SHUTDOWN, SHUTTING_DOWN, GOING_AWAY)
             return None
-        realm = host.realm_for(hello.realm) if hello.realm is not None else None
+        realm = host.realm_for(hello.realm)
         if realm is None:
             self._refuse(NoSuchRealm(f"there is no realm {hello.realm!r}"))
         return realm
@@ -105,6 +115,9 @@ class Joining:
             await realm.open_lifespan_handlers(session, lifespan, authenticated=False)
             await self._authenticate()
             if conversation.state.state is State.AUTHENTICATING:
+                if session.realm != self._asked_for or not session.realm:
+                    await self._move_to_assigned_realm(lifespan)
+                    realm = conversation.realm
                 await realm.open_lifespan_handlers(session, lifespan, authenticated=True)
             self._check_sessions()  # others have joined meanwhile
         except ProtocolViolation as violation:
@@ -120,6 +133,20 @@ class Joining:
             self._refuse(await realm.error_for(error, doing, debug=conversation.host.debug))
         if conversation.state.state is State.AUTHENTICATING:
             self.scope.deadline = math.inf
+
+    async def _move_to_assigned_realm(self, lifespan: AsyncExitStack) -> None:
+        """Let the session be one of the realm that an authenticator has chosen for it.
+
+        Raises: NoSuchRealm.
+        """
+        conversation, uri = self._conversation, self._conversation.session.realm
+        realm = conversation.host.realm_for(uri) if uris.is_valid_uri(uri) else None
+        if realm is None:
+            logger.warning("session %s was given no realm: %.100r", conversation.session.id, uri)
+            raise NoSuchRealm("there is no realm for this client")
+        if realm is not self._admitted_by:
+            conversation.realm = realm
+            await realm.open_lifespan_handlers(conversation.session, lifespan, authenticated=False)
 
     def _check_sessions(self) -> None:
         count = len(self._conversation.host.sessions)
@@ -143,18 +170,43 @@ class Joining:
             link=self._link,
             auth_id=details.authid,
             auth_methods=details.authmethods or (),
-            auth_extra=details.authextra,
+            auth_extra=_without_nulls(details.authextra),
         )
 
     async def _authenticate(self) -> None:
         session = self._conversation.session
         try:
-            await self._conversation.realm.authentication.authenticate(session)
+            await self._admitted_by.authentication.authenticate(session)
+            if session.expires_at is not None and session.expires_at <= time():
+                raise AuthenticationFailed("the credentials have expired")
         except (ProtocolViolation, WAMPError, _ClientLeft):
             raise
         except BaseException as error:
             if escaping(error) is not None:
                 raise
+            logger.exception("an authenticator failed for session %s", session.id)
+            raise AuthenticationFailed("authentication failed") from None
+
+    async def refresh(self, ticket: str) -> None:
+        """Authenticate the open session by a ticket once more.
+
+        Raises: WAMPError; the session is left as it was then.
+        """
+        session = self._conversation.session
+        renewed = Session(
+            id=session.id,
+            realm=self._asked_for,
+            connection=session.connection,
+            link=self._link,
+            auth_id=session.auth_id,
+            auth_methods=session.auth_methods,
+            auth_extra=session.auth_extra,
+        )
+        try:
+            await self._admitted_by.authentication.refresh(session, renewed, ticket)
+        except WAMPError:
+            raise
+        except Exception:
             logger.exception("an authenticator failed for session %s", session.id)
             raise AuthenticationFailed("authentication failed") from None
 
@@ -187,6 +239,8 @@ class Joining:
         }
         if session.auth_method is not None:  # told of a method it didn't offer, a client leaves
             details["authmethod"] = session.auth_method
+        if session.welcome_extra is not None:
+            details["authextra"] = session.welcome_extra
         self._conversation.advance(Welcome(session.id, details))
 
     def tell_of_timeout(self) -> None:

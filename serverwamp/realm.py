@@ -13,6 +13,7 @@ from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
 from serverwamp.binding import DefaultArg, Handler, is_async_generator, name_of
 from serverwamp.broker import Broker, Publication
+from serverwamp.cryptosign import CryptosignMethod, mathematics
 from serverwamp.errors import (
     ConfigurationError,
     RuntimeFailure,
@@ -28,6 +29,7 @@ from serverwamp.protocol.messages import Event
 from serverwamp.protocol.serializers import EncodedOnce
 from serverwamp.results import RPCErrorResult
 from serverwamp.routing import RPCDecorators, RPCRoute, TopicDecorators, TopicRoute
+from serverwamp.scram import scram_methods
 from serverwamp.session import Session
 from serverwamp.starting import escaping, start_each
 from serverwamp.statistics import Counters
@@ -166,6 +168,48 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         """
         self._check_not_frozen()
         self.authentication.set_cra(requirement_provider, identity_provider)
+
+    def set_scram_handlers(
+        self, requirement_provider: Function, identity_provider: Function
+    ) -> None:
+        """Authenticate by SCRAM: ``wamp-scram``, and ``scram``, which is what Autobahn has.
+
+        ``requirement_provider(session)`` returns a `SCRAMAuthRequirement`, or None for who is
+        unknown and challenged all the same; ``identity_provider(session)`` is asked after the
+        proof.
+        """
+        self._check_not_frozen()
+        self.authentication.set_methods(
+            "SCRAM handlers",
+            lambda compiled: scram_methods(
+                compiled(requirement_provider, ("session",)),
+                compiled(identity_provider, ("session",)),
+            ),
+        )
+
+    def set_cryptosign_handlers(
+        self, requirement_provider: Function, identity_provider: Function
+    ) -> None:
+        """Authenticate by WAMP-cryptosign.
+
+        ``requirement_provider(session)`` returns a `CryptosignAuthRequirement`, or None for who is
+        unknown; ``session.auth_extra["pubkey"]`` is the key that the client announces.
+        ``identity_provider(session)`` is asked after the proof. A client that says no name gets
+        one by `requirement_provider`, or else its key is its name.
+
+        Raises: ConfigurationError without the extra ``crypto``.
+        """
+        self._check_not_frozen()
+        mathematics()
+        self.authentication.set_methods(
+            "cryptosign handlers",
+            lambda compiled: [
+                CryptosignMethod(
+                    compiled(requirement_provider, ("session",)),
+                    compiled(identity_provider, ("session",)),
+                )
+            ],
+        )
 
     def set_authentication_handler(self, handler: Function) -> None:
         """Leave the whole authentication to ``handler(session)``.
@@ -370,7 +414,7 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
 
     def lifespan_stack(self) -> AbstractAsyncContextManager[Any]:
         """Return what `open_lifespan_handlers` needs to close them: nothing if there are none."""
-        return AsyncExitStack() if self._lifespan_handlers else NO_LIFESPAN
+        return AsyncExitStack() if self.keeps_clients_waiting else NO_LIFESPAN
 
     async def open_lifespan_handlers(
         self, session: Session, stack: AsyncExitStack, *, authenticated: bool

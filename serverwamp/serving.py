@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import time
 from typing import Any, Final
 
 import anyio
@@ -49,6 +50,9 @@ from serverwamp.subscriptions import Subscriptions
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+CLOCK_SECONDS: Final = 600.0
+"""How often the clock is looked at for credentials to expire: somebody may have set it."""
+
 
 class ServedSession:
     """What runs a session: lets it begin, reads, answers, and cleans up."""
@@ -59,6 +63,7 @@ class ServedSession:
         self._joining = Joining(self._conversation, link=self)
         self._reading: anyio.CancelScope | None = None
         self._idling: StartedTask | None = None
+        self._expiring: StartedTask | None = None
 
     @property
     def is_open(self) -> bool:
@@ -71,6 +76,10 @@ class ServedSession:
             State.AUTHENTICATING,
             State.CHALLENGED,
         )
+
+    @property
+    def _is_joining(self) -> bool:
+        return self._state.state in (State.AUTHENTICATING, State.CHALLENGED)
 
     @property
     def has_begun(self) -> bool:
@@ -115,6 +124,8 @@ class ServedSession:
             try:
                 self._joining.welcome()
                 conversation.realm.enter(conversation.session)
+                if conversation.session.expires_at is not None:
+                    self.expire()
                 with anyio.CancelScope() as self._reading:
                     try:
                         await self._read()
@@ -189,6 +200,14 @@ class ServedSession:
         conversation.limit_log.note("idle_timeout", "%s", text)
         await self.close(uris.KILLED, text)
 
+    async def _end_when_expired(self, expires_at: float) -> None:
+        """Close the session when its credentials aren't good any more."""
+        left = expires_at - time()
+        while left > 0:
+            await anyio.sleep(min(left, CLOCK_SECONDS))
+            left = expires_at - time()
+        await self.close(uris.KILLED, "the credentials have expired")
+
     def _release(self) -> None:
         """Cancel what the session is doing; what has to be closed is being closed after this."""
         self._conversation.host.sessions.pop(self._conversation.session.id, None)
@@ -197,8 +216,9 @@ class ServedSession:
         self._calls.cancel_all()
         self._subscriptions.close_all()
         self._conversation.realm.leave(self._conversation.session)
-        if self._idling is not None:
-            self._idling.cancel()
+        for task in (self._idling, self._expiring):
+            if task is not None:
+                task.cancel()
 
     def _on_cancel(self, message: Cancel) -> None:
         self._calls.cancel(message)
@@ -261,6 +281,20 @@ class ServedSession:
         """Send CHALLENGE and return what AUTHENTICATE brings."""
         return await self._joining.challenge(method, extra)
 
+    async def refresh(self, ticket: str) -> None:
+        """Authenticate the session by a ticket once more."""
+        await self._joining.refresh(ticket)
+
+    def expire(self) -> None:
+        """Take note of when the session expires."""
+        if self._expiring is not None:
+            self._expiring.cancel()
+            self._expiring = None
+        expires_at = self._conversation.session.expires_at
+        if self.is_open and expires_at is not None:
+            start = self._conversation.starter.start
+            self._expiring = start(self._end_when_expired, expires_at)
+
     async def close(self, reason: str, message: str | None) -> None:
         """Say GOODBYE, and give the client some time to say it too."""
         if not self.is_open:
@@ -293,6 +327,20 @@ class ServedSession:
 
     # ---- what the server asks for
 
+    async def disconnect(self, wanted: Mapping[str, Any], reason: str, message: str | None) -> bool:
+        """End the session if it has all those attributes; tell whether it has."""
+        if not (self.is_open or self._is_joining):
+            return False
+        session = self._conversation.session
+        if any(getattr(session, name) != value for name, value in wanted.items()):
+            return False
+        if self.is_open:
+            await self.close(reason, message)
+        else:
+            self._conversation.abort(reason, message or reason, REFUSED)
+            self._joining.scope.cancel()
+        return True
+
     async def shut_down(self, grace: float) -> None:
         """Say GOODBYE when running calls are over, or after `grace` seconds, in which they end."""
         if self.is_open:
@@ -300,6 +348,6 @@ class ServedSession:
                 await self._calls.wait_idle()
             self._calls.answer_all(CallCanceled(SHUTTING_DOWN))
             await self.close(uris.SYSTEM_SHUTDOWN, None)
-        elif self._state.state in (State.AUTHENTICATING, State.CHALLENGED):
+        elif self._is_joining:
             self._conversation.abort(uris.SYSTEM_SHUTDOWN, SHUTTING_DOWN, GOING_AWAY)
             self._joining.scope.cancel()

@@ -37,6 +37,10 @@ class Link(Protocol):
         self, method: str, extra: Mapping[str, Any]
     ) -> tuple[str, Mapping[str, Any]]: ...
 
+    async def refresh(self, ticket: str) -> None: ...
+
+    def expire(self) -> None: ...
+
 
 class Session:
     """A client's session, from its HELLO to its end.
@@ -52,7 +56,8 @@ class Session:
     id: int
     """Random, and unique among the sessions that are open."""
     realm: str
-    """The realm's URI, as the client named it."""
+    """The realm's URI, as the client named it; empty if it named none. What an authenticator makes
+    of it is the realm that is joined."""
     connection: Transport
     """Has `transport_info`, a mapping of what is known of the client's connection."""
     auth_id: str | None
@@ -67,11 +72,15 @@ class Session:
     auth_provider: str | None
     """Who has authenticated the session; an authenticator can set it, too."""
     auth_extra: Mapping[str, Any]
-    """What else the client said for its authentication."""
+    """What else the client said for its authentication; without what was null."""
     identity: Any
     """What the authenticator returned; None for anonymous sessions."""
     is_authenticated: bool
     """Whether an authenticator has admitted the session; anonymous ones aren't."""
+    # Those that most sessions don't have are looked up in the class.
+    welcome_extra: Mapping[str, Any] | None = None
+    """What WELCOME has as its ``authextra``; an authenticator can set it."""
+    _expires_at: float | None = None
 
     def __init__(
         self,
@@ -134,6 +143,33 @@ class Session:
     def is_open(self) -> bool:
         """Whether the session has been welcomed and has not ended."""
         return self._link.is_open
+
+    @property
+    def expires_at(self) -> float | None:
+        """When the credentials of the session expire, in seconds since 1970; None for never.
+
+        An authenticator can set it, and handlers can set it anew. When that time has come the
+        session is closed with ``wamp.close.killed``, whatever it is doing.
+        """
+        return self._expires_at
+
+    @expires_at.setter
+    def expires_at(self, time: float | None) -> None:
+        self._expires_at = time
+        if get_ident() != self._thread:
+            from_thread.run_sync(self._link.expire)
+        else:
+            self._link.expire()
+
+    async def refresh(self, ticket: str) -> None:
+        """Ask the realm's ticket authenticator about a new ticket, as if the session began now.
+
+        `identity` and `expires_at` are what it says then. The session stays the same principal.
+
+        Raises: WAMPError when the ticket isn't good, or is that of somebody else, or of another
+            role; nothing has changed then.
+        """
+        await self._link.refresh(ticket)
 
     def send_event(
         self,

@@ -25,10 +25,10 @@ import msgpack
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from serverwamp.errors import WAMPError
-from serverwamp.protocol import auth
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.framings import Frame
 from serverwamp.protocol.serializers import serializer_for
+from serverwamp.testing_logins import Login
 
 ASGIEvent: TypeAlias = MutableMapping[str, Any]
 ASGIApplication: TypeAlias = Callable[
@@ -238,49 +238,48 @@ class Client:
 
     async def join(
         self,
-        realm: str = "realm1",
+        realm: str | None = "realm1",
         *,
         authid: str | None = None,
         authmethods: Sequence[str] | None = None,
         authextra: Mapping[str, Any] | None = None,
         ticket: str | None = None,
         secret: str | None = None,
+        password: str | None = None,
+        private_key: str | None = None,
         roles: Mapping[str, Any] = ROLES,
         timeout: float | None = None,
     ) -> dict[str, Any]:
-        """Open a session and return the details of its WELCOME.
+        """Open a session and return the details of its WELCOME; without a realm the server chooses.
 
-        `ticket` answers a ticket challenge, and `secret` one of WAMP-CRA, salted or not; they are
-        also what is offered, unless `authmethods` says something else.
+        `ticket` answers a ticket challenge, `secret` one of WAMP-CRA, salted or not, `password` one
+        of SCRAM in either dialect, and `private_key` (64 hexadecimal digits) one of cryptosign;
+        they are also what is offered, in this order, unless `authmethods` says something else.
 
         Raises: WAMPError when the session is refused, with the reason as its URI.
         """
-        if authmethods is None:
-            offered = {"ticket": ticket, "wampcra": secret}
-            authmethods = [name for name, given in offered.items() if given is not None] or None
+        login = Login(
+            authid or "", ticket=ticket, secret=secret, password=password, private_key=private_key
+        )
         details: dict[str, Any] = {"roles": dict(roles)}
-        given = {"authid": authid, "authmethods": authmethods, "authextra": authextra}
+        given = {
+            "authid": authid,
+            "authmethods": login.authmethods or None if authmethods is None else authmethods,
+            "authextra": {**login.authextra, **(authextra or {})} or None,
+        }
         details.update({key: value for key, value in given.items() if value is not None})
         self._last_request = 0
         await self.send([1, realm, details])
         message = await self._expect_kind((2, 3, 4), "WELCOME", timeout)
         if message[0] == 4:
-            await self.send([5, self._signature(message, ticket, secret), {}])
+            await self.send([5, *login.answer(message[1], message[2])])
             message = await self._expect_kind((2, 3), "WELCOME", timeout)
         if message[0] == 3:
             raise WAMPError(message[2], (message[1].get("message", ""),))
+        if not login.trusts(message[2]):
+            self._fail("the server has not proved that it knows the password")
         self.session, self.welcome = message[1], message[2]
         return self.welcome
-
-    @staticmethod
-    def _signature(challenge: list[Any], ticket: str | None, secret: str | None) -> str:
-        _, method, extra = challenge
-        if method == "ticket":
-            return ticket or ""
-        key = secret or ""
-        if "salt" in extra:
-            key = auth.derive_cra_secret(key, extra["salt"], extra["iterations"], extra["keylen"])
-        return auth.cra_signature(key, extra["challenge"])
 
     async def leave(
         self, reason: str = "wamp.close.close_realm", *, timeout: float | None = None

@@ -22,7 +22,9 @@ PACKAGE = Path(serverwamp.__file__).parent
 # session, `joining`, how it begins, `conversation`, what all of them share, and `serving`, which is
 # its course from HELLO to GOODBYE, so that `connection` is left with frames; `statistics`, for
 # which all of these count; `shutdown`, which comes before a server takes a signal; `migration`,
-# which holds the spellings of serverwamp 2.0 in one place.
+# which holds the spellings of serverwamp 2.0 in one place; `scram` and `cryptosign`, two methods of
+# `authentication` that are long enough, with their mathematics in `protocol.auth_scram` and
+# `protocol.auth_cryptosign`, and `testing_logins`, the client's side of all methods.
 MAY_IMPORT: dict[str, set[str]] = {
     "uris": set(),
     "limits": {"errors"},
@@ -45,6 +47,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
     },
     "protocol.auth": {"protocol.ids"},
+    "protocol.auth_scram": set(),
+    "protocol.auth_cryptosign": set(),
     "protocol.session": {"protocol.messages", "protocol.ids", "errors", "uris"},
     "conversion": {"errors"},
     "results": {"errors", "uris"},
@@ -54,6 +58,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "routing": {"patterns", "binding", "overflow", "uris", "errors", "migration"},
     "broker": {"protocol.messages", "protocol.ids", "uris", "errors"},
     "authentication": {"protocol.auth", "protocol.messages", "errors"},
+    "scram": {"authentication", "protocol.auth_scram", "errors"},
+    "cryptosign": {"authentication", "protocol.auth_cryptosign", "errors"},
     "backplanes": {"backplanes.base", "backplanes.memory"},
     "backplanes.base": set(),
     "backplanes.memory": {"backplanes.base"},
@@ -80,6 +86,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "binding",
         "broker",
         "authentication",
+        "scram",
+        "cryptosign",
         "backplanes.base",
         "backplanes.memory",
         "results",
@@ -179,18 +187,21 @@ MAY_IMPORT: dict[str, set[str]] = {
         "conversation",
         "serving",
         "realm",
+        "session",
         "shutdown",
         "protocol.serializers",
         "protocol.shapes",
         "limits",
         "overflow",
         "errors",
+        "uris",
         "adapters.aiohttp",
     },
     "adapters": set(),
     "adapters.aiohttp": set(),
+    "testing_logins": {"protocol.auth", "protocol.auth_scram", "protocol.auth_cryptosign"},
     "testing": {
-        "protocol.auth",
+        "testing_logins",
         "protocol.formats",
         "protocol.framings",
         "protocol.serializers",
@@ -267,6 +278,7 @@ def test_the_public_surface() -> None:
         "Application",
         "CRAAuthRequirement",
         "ConfigurationError",
+        "CryptosignAuthRequirement",
         "Limits",
         "OverflowPolicy",
         "RPCErrorResult",
@@ -275,12 +287,16 @@ def test_the_public_surface() -> None:
         "RPCResult",
         "RPCRouteSet",
         "Realm",
+        "SCRAMAuthRequirement",
         "Session",
         "Statistics",
         "Subscription",
         "TopicRouteSet",
         "WAMPError",
+        "cra_credential",
+        "cryptosign_credential",
         "derive_cra_secret",
+        "scram_credential",
     ]
     public = {name for name in vars(serverwamp) if not name.startswith("_")}
     assert public - set(serverwamp.__all__) <= {name.partition(".")[0] for name in MODULES if name}

@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import types
+from base64 import b64decode
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -15,11 +16,13 @@ from serverwamp import (
     Application,
     CRAAuthRequirement,
     Realm,
+    SCRAMAuthRequirement,
     Session,
     WAMPError,
     derive_cra_secret,
+    scram_credential,
 )
-from serverwamp.protocol import auth, messages
+from serverwamp.protocol import auth, auth_scram, messages
 from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
 from serverwamp.testing import Client, connect
 
@@ -32,6 +35,10 @@ SECRETS = {
     "extra": "Exhsecretofanextra",
     "query": "Qxhsecretofaquery",
 }
+
+STORED = scram_credential(SECRETS["secret"], kdf="pbkdf2", iterations=10)
+SECRETS.update({f"scram {name}": STORED[name] for name in ("stored_key", "server_key")})
+NONCE = "egVDf3DMJh0="
 
 
 class Failure(Exception):
@@ -81,6 +88,11 @@ def by_cookie(app: Application, outcome: Any) -> None:
     app.add_transport_authenticator(authenticator)
 
 
+def by_scram(app: Application, outcome: Any) -> None:
+    requirement = SCRAMAuthRequirement(**STORED)
+    app.set_scram_handlers(lambda session: requirement, outcome)
+
+
 def by_handler(app: Application, outcome: Any) -> None:
     async def handler(session: Session) -> Any:
         ticket, extra = await session.challenge("ticket", {"hint": "the usual"})
@@ -102,13 +114,20 @@ def told(records: list[logging.LogRecord]) -> str:
     )
 
 
+def scram_proof(challenge: dict[str, Any]) -> str:
+    salt, iterations = challenge["salt"], challenge["iterations"]
+    salted = auth_scram.salted_password(SECRETS["secret"], b64decode(salt), "pbkdf2", iterations)
+    message = auth_scram.auth_message("joe", NONCE, challenge["nonce"], salt, iterations)
+    return auth_scram.client_proof(salted, message)
+
+
 async def log_in(client: Client, *, is_right: bool) -> str | None:
     """Join with every secret there is; return what was signed."""
-    extra = {"second": SECRETS["extra"]}
+    extra = {"second": SECRETS["extra"], "nonce": NONCE}
     details = {
         "roles": {"caller": {}},
         "authid": "joe",
-        "authmethods": ["ticket", "wampcra"],
+        "authmethods": ["ticket", "wampcra", "wamp-scram"],
         "authextra": extra,
     }
     await client.send([1, "realm1", details])
@@ -118,6 +137,9 @@ async def log_in(client: Client, *, is_right: bool) -> str | None:
         if message[1] == "wampcra":
             secret = SECRETS["derived" if "salt" in message[2] else "secret"]
             signature = auth.cra_signature(secret, message[2]["challenge"])
+        elif message[1] == "wamp-scram":
+            signature = scram_proof(message[2])
+            extra["nonce"] = message[2]["nonce"]
         else:
             signature = SECRETS["ticket"]
         wrong = f"{signature[:-2]}--"  # all of it but the end
@@ -134,7 +156,9 @@ async def log_in(client: Client, *, is_right: bool) -> str | None:
 @pytest.mark.spec("AUT-08")
 @pytest.mark.parametrize("is_right", [True, False], ids=["right", "wrong"])
 @pytest.mark.parametrize("outcome", OUTCOMES.values(), ids=OUTCOMES)
-@pytest.mark.parametrize("method", [by_ticket, by_cra, by_salted_cra, by_cookie, by_handler])
+@pytest.mark.parametrize(
+    "method", [by_ticket, by_cra, by_salted_cra, by_cookie, by_handler, by_scram]
+)
 async def test_secrets_of_logins(
     method: Any, outcome: Any, is_right: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -267,6 +291,7 @@ async def test_secrets_in_what_a_session_holds() -> None:
     def authenticator(session: Session) -> CRAAuthRequirement:
         requirement = CRAAuthRequirement(SECRETS["secret"])
         session["requirement"] = requirement
+        session["another"] = SCRAMAuthRequirement(**STORED)
         return requirement
 
     app.set_cra_handlers(authenticator, returns)
@@ -284,6 +309,7 @@ async def test_secrets_in_what_a_session_holds() -> None:
         await log_in(client, is_right=True)
     names = {kind.__name__ for kind in seen}
     assert {"Session", "Connection", "Application", "ServedSession", "CRAAuthRequirement"} <= names
+    assert "SCRAMAuthRequirement" in names
 
 
 def test_secrets_in_messages() -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import secrets
 from base64 import b64encode, urlsafe_b64encode
+from typing import Any
 
 
 def derive_cra_secret(
@@ -22,6 +24,16 @@ def derive_cra_secret(
     """
     key = hashlib.pbkdf2_hmac("sha256", _encoded(secret), salt.encode(), iterations, keylen)
     return b64encode(key).decode()
+
+
+def cra_credential(secret: str | bytes, *, iterations: int = 10_000) -> dict[str, Any]:
+    """Return what to store of a password: ``CRAAuthRequirement(**stored)`` is made of it.
+
+    It can be written as JSON. Clients in JavaScript may need a second for 100000 iterations.
+    """
+    salt = secrets.token_urlsafe(16)
+    key = derive_cra_secret(secret, salt, iterations)
+    return {"secret": key, "salt": salt, "iterations": iterations}
 
 
 def salt_like(example: str, key: bytes, authid: str) -> str:
