@@ -164,25 +164,6 @@ class Authentication:
     def add_transport(self, authenticator: Callable[..., Any]) -> None:
         self._transport_functions.append(authenticator)
 
-    def set_ticket(self, authenticator: Callable[..., Any]) -> None:
-        self.set_methods(
-            "a ticket authenticator",
-            lambda compiled: [TicketMethod(compiled(authenticator, ("session", "ticket")))],
-        )
-
-    def set_cra(
-        self, requirement_provider: Callable[..., Any], identity_provider: Callable[..., Any]
-    ) -> None:
-        self.set_methods(
-            "CRA handlers",
-            lambda compiled: [
-                CRAMethod(
-                    compiled(requirement_provider, ("session",)),
-                    compiled(identity_provider, ("session",)),
-                )
-            ],
-        )
-
     def set_methods(
         self, kind: str, methods: Callable[[Compile], Sequence[ChallengeMethod]]
     ) -> None:

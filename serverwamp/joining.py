@@ -30,9 +30,9 @@ from serverwamp.starting import escaping
 logger: logging.Logger = logging.getLogger(__name__)
 
 
-def _without_nulls(extra: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _without_nulls(extra: Mapping[str, Any]) -> Mapping[str, Any]:
     """Leave out what some clients send as null, and mean as absent."""
-    return extra and {name: value for name, value in extra.items() if value is not None}
+    return {name: value for name, value in extra.items() if value is not None}
 
 
 class _ClientLeft(Exception):
@@ -170,7 +170,7 @@ class Joining:
             link=self._link,
             auth_id=details.authid,
             auth_methods=details.authmethods or (),
-            auth_extra=_without_nulls(details.authextra),
+            auth_extra=details.authextra and _without_nulls(details.authextra),
         )
 
     async def _authenticate(self) -> None:

@@ -13,7 +13,6 @@ from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
 from serverwamp.binding import DefaultArg, Handler, is_async_generator, name_of
 from serverwamp.broker import Broker, Publication
-from serverwamp.cryptosign import CryptosignMethod, mathematics
 from serverwamp.errors import (
     ConfigurationError,
     RuntimeFailure,
@@ -22,6 +21,7 @@ from serverwamp.errors import (
 )
 from serverwamp.features import Features
 from serverwamp.handlers import SOURCES_OF_CALLS, SOURCES_OF_OVERFLOWS, Function, Handlers
+from serverwamp.logins import Logins
 from serverwamp.meta import Requirement, SessionMetaAPI, admitting
 from serverwamp.migration import RealmSpellings
 from serverwamp.overflow import OverflowPolicy, checked_policy
@@ -29,7 +29,6 @@ from serverwamp.protocol.messages import Event
 from serverwamp.protocol.serializers import EncodedOnce
 from serverwamp.results import RPCErrorResult
 from serverwamp.routing import RPCDecorators, RPCRoute, TopicDecorators, TopicRoute
-from serverwamp.scram import scram_methods
 from serverwamp.session import Session
 from serverwamp.starting import escaping, start_each
 from serverwamp.statistics import Counters
@@ -42,7 +41,7 @@ NOBODY: Final[frozenset[int]] = frozenset()
 NO_LIFESPAN: Final = nullcontext()
 
 
-class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
+class Realm(RPCDecorators, TopicDecorators, Logins, RealmSpellings):
     """Procedures, topics, and authentication under one URI.
 
     A realm is configured before it is used: with the first connection it is frozen, and whatever
@@ -149,76 +148,6 @@ class Realm(RPCDecorators, TopicDecorators, RealmSpellings):
         """
         self._check_not_frozen()
         self._overflow_functions.append(handler)
-
-    def add_transport_authenticator(self, authenticator: Function) -> None:
-        """Ask ``authenticator(session)`` for an identity, after those that were added before."""
-        self._check_not_frozen()
-        self.authentication.add_transport(authenticator)
-
-    def set_ticket_authenticator(self, authenticator: Function) -> None:
-        """Ask ``authenticator(session, ticket)`` for the identity of who brings a ticket."""
-        self._check_not_frozen()
-        self.authentication.set_ticket(authenticator)
-
-    def set_cra_handlers(self, requirement_provider: Function, identity_provider: Function) -> None:
-        """Authenticate by WAMP-CRA.
-
-        ``requirement_provider(session)`` returns a `CRAAuthRequirement`, or None for who is unknown
-        and challenged all the same; ``identity_provider(session)`` is asked after the proof.
-        """
-        self._check_not_frozen()
-        self.authentication.set_cra(requirement_provider, identity_provider)
-
-    def set_scram_handlers(
-        self, requirement_provider: Function, identity_provider: Function
-    ) -> None:
-        """Authenticate by SCRAM: ``wamp-scram``, and ``scram``, which is what Autobahn has.
-
-        ``requirement_provider(session)`` returns a `SCRAMAuthRequirement`, or None for who is
-        unknown and challenged all the same; ``identity_provider(session)`` is asked after the
-        proof.
-        """
-        self._check_not_frozen()
-        self.authentication.set_methods(
-            "SCRAM handlers",
-            lambda compiled: scram_methods(
-                compiled(requirement_provider, ("session",)),
-                compiled(identity_provider, ("session",)),
-            ),
-        )
-
-    def set_cryptosign_handlers(
-        self, requirement_provider: Function, identity_provider: Function
-    ) -> None:
-        """Authenticate by WAMP-cryptosign.
-
-        ``requirement_provider(session)`` returns a `CryptosignAuthRequirement`, or None for who is
-        unknown; ``session.auth_extra["pubkey"]`` is the key that the client announces.
-        ``identity_provider(session)`` is asked after the proof. A client that says no name gets
-        one by `requirement_provider`, or else its key is its name.
-
-        Raises: ConfigurationError without the extra ``crypto``.
-        """
-        self._check_not_frozen()
-        mathematics()
-        self.authentication.set_methods(
-            "cryptosign handlers",
-            lambda compiled: [
-                CryptosignMethod(
-                    compiled(requirement_provider, ("session",)),
-                    compiled(identity_provider, ("session",)),
-                )
-            ],
-        )
-
-    def set_authentication_handler(self, handler: Function) -> None:
-        """Leave the whole authentication to ``handler(session)``.
-
-        It returns an identity or awaits ``session.mark_authenticated(identity)``; otherwise the
-        session is refused. It may challenge the client with ``await session.challenge(...)``.
-        """
-        self._check_not_frozen()
-        self.authentication.set_handler(handler)
 
     def set_rpc_handler(self, handler: Function) -> None:
         """Leave all calls to ``handler(request)``, whatever their URI; routes aren't looked at."""

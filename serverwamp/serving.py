@@ -57,13 +57,14 @@ CLOCK_SECONDS: Final = 600.0
 class ServedSession:
     """What runs a session: lets it begin, reads, answers, and cleans up."""
 
+    _expiring: StartedTask | None = None
+
     def __init__(self, host: Host, carrier: Carrier) -> None:
         self._conversation = Conversation(host, carrier)
         self._state = self._conversation.state
         self._joining = Joining(self._conversation, link=self)
         self._reading: anyio.CancelScope | None = None
         self._idling: StartedTask | None = None
-        self._expiring: StartedTask | None = None
 
     @property
     def is_open(self) -> bool:
@@ -216,9 +217,10 @@ class ServedSession:
         self._calls.cancel_all()
         self._subscriptions.close_all()
         self._conversation.realm.leave(self._conversation.session)
-        for task in (self._idling, self._expiring):
-            if task is not None:
-                task.cancel()
+        if self._idling is not None:
+            self._idling.cancel()
+        if self._expiring is not None:
+            self._expiring.cancel()
 
     def _on_cancel(self, message: Cancel) -> None:
         self._calls.cancel(message)

@@ -23,7 +23,8 @@ PACKAGE = Path(serverwamp.__file__).parent
 # its course from HELLO to GOODBYE, so that `connection` is left with frames; `statistics`, for
 # which all of these count; `shutdown`, which comes before a server takes a signal; `migration`,
 # which holds the spellings of serverwamp 2.0 in one place; `scram` and `cryptosign`, two methods of
-# `authentication` that are long enough, with their mathematics in `protocol.auth_scram` and
+# `authentication` that are long enough, with `logins`, where a realm gets
+# its authenticators, and their mathematics in `protocol.auth_scram` and
 # `protocol.auth_cryptosign`, and `testing_logins`, the client's side of all methods.
 MAY_IMPORT: dict[str, set[str]] = {
     "uris": set(),
@@ -60,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "authentication": {"protocol.auth", "protocol.messages", "errors"},
     "scram": {"authentication", "protocol.auth_scram", "errors"},
     "cryptosign": {"authentication", "protocol.auth_cryptosign", "errors"},
+    "logins": {"authentication", "scram", "cryptosign"},
     "backplanes": {"backplanes.base", "backplanes.memory"},
     "backplanes.base": set(),
     "backplanes.memory": {"backplanes.base"},
@@ -86,8 +88,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "binding",
         "broker",
         "authentication",
-        "scram",
-        "cryptosign",
+        "logins",
         "backplanes.base",
         "backplanes.memory",
         "results",
