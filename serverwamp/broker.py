@@ -6,12 +6,16 @@ Spec: Basic Profile, "Publish and Subscribe".
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from msgspec import Struct, field
 
 from serverwamp.protocol.ids import new_publication_id
+from serverwamp.uris import MatchPolicy
+
+MISSING: Final = object()
 
 
 class Publication(Struct, frozen=True):
@@ -37,19 +41,23 @@ class Publication(Struct, frozen=True):
 class Subscriber(Protocol):
     """What receives the events of a subscription for one session."""
 
+    session_id: int
+
 
 class Subscription:
     """A topic that sessions of a realm are subscribed to."""
 
-    __slots__ = ("_holders", "_subscribers", "id", "match", "topic")
+    __slots__ = ("_holders", "_subscribers", "created", "id", "match", "topic")
 
-    def __init__(self, id: int, topic: str, match: str = "exact") -> None:
+    def __init__(self, id: int, topic: str, match: MatchPolicy = "exact") -> None:
         self.id: int = id
         """The same for all subscribers."""
         self.topic: str = topic
         """The URI."""
-        self.match: str = match
+        self.match: MatchPolicy = match
         """Always "exact", for the URI is one topic and not a pattern."""
+        self.created: float = time.time()
+        """When it began to exist, in seconds of the Unix clock."""
         self._holders = 0
         self._subscribers: dict[Any, None] = {}  # ordered, and cheap to leave
 
@@ -67,12 +75,14 @@ class Broker:
     def __init__(self) -> None:
         self._ids = itertools.count(1)
         self._by_topic: dict[str, Subscription] = {}
+        self._by_id: dict[int, Subscription] = {}
 
     def hold(self, topic: str) -> Subscription:
         """Return the subscription to `topic`, which exists until it is released as often."""
         subscription = self._by_topic.get(topic)
         if subscription is None:
             subscription = self._by_topic[topic] = Subscription(next(self._ids), topic)
+            self._by_id[subscription.id] = subscription
         subscription._holders += 1
         return subscription
 
@@ -81,14 +91,37 @@ class Broker:
         subscription._holders -= 1
         if not subscription._holders:
             del self._by_topic[subscription.topic]
+            del self._by_id[subscription.id]
 
     def join(self, subscription: Subscription, subscriber: Subscriber) -> None:
         """Let `subscriber` receive what is published to the subscription from now on."""
         subscription._subscribers[subscriber] = None
 
-    def leave(self, subscription: Subscription, subscriber: Subscriber) -> None:
-        """End what `join` began."""
-        subscription._subscribers.pop(subscriber, None)
+    def leave(self, subscription: Subscription, subscriber: Subscriber) -> bool:
+        """End what `join` began; tell whether it had not ended before."""
+        return subscription._subscribers.pop(subscriber, MISSING) is None
+
+    # ---- what there is
+
+    def __iter__(self) -> Iterator[Subscription]:
+        return iter(self._by_id.values())
+
+    def subscribers(self, subscription: Subscription) -> Collection[Subscriber]:
+        """Return who receives the events of a subscription."""
+        return subscription._subscribers.keys()
+
+    def find(self, id: int) -> Subscription | None:
+        """Return the subscription of that id."""
+        return self._by_id.get(id)
+
+    def lookup(self, topic: str, match: MatchPolicy) -> Subscription | None:
+        """Return the subscription to just this topic or pattern."""
+        return self._by_topic.get(topic) if match == "exact" else None
+
+    def matching(self, topic: str) -> Iterator[Subscription]:
+        """Yield the subscriptions that get what is published to `topic`."""
+        if topic in self._by_topic:
+            yield self._by_topic[topic]
 
     def has_subscribers(self, topic: str) -> bool:
         """Tell whether anybody is subscribed to just this topic."""

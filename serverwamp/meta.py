@@ -1,21 +1,32 @@
 """What the protocol lets clients ask about a realm itself: who is there, and what they do.
 
-Spec: Advanced Profile, "Session Meta API".
+Nothing of it is about the protocol's own procedures and topics, and while nobody listens to its
+events they cost nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, MutableMapping
-from typing import Any, Final, TypeAlias
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from datetime import datetime, timezone
+from typing import Any, Final, TypeAlias, get_args
 
 from serverwamp import uris
-from serverwamp.broker import Broker, Publication
-from serverwamp.errors import InvalidURI, NoSuchSession, NotAuthorized
+from serverwamp.broker import Broker, Publication, Subscription
+from serverwamp.errors import InvalidURI, NoSuchSession, NoSuchSubscription, NotAuthorized
 from serverwamp.features import Admits
-from serverwamp.protocol.messages import Id
+from serverwamp.protocol.messages import Id, SubscribeOptions
 from serverwamp.results import RPCResult
 from serverwamp.routing import ProtocolRoute, ProtocolTopicRoute
 from serverwamp.session import Session
+from serverwamp.uris import MatchPolicy
 
 ON_JOIN: Final = "wamp.session.on_join"
 ON_LEAVE: Final = "wamp.session.on_leave"
@@ -36,21 +47,48 @@ def admitting(requirement: Requirement | None) -> Admits:
     return lambda session: session.auth_role in roles
 
 
-class SessionMetaAPI:
-    """The sessions that are open in a realm, for clients that want to know of them."""
+class MetaAPI:
+    """A part of what clients may ask, and hear: whoever `admits` is true for."""
+
+    def __init__(
+        self, admits: Admits, broker: Broker, deliver: Callable[[Publication], None]
+    ) -> None:
+        self._admits = admits
+        self._broker = broker
+        self._deliver = deliver
+
+    def _check(self, caller: Session) -> None:
+        if not self._admits(caller):
+            raise NotAuthorized("the session may not ask about others")
+
+    async def _listen(self, caller: Session) -> AsyncIterator[None]:
+        self._check(caller)
+        yield
+
+    def _is_heard(self, topic: str) -> bool:
+        return self._broker.has_subscribers(topic)
+
+    def _tell(self, topic: str, args: Sequence[Any], exclude: Collection[int] = ()) -> None:
+        if self._is_heard(topic):
+            self._deliver(Publication(topic, args, exclude=exclude))
+
+
+class SessionMetaAPI(MetaAPI):
+    """The sessions that are open in a realm.
+
+    Spec: Advanced Profile, "Session Meta API".
+    """
 
     def __init__(
         self,
         members: MutableMapping[int, Session],
-        broker: Broker,
-        deliver: Callable[[Publication], None],
         admits: Admits,
         admits_to_kill: Admits,
+        broker: Broker,
+        deliver: Callable[[Publication], None],
     ) -> None:
+        super().__init__(admits, broker, deliver)
         self._members = members
-        self._broker = broker
-        self._deliver = deliver
-        self._admits = admits
         self._admits_to_kill = admits_to_kill
 
     def routes(self) -> Iterator[ProtocolRoute | ProtocolTopicRoute]:
@@ -68,14 +106,6 @@ class SessionMetaAPI:
             yield ProtocolRoute(f"wamp.session.{name}", procedure)
         for topic in (ON_JOIN, ON_LEAVE):
             yield ProtocolTopicRoute(topic, self._listen)
-
-    async def _listen(self, caller: Session) -> AsyncIterator[None]:
-        self._check(caller)
-        yield
-
-    def _check(self, caller: Session) -> None:
-        if not self._admits(caller):
-            raise NotAuthorized("the session may not ask about others")
 
     # ---- who is there
 
@@ -176,14 +206,99 @@ class SessionMetaAPI:
 
     def note_joined(self, session: Session) -> None:
         """Tell who listens that a session is open."""
-        if self._broker.has_subscribers(ON_JOIN):
-            self._deliver(Publication(ON_JOIN, (_described(session),)))
+        if self._is_heard(ON_JOIN):
+            self._tell(ON_JOIN, (_described(session),))
 
     def note_left(self, session: Session) -> None:
         """Tell who listens that a session is over."""
-        if self._broker.has_subscribers(ON_LEAVE):
-            args = (session.id, session.auth_id, session.auth_role)
-            self._deliver(Publication(ON_LEAVE, args))
+        self._tell(ON_LEAVE, (session.id, session.auth_id, session.auth_role))
+
+
+class SubscriptionMetaAPI(MetaAPI):
+    """What the sessions of a realm are subscribed to, but for topics of the protocol.
+
+    Spec: Advanced Profile, "Subscription Meta API".
+    """
+
+    def routes(self) -> Iterator[ProtocolRoute | ProtocolTopicRoute]:
+        """Yield the routes by which clients reach it."""
+        procedures: Mapping[str, Callable[..., Any]] = {
+            "list": self._list,
+            "lookup": self._lookup,
+            "match": self._match,
+            "get": self._get,
+            "list_subscribers": self._list_subscribers,
+            "count_subscribers": self._count_subscribers,
+        }
+        for name, procedure in procedures.items():
+            yield ProtocolRoute(f"wamp.subscription.{name}", procedure)
+        for name in ("on_create", "on_subscribe", "on_unsubscribe", "on_delete"):
+            yield ProtocolTopicRoute(f"wamp.subscription.{name}", self._listen)
+
+    # ---- who is subscribed to what
+
+    async def _list(self, caller: Session, /) -> RPCResult:
+        self._check(caller)
+        ids: dict[str, list[int]] = {match: [] for match in get_args(MatchPolicy)}
+        for subscription in filter(self._is_shown, self._broker):
+            ids[subscription.match].append(subscription.id)
+        return RPCResult((ids,))
+
+    async def _lookup(
+        self, caller: Session, topic: str, options: SubscribeOptions | None = None, /
+    ) -> int | None:
+        self._check(caller)
+        match = (options and options.match) or "exact"
+        subscription = self._broker.lookup(topic, match)
+        return (
+            subscription.id if subscription is not None and self._is_shown(subscription) else None
+        )
+
+    async def _match(self, caller: Session, topic: str, /) -> RPCResult:
+        self._check(caller)
+        matching = filter(self._is_shown, self._broker.matching(topic))
+        return RPCResult(([subscription.id for subscription in matching] or None,))
+
+    async def _get(self, caller: Session, id_: Id, /) -> RPCResult:
+        return RPCResult((_details(self._found(caller, id_)),))
+
+    async def _list_subscribers(self, caller: Session, id_: Id, /) -> RPCResult:
+        subscribers = self._broker.subscribers(self._found(caller, id_))
+        return RPCResult(([subscriber.session_id for subscriber in subscribers],))
+
+    async def _count_subscribers(self, caller: Session, id_: Id, /) -> int:
+        return len(self._broker.subscribers(self._found(caller, id_)))
+
+    def _found(self, caller: Session, id_: int) -> Subscription:
+        self._check(caller)
+        subscription = self._broker.find(id_)
+        if subscription is None or not self._is_shown(subscription):
+            raise NoSuchSubscription(f"there is no subscription {id_}")
+        return subscription
+
+    def _is_shown(self, subscription: Subscription) -> bool:
+        has_subscribers = bool(self._broker.subscribers(subscription))
+        return has_subscribers and not uris.is_reserved(subscription.topic)
+
+    # ---- events
+
+    def note_joined(self, session_id: int, subscription: Subscription) -> None:
+        """Tell who listens that a session has been added to a subscription."""
+        if uris.is_reserved(subscription.topic):
+            return
+        if len(self._broker.subscribers(subscription)) == 1:
+            self._tell("wamp.subscription.on_create", (session_id, _details(subscription)))
+        self._tell("wamp.subscription.on_subscribe", (session_id, subscription.id))
+
+    def note_left(self, session: Session, subscription: Subscription) -> None:
+        """Tell who listens that a session has been removed from a subscription."""
+        if uris.is_reserved(subscription.topic):
+            return
+        args = (session.id, subscription.id)
+        exclude = () if session.is_open else (session.id,)  # nothing may follow its GOODBYE
+        self._tell("wamp.subscription.on_unsubscribe", args, exclude)
+        if not self._broker.subscribers(subscription):
+            self._tell("wamp.subscription.on_delete", args, exclude)
 
 
 def _described(session: Session) -> dict[str, Any]:
@@ -193,4 +308,14 @@ def _described(session: Session) -> dict[str, Any]:
         "authrole": session.auth_role,
         "authmethod": session.auth_method,
         "authprovider": session.auth_provider,
+    }
+
+
+def _details(subscription: Subscription) -> dict[str, Any]:
+    created = datetime.fromtimestamp(subscription.created, timezone.utc)
+    return {
+        "id": subscription.id,
+        "created": created.isoformat(timespec="milliseconds"),
+        "uri": subscription.topic,
+        "match": subscription.match,
     }

@@ -22,7 +22,7 @@ from serverwamp.errors import (
 from serverwamp.features import Features
 from serverwamp.handlers import SOURCES_OF_CALLS, SOURCES_OF_OVERFLOWS, Function, Handlers
 from serverwamp.logins import Logins
-from serverwamp.meta import Requirement, SessionMetaAPI, admitting
+from serverwamp.meta import Requirement, SessionMetaAPI, SubscriptionMetaAPI, admitting
 from serverwamp.migration import RealmSpellings
 from serverwamp.overflow import OverflowPolicy, checked_policy
 from serverwamp.protocol.messages import Event
@@ -79,6 +79,8 @@ class Realm(RPCDecorators, TopicDecorators, Logins, RealmSpellings):
         self._meta_requires: Requirement | None = None
         self._kill_requires: Requirement = ()
         self._session_meta: SessionMetaAPI | None = None
+        self.subscription_meta: SubscriptionMetaAPI | None = None
+        """Whom to tell of subscriptions, if anybody may know of them."""
 
     # ---- configuration
 
@@ -220,13 +222,18 @@ class Realm(RPCDecorators, TopicDecorators, Logins, RealmSpellings):
         return not (self.authentication.is_open and self._meta_requires is None)
 
     def _offer_meta_api(self) -> None:
-        admits = admitting(self._meta_requires)
-        self._session_meta = SessionMetaAPI(
-            self.members, self.broker, self._deliver, admits, admitting(self._kill_requires)
+        admits, broker = admitting(self._meta_requires), self.broker
+        admits_to_kill = admitting(self._kill_requires)
+        sessions = SessionMetaAPI(self.members, admits, admits_to_kill, broker, self._deliver)
+        subscriptions = SubscriptionMetaAPI(admits, broker, self._deliver)
+        for part in (sessions, subscriptions):
+            self.handlers.add_protocol_routes(part.routes())
+        self._session_meta, self.subscription_meta = sessions, subscriptions
+        self.features.offer(
+            broker=("session_meta_api", "subscription_meta_api"),
+            dealer=("session_meta_api",),
+            admits=admits,
         )
-        self.handlers.add_protocol_routes(self._session_meta.routes())
-        features = ("session_meta_api",)
-        self.features.offer(broker=features, dealer=features, admits=admits)
 
     # ---- on the path of a request
 

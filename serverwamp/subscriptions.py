@@ -170,8 +170,14 @@ class Subscriptions:
             elif subscriber.task is not None:
                 cancel_once(subscriber.task)
 
+    def _leave(self, subscriber: Subscriber) -> None:
+        """Let it receive no more events."""
+        realm, subscription = self._realm, subscriber.subscription
+        if realm.broker.leave(subscription, subscriber) and realm.subscription_meta is not None:
+            realm.subscription_meta.note_left(self._session, subscription)
+
     def _close(self, subscriber: Subscriber) -> None:
-        self._realm.broker.leave(subscriber.subscription, subscriber)
+        self._leave(subscriber)
         self._forget(subscriber)
         self._closing[subscriber.subscription.topic] = subscriber
         subscriber.closing.set()
@@ -205,7 +211,7 @@ class Subscriptions:
             logger.critical("the handler of %r failed", sources["topic"], exc_info=error)
         finally:
             self._refuse(subscriber, RuntimeFailure("the handler failed"))
-            self._realm.broker.leave(subscriber.subscription, subscriber)
+            self._leave(subscriber)
             self._realm.broker.release(subscriber.subscription)
             self._forget(subscriber)
             self._closing.pop(subscriber.subscription.topic, None)
@@ -223,6 +229,8 @@ class Subscriptions:
         held = self._take_held(subscriber)
         self._by_id[subscriber.subscription.id] = subscriber
         self._realm.broker.join(subscriber.subscription, subscriber)
+        if self._realm.subscription_meta is not None:
+            self._realm.subscription_meta.note_joined(self.session_id, subscriber.subscription)
         if not self._session.is_open:  # it ended while the handler was opening
             self._close(subscriber)
             self.counters.events -= len(held)

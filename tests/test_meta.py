@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -300,32 +301,192 @@ async def test_killing_all_is_quiet_and_spares_the_caller() -> None:
             assert (await alice.expect_event(leaves)).args[1] == "bob"
 
 
+# ---- subscriptions
+
+META = "wamp.subscription"
+
+
+async def listen_to(client: Client, *topics: str) -> dict[int, str]:
+    return {(await client.subscribe(topic)).id: topic for topic in topics}
+
+
+async def heard(client: Client, topics: Mapping[int, str]) -> tuple[str, tuple[Any, ...]]:
+    event = await client.expect_event()
+    return topics[event.subscription].rpartition(".")[2], event.args
+
+
+@pytest.mark.spec("MSU-01")
+async def test_the_life_of_a_subscription() -> None:
+    events = ("on_create", "on_subscribe", "on_unsubscribe", "on_delete")
+    async with joined(guarded(), "alice", "bob", "carol") as (alice, bob, carol):
+        topics = await listen_to(alice, *(f"{META}.{event}" for event in events))
+        before = datetime.now(timezone.utc)
+        first = await bob.subscribe("topic")
+        name, (session, details) = await heard(alice, topics)
+        created = datetime.fromisoformat(details.pop("created"))
+        assert before - timedelta(seconds=1) < created < datetime.now(timezone.utc)
+        assert (name, session) == ("on_create", bob.session)
+        assert details == {"id": first.id, "uri": "topic", "match": "exact"}
+        assert await heard(alice, topics) == ("on_subscribe", (bob.session, first.id))
+
+        await bob.subscribe("topic")  # which it is already
+        second = await carol.subscribe("topic")
+        assert await heard(alice, topics) == ("on_subscribe", (carol.session, first.id))
+
+        await bob.unsubscribe(first)
+        assert await heard(alice, topics) == ("on_unsubscribe", (bob.session, first.id))
+        await carol.unsubscribe(second)
+        assert await heard(alice, topics) == ("on_unsubscribe", (carol.session, first.id))
+        assert await heard(alice, topics) == ("on_delete", (carol.session, first.id))
+        await alice.expect_nothing()
+
+
+@pytest.mark.spec("MSU-01", "MRE-05")
+@pytest.mark.parametrize("how", ["leaves", "disconnects", "is killed"])
+async def test_subscriptions_end_with_their_session(how: str) -> None:
+    async with joined(killable(), "alice", "bob") as (alice, bob):
+        events = ("subscription.on_unsubscribe", "subscription.on_delete", "session.on_leave")
+        topics = await listen_to(alice, *(f"wamp.{event}" for event in events))
+        await listen_to(bob, *topics.values())
+        subscription, session = await bob.subscribe("topic"), bob.session
+        if how == "leaves":
+            await bob.leave()
+        elif how == "disconnects":
+            await bob.disconnect()
+        else:
+            await alice.call("wamp.session.kill", (bob.session,))
+            await expect_goodbye(bob, "wamp.close.killed", {})
+        assert await heard(alice, topics) == ("on_unsubscribe", (session, subscription.id))
+        assert await heard(alice, topics) == ("on_delete", (session, subscription.id))
+        assert await heard(alice, topics) == ("on_leave", (session, "bob", "user"))
+        await alice.expect_nothing()
+        assert not bob._inbox
+
+
+async def test_a_subscription_that_is_refused_is_none() -> None:
+    app = guarded()
+
+    @app.topic("refused")
+    async def refuse() -> AsyncIterator[None]:
+        raise WAMPError("com.example.no")
+        yield
+
+    async with joined(app, "alice", "bob") as (alice, bob):
+        await listen_to(alice, f"{META}.on_create", f"{META}.on_subscribe", f"{META}.on_delete")
+        assert await refusal(bob.subscribe("refused")) == "com.example.no"
+        assert (await alice.call(f"{META}.lookup", ("refused",))).args == (None,)
+        await alice.expect_nothing()
+
+
+@pytest.mark.spec("MSU-02", "MRE-05")
+async def test_subscriptions_are_found() -> None:
+    async with joined(guarded(), "alice", "bob") as (alice, bob):
+
+        async def asked(name: str, *args: Any) -> Any:
+            result = await alice.call(f"{META}.{name}", args)
+            assert not result.kwargs
+            (value,) = result.args
+            return value
+
+        own = await alice.subscribe(f"{META}.on_create")
+        nothing: dict[str, list[int]] = {"exact": [], "prefix": [], "wildcard": []}
+        assert await asked("list") == nothing
+        assert await asked("match", "topic") is None
+        subscription = await bob.subscribe("topic")
+        id_ = subscription.id
+        await alice.expect_event(own)
+        assert await asked("list") == {**nothing, "exact": [id_]}
+        for options in ((), ({},), ({"match": "exact"},), ({"match": None, "x": 1},)):
+            assert await asked("lookup", "topic", *options) == id_
+        assert await asked("lookup", "topic", {"match": "prefix"}) is None
+        assert await asked("lookup", "other") is None
+        assert await asked("match", "topic") == [id_]
+        assert await asked("match", "other") is None
+        assert await asked("list_subscribers", id_) == [bob.session]
+        await alice.subscribe("topic")
+        assert await asked("list_subscribers", id_) == [bob.session, alice.session]
+        assert await asked("count_subscribers", id_) == 2
+        details = await asked("get", id_)
+        assert datetime.fromisoformat(details.pop("created")).tzinfo is not None
+        assert details == {"id": id_, "uri": "topic", "match": "exact"}
+
+        for name in ("get", "list_subscribers", "count_subscribers"):
+            for unknown in (own.id, 10**6):
+                call = alice.call(f"{META}.{name}", (unknown,))
+                assert await refusal(call) == "wamp.error.no_such_subscription"
+        assert await asked("lookup", own.topic) is None
+        assert await asked("match", own.topic) is None
+
+
+@pytest.mark.spec("MSU-02", "MSE-11")
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("list", (1,)),
+        ("lookup", ()),
+        ("lookup", (1,)),
+        ("lookup", ("topic", {"match": "none"})),
+        ("lookup", ("topic", [])),
+        ("match", ()),
+        ("match", (None,)),
+        ("get", ("topic",)),
+        ("list_subscribers", ()),
+        ("count_subscribers", (-1,)),
+    ],
+)
+async def test_a_question_about_subscriptions_that_makes_no_sense(
+    name: str, args: tuple[Any, ...]
+) -> None:
+    async with joined(guarded(), "alice") as (alice,):
+        call = alice.call(f"{META}.{name}", args)
+        assert await refusal(call) == "wamp.error.invalid_argument"
+
+
 # ---- whom it is offered to
 
-ASKING = ("count", "list", "get")
-KILLING = ("kill", "kill_by_authid", "kill_by_authrole", "kill_all")
-ARGS: Mapping[str, tuple[Any, ...]] = {
-    "get": (1,),
-    "kill": (1,),
-    "kill_by_authid": ("x",),
-    "kill_by_authrole": ("x",),
+ASKING: Mapping[str, tuple[Any, ...]] = {
+    "session.count": (),
+    "session.list": (),
+    "session.get": (1,),
+    "subscription.list": (),
+    "subscription.lookup": ("a",),
+    "subscription.match": ("a",),
+    "subscription.get": (1,),
+    "subscription.list_subscribers": (1,),
+    "subscription.count_subscribers": (1,),
 }
+KILLING: Mapping[str, tuple[Any, ...]] = {
+    "session.kill": (1,),
+    "session.kill_by_authid": ("x",),
+    "session.kill_by_authrole": ("x",),
+    "session.kill_all": (),
+}
+TOPICS = (
+    "session.on_join",
+    "session.on_leave",
+    "subscription.on_create",
+    "subscription.on_subscribe",
+    "subscription.on_unsubscribe",
+    "subscription.on_delete",
+)
 
 
-async def may(client: Client, name: str) -> bool:
+async def is_allowed(request: Any) -> bool:
     try:
-        await client.call(f"wamp.session.{name}", ARGS.get(name, ()))
-    except WAMPError as error:
-        return error.uri == "wamp.error.no_such_session"
-    return True
-
-
-async def may_listen(client: Client) -> bool:
-    try:
-        await client.unsubscribe(await client.subscribe("wamp.session.on_join"))
+        await request
     except WAMPError as error:
         return error.uri != "wamp.error.not_authorized"
     return True
+
+
+async def allowed_calls(client: Client, calls: Mapping[str, tuple[Any, ...]]) -> set[str]:
+    return {
+        name for name, args in calls.items() if await is_allowed(client.call(f"wamp.{name}", args))
+    }
+
+
+async def allowed_topics(client: Client) -> set[str]:
+    return {name for name in TOPICS if await is_allowed(client.subscribe(f"wamp.{name}"))}
 
 
 @pytest.mark.parametrize(
@@ -351,21 +512,23 @@ async def test_who_may_use_it(
     for name in ("alice", "bob"):
         async with joined(app, name) as (client,):
             asks, kills = name in who_asks, name in who_kills
-            assert [await may(client, each) for each in ASKING] == [asks] * 3
-            assert [await may(client, each) for each in KILLING] == [kills] * 4
-            assert await may_listen(client) is asks
-            for role in client.welcome["roles"].values():
-                assert role["features"].get("session_meta_api", False) is asks
+            assert await allowed_calls(client, ASKING) == (set(ASKING) if asks else set())
+            assert await allowed_calls(client, KILLING) == (set(KILLING) if kills else set())
+            assert await allowed_topics(client) == (set(TOPICS) if asks else set())
+            broker, dealer = features_of(client)
+            assert ("session_meta_api" in broker) is ("session_meta_api" in dealer) is asks
+            assert ("subscription_meta_api" in broker) is asks
+            assert "subscription_meta_api" not in dealer
 
 
 async def test_it_can_be_offered_to_everybody() -> None:
     app = Application()
     app.set_meta_api("anonymous")
     async with connect(app) as client:
-        assert (await client.call("wamp.session.count")).args == (1,)
-        assert await may_listen(client)
-        assert not await may(client, "kill_all")
-        assert client.welcome["roles"]["broker"]["features"]["session_meta_api"] is True
+        assert await allowed_calls(client, ASKING) == set(ASKING)
+        assert await allowed_topics(client) == set(TOPICS)
+        assert not await allowed_calls(client, KILLING)
+        assert features_of(client)[0]["session_meta_api"] is True
 
 
 async def test_a_guest_is_nobody_in_particular() -> None:
@@ -376,15 +539,24 @@ async def test_a_guest_is_nobody_in_particular() -> None:
     app = Application()
     app.add_transport_authenticator(admit_guest)
     async with connect(app) as client:
-        assert not await may(client, "count")
-        assert "session_meta_api" not in client.welcome["roles"]["dealer"]["features"]
+        assert not await allowed_calls(client, ASKING)
+        assert "session_meta_api" not in features_of(client)[1]
 
 
-@pytest.mark.spec("FEA-07")
-async def test_it_is_announced_by_both_roles() -> None:
+def features_of(client: Client) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the features of the broker and those of the dealer."""
+    roles = client.welcome["roles"]
+    assert set(roles) == {"broker", "dealer"}  # a client refuses others
+    return roles["broker"]["features"], roles["dealer"]["features"]
+
+
+@pytest.mark.spec("FEA-07", "MSU-03", "T-14")
+async def test_it_is_announced() -> None:
     async with joined(guarded(), "alice") as (alice,):
-        for role in ("broker", "dealer"):
-            assert alice.welcome["roles"][role]["features"]["session_meta_api"] is True
+        broker, dealer = features_of(alice)
+        assert broker["session_meta_api"] is True
+        assert dealer["session_meta_api"] is True
+        assert broker["subscription_meta_api"] is True
 
 
 @pytest.mark.parametrize("custom", ["set_rpc_handler", "set_subscription_handler", None])
