@@ -7,6 +7,7 @@ from serverwamp.cryptosign import CryptosignAuthRequirement as CryptosignAuthReq
 from serverwamp.cryptosign import cryptosign_credential as cryptosign_credential
 from serverwamp.errors import ConfigurationError as ConfigurationError
 from serverwamp.errors import WAMPError as WAMPError
+from serverwamp.jwt_tickets import jwt_authenticator as jwt_authenticator
 from serverwamp.limits import Limits as Limits
 from serverwamp.overflow import OverflowPolicy as OverflowPolicy
 from serverwamp.protocol.auth import cra_credential as cra_credential
@@ -45,5 +46,6 @@ __all__ = [
     "cra_credential",
     "cryptosign_credential",
     "derive_cra_secret",
+    "jwt_authenticator",
     "scram_credential",
 ]

@@ -25,7 +25,8 @@ PACKAGE = Path(serverwamp.__file__).parent
 # which holds the spellings of serverwamp 2.0 in one place; `scram` and `cryptosign`, two methods of
 # `authentication` that are long enough, with `logins`, where a realm gets
 # its authenticators, and their mathematics in `protocol.auth_scram` and
-# `protocol.auth_cryptosign`, and `testing_logins`, the client's side of all methods.
+# `protocol.auth_cryptosign`; `jwt_tickets`, an authenticator for tickets that are JSON Web Tokens;
+# and `testing_logins`, the client's side of all methods.
 MAY_IMPORT: dict[str, set[str]] = {
     "uris": set(),
     "limits": {"errors"},
@@ -61,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "authentication": {"protocol.auth", "protocol.messages", "errors"},
     "scram": {"authentication", "protocol.auth_scram", "errors"},
     "cryptosign": {"authentication", "protocol.auth_cryptosign", "errors"},
+    "jwt_tickets": {"session", "errors"},
     "logins": {"authentication", "scram", "cryptosign"},
     "backplanes": {"backplanes.base", "backplanes.memory"},
     "backplanes.base": set(),
@@ -297,6 +299,7 @@ def test_the_public_surface() -> None:
         "cra_credential",
         "cryptosign_credential",
         "derive_cra_secret",
+        "jwt_authenticator",
         "scram_credential",
     ]
     public = {name for name in vars(serverwamp) if not name.startswith("_")}
