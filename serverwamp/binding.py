@@ -150,7 +150,7 @@ class Handler:
             p is not None and p.convert is not None and p.convert.wants_exact_numbers
             for p in (*self._parameters, self._rest, self._named_rest)
         )
-        self.takes_request: bool = any(source == "request" for _, source in self._filled_in)
+        self.takes_request: bool = self.takes("request")
         self.is_direct: bool = (
             self._plain and self.is_coroutine and takes_arguments and not self.wants_exact_numbers
         )
@@ -242,6 +242,10 @@ class Handler:
         """Return those of the arguments that can be passed on as they are, if there are such."""
         types = [p.convert.exact_type if p.convert is not None else None for p in self._parameters]
         return types if self._plain and self._rest is None and None not in types else None
+
+    def takes(self, source: str) -> bool:
+        """Tell whether a parameter takes what the server fills in under that name."""
+        return any(name == source for _, name in self._filled_in)
 
     # ---- on the path of a call
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct, field
 
+from serverwamp.patterns import PatternTable
 from serverwamp.protocol.ids import new_publication_id
 from serverwamp.uris import MatchPolicy
 
@@ -45,24 +46,30 @@ class Subscriber(Protocol):
 
 
 class Subscription:
-    """A topic that sessions of a realm are subscribed to."""
+    """A topic, or a pattern of topics, that sessions of a realm are subscribed to."""
 
-    __slots__ = ("_holders", "_subscribers", "created", "id", "match", "topic")
+    __slots__ = ("_holders", "_subscribers", "admitted_by", "created", "id", "match", "topic")
 
-    def __init__(self, id: int, topic: str, match: MatchPolicy = "exact") -> None:
+    def __init__(
+        self, id: int, topic: str, match: MatchPolicy = "exact", admitted_by: Any = None
+    ) -> None:
         self.id: int = id
         """The same for all subscribers."""
         self.topic: str = topic
-        """The URI."""
+        """The URI; of a pattern, what was asked for."""
         self.match: MatchPolicy = match
-        """Always "exact", for the URI is one topic and not a pattern."""
+        """How the URI is understood: "exact", or as a pattern, "prefix" or "wildcard"."""
+        self.admitted_by: Any = admitted_by
+        """What allows it, which is always the same. A pattern brings no events of topics to which
+        somebody else admits."""
         self.created: float = time.time()
         """When it began to exist, in seconds of the Unix clock."""
         self._holders = 0
         self._subscribers: dict[Any, None] = {}  # ordered, and cheap to leave
 
     def __repr__(self) -> str:
-        return f"<Subscription {self.id} to {self.topic!r}>"
+        match = "" if self.match == "exact" else f" as a {self.match}"
+        return f"<Subscription {self.id} to {self.topic!r}{match}>"
 
 
 class Broker:
@@ -74,14 +81,17 @@ class Broker:
 
     def __init__(self) -> None:
         self._ids = itertools.count(1)
-        self._by_topic: dict[str, Subscription] = {}
+        self._subscriptions: PatternTable[Subscription] = PatternTable()
         self._by_id: dict[int, Subscription] = {}
 
-    def hold(self, topic: str) -> Subscription:
+    def hold(
+        self, topic: str, match: MatchPolicy = "exact", admitted_by: Any = None
+    ) -> Subscription:
         """Return the subscription to `topic`, which exists until it is released as often."""
-        subscription = self._by_topic.get(topic)
+        subscription = self._subscriptions.get(topic, match)
         if subscription is None:
-            subscription = self._by_topic[topic] = Subscription(next(self._ids), topic)
+            subscription = Subscription(next(self._ids), topic, match, admitted_by)
+            self._subscriptions.add(topic, match, subscription)
             self._by_id[subscription.id] = subscription
         subscription._holders += 1
         return subscription
@@ -90,7 +100,7 @@ class Broker:
         """Give back what `hold` returned."""
         subscription._holders -= 1
         if not subscription._holders:
-            del self._by_topic[subscription.topic]
+            self._subscriptions.remove(subscription.topic, subscription.match)
             del self._by_id[subscription.id]
 
     def join(self, subscription: Subscription, subscriber: Subscriber) -> None:
@@ -116,21 +126,20 @@ class Broker:
 
     def lookup(self, topic: str, match: MatchPolicy) -> Subscription | None:
         """Return the subscription to just this topic or pattern."""
-        return self._by_topic.get(topic) if match == "exact" else None
+        return self._subscriptions.get(topic, match)
 
     def matching(self, topic: str) -> Iterator[Subscription]:
-        """Yield the subscriptions that get what is published to `topic`."""
-        if topic in self._by_topic:
-            yield self._by_topic[topic]
+        """Return the subscriptions that get what is published to `topic`."""
+        return self._subscriptions.matching(topic)
 
     def has_subscribers(self, topic: str) -> bool:
         """Tell whether anybody is subscribed to just this topic."""
-        subscription = self._by_topic.get(topic)
+        subscription = self._subscriptions.get(topic, "exact")
         return subscription is not None and bool(subscription._subscribers)
 
     def recipients(self, topic: str) -> Sequence[tuple[Subscription, Sequence[Any]]]:
         """Return the subscriptions that `topic` matches, each with its subscribers now."""
-        subscription = self._by_topic.get(topic)
-        if subscription is None:
-            return ()
-        return ((subscription, tuple(subscription._subscribers)),)
+        if self._subscriptions.has_patterns:
+            return [(s, tuple(s._subscribers)) for s in self._subscriptions.matching(topic)]
+        subscription = self._subscriptions.get(topic, "exact")
+        return () if subscription is None else ((subscription, tuple(subscription._subscribers)),)

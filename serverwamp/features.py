@@ -13,6 +13,7 @@ from serverwamp.session import Session
 
 Admits: TypeAlias = Callable[[Session], bool]
 
+OF_EVERY_BROKER: Final = ("pattern_based_subscription",)
 OF_EVERY_DEALER: Final = ("progressive_call_results", "call_canceling", "call_timeout")
 
 
@@ -26,7 +27,7 @@ class Features:
         self._offers: list[tuple[Sequence[str], Sequence[str], int | None]] = []
         self._admits: list[Admits] = []
         self._roles: dict[tuple[bool, ...], Mapping[str, Any]] = {}
-        self.offer(dealer=OF_EVERY_DEALER)
+        self.offer(broker=OF_EVERY_BROKER, dealer=OF_EVERY_DEALER)
 
     def offer(
         self,

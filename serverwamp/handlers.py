@@ -8,8 +8,13 @@ from typing import Any, Final, TypeAlias
 from serverwamp import uris
 from serverwamp.binding import DefaultArg, Handler
 from serverwamp.broker import Subscription
-from serverwamp.errors import ConfigurationError, InvalidURI, NoSuchProcedure, NotAuthorized
-from serverwamp.overflow import OverflowPolicy
+from serverwamp.errors import (
+    ConfigurationError,
+    InvalidURI,
+    NoSuchProcedure,
+    NotAuthorized,
+    OptionNotAllowed,
+)
 from serverwamp.routing import (
     ProtocolRoute,
     ProtocolTopicRoute,
@@ -18,6 +23,7 @@ from serverwamp.routing import (
     TopicRoute,
 )
 from serverwamp.session import RPCRequest, Session
+from serverwamp.uris import MatchPolicy
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -26,6 +32,7 @@ SOURCES_OF_CALLS: Final[Mapping[str, type | None]] = {"request": RPCRequest, "se
 SOURCES_OF_TOPICS: Final[Mapping[str, type | None]] = {
     "topic": None,
     "topic_uri": None,
+    "match": None,
     "session": Session,
     "subscription": Subscription,
 }
@@ -51,6 +58,17 @@ class Route:
     def handler(self) -> Handler:
         assert self._handler is not None, "the handlers are not compiled"
         return self._handler
+
+    @property
+    def takes_patterns(self) -> bool:
+        """Whether sessions may subscribe to patterns.
+
+        A handler that looks at the topic, and not at how it is meant, would allow more than it
+        knows: who may hear ``chat.room1`` may not hear all that begins so.
+        """
+        takes = self.handler.takes
+        decides_by_topic = takes("topic") or takes("topic_uri")
+        return not decides_by_topic or takes("match") or takes("subscription")
 
 
 class Handlers:
@@ -199,15 +217,23 @@ class Handlers:
         """Whether calls go to a custom handler, which takes its arguments from the request."""
         return self._rpc_handler is not None
 
-    def topic(self, uri: str) -> tuple[Handler, OverflowPolicy | None]:
-        """Return the handler of subscriptions to `uri`, and the policy that its route names.
+    def topic(self, uri: str, match: MatchPolicy = "exact") -> Route:
+        """Return what serves subscriptions to `uri`, or to the pattern that it is.
 
-        Raises: InvalidURI; NotAuthorized for a topic that the application doesn't declare.
+        Raises: InvalidURI; NotAuthorized for topics that the application doesn't declare;
+            OptionNotAllowed where it decides about one topic at a time.
         """
-        if not uris.is_valid_uri(uri):
+        if not uris.is_valid_uri(uri, match):
             raise InvalidURI(f"{uri!r} is not a valid URI")
-        route = self._subscription_handler or self._topics.resolve(uri)
-        if route is None:
+        route = self._subscription_handler or self._topics.resolve_pattern(uri, match)
+        if route is None and match == "exact":
             raise NotAuthorized(f"there is no topic {uri!r} to subscribe to")
-        assert isinstance(route.definition, TopicRoute)
-        return route.handler, route.definition.overflow
+        if route is None:
+            raise NotAuthorized(f"no topic route admits to the {match} {uri!r}")
+        if match != "exact" and not route.takes_patterns:
+            raise OptionNotAllowed("these topics can be subscribed to one by one only")
+        return route
+
+    def topic_route(self, uri: str) -> Route | None:
+        """Return the route of a topic, if it has one."""
+        return self._subscription_handler or self._topics.resolve(uri)

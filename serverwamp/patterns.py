@@ -9,7 +9,6 @@ Spec: Advanced Profile, "Pattern-based Subscriptions" and "Pattern-based Registr
 from __future__ import annotations
 
 from bisect import insort
-from collections import Counter
 from collections.abc import Iterator
 from operator import neg
 from typing import Any, Final, Generic, TypeVar
@@ -29,10 +28,18 @@ class PatternTable(Generic[Target]):
     components; its empty ones match any. The same URI may stand there once for each policy.
     """
 
+    __slots__ = (
+        "_exact",
+        "_prefix_lengths",
+        "_prefixes",
+        "_prefixes_of_length",
+        "_wildcards",
+    )
+
     def __init__(self) -> None:
         self._exact: dict[str, Target] = {}
         self._prefixes: dict[str, Target] = {}
-        self._prefixes_of_length: Counter[int] = Counter()
+        self._prefixes_of_length: dict[int, int] = {}
         self._prefix_lengths: list[int] = []  # the longest first
         self._wildcards: dict[str | None, Any] = {}  # a tree of components
 
@@ -67,9 +74,9 @@ class PatternTable(Generic[Target]):
             self._exact[uri] = target
         elif match == "prefix":
             self._prefixes[uri] = target
-            if not self._prefixes_of_length[len(uri)]:
+            if len(uri) not in self._prefixes_of_length:
                 insort(self._prefix_lengths, len(uri), key=neg)
-            self._prefixes_of_length[len(uri)] += 1
+            self._prefixes_of_length[len(uri)] = self._prefixes_of_length.get(len(uri), 0) + 1
         else:
             node = self._wildcards
             for component in uri.split("."):
@@ -124,6 +131,16 @@ class PatternTable(Generic[Target]):
         if self._wildcards:
             yield from self._matching_wildcards(uri)
 
+    def covering(self, uri: str, match: MatchPolicy) -> Iterator[Target]:
+        """Yield what matches everything that another pattern matches, the best first."""
+        if match == "exact":
+            yield from self.matching(uri)
+        elif match == "prefix":
+            yield from self._matching_prefixes(uri)
+        else:
+            yield from self._matching_prefixes(_beginning(uri))
+            yield from self._matching_wildcards(uri)  # where it has no component, nor have they
+
     def _matching_prefixes(self, uri: str) -> Iterator[Target]:
         for length in self._prefix_lengths:
             if length <= len(uri) and uri[:length] in self._prefixes:
@@ -155,3 +172,11 @@ class PatternTable(Generic[Target]):
                     yield below
                 else:
                     nodes.append(below)
+
+
+def _beginning(uri: str) -> str:
+    """Return with what everything begins that a wildcard matches."""
+    components = uri.split(".")
+    if "" not in components:
+        return uri
+    return "".join(f"{component}." for component in components[: components.index("")])

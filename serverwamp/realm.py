@@ -20,7 +20,13 @@ from serverwamp.errors import (
     checked_args,
 )
 from serverwamp.features import Features
-from serverwamp.handlers import SOURCES_OF_CALLS, SOURCES_OF_OVERFLOWS, Function, Handlers
+from serverwamp.handlers import (
+    SOURCES_OF_CALLS,
+    SOURCES_OF_OVERFLOWS,
+    Function,
+    Handlers,
+    Route,
+)
 from serverwamp.logins import Logins
 from serverwamp.meta import Requirement, SessionMetaAPI, SubscriptionMetaAPI, admitting
 from serverwamp.migration import RealmSpellings
@@ -39,6 +45,7 @@ ErrorMapping: TypeAlias = str | Callable[[Any], Any]
 
 NOBODY: Final[frozenset[int]] = frozenset()
 NO_LIFESPAN: Final = nullcontext()
+NO_DETAILS: Final[Mapping[str, Any]] = {}
 
 
 class Realm(RPCDecorators, TopicDecorators, Logins, RealmSpellings):
@@ -237,13 +244,10 @@ class Realm(RPCDecorators, TopicDecorators, Logins, RealmSpellings):
 
     # ---- on the path of a request
 
-    def topic_handler(self, uri: str) -> tuple[Handler, OverflowPolicy]:
-        """Return the handler of subscriptions to `uri`, and the policy for its events.
-
-        Raises: InvalidURI; NotAuthorized for a topic that the application doesn't declare.
-        """
-        handler, overflow = self.handlers.topic(uri)
-        return handler, overflow or self._overflow or "disconnect"
+    def overflow_policy(self, route: Route) -> OverflowPolicy:
+        """Return the policy for the events of a topic's subscribers."""
+        assert isinstance(route.definition, TopicRoute)
+        return route.definition.overflow or self._overflow or "disconnect"
 
     async def error_for(self, error: BaseException, doing: str, *, debug: bool) -> WAMPError:
         """Return what a client is told about `error`; the log gets the rest."""
@@ -310,10 +314,18 @@ class Realm(RPCDecorators, TopicDecorators, Logins, RealmSpellings):
 
     def _deliver(self, publication: Publication) -> None:
         is_for_all = not publication.exclude and publication.eligible is None
-        for subscription, subscribers in self.broker.recipients(publication.topic):
+        topic = publication.topic
+        for subscription, subscribers in self.broker.recipients(topic):
+            details: Mapping[str, Any] = NO_DETAILS
+            if subscription.match != "exact":
+                if subscription.admitted_by is not self.handlers.topic_route(topic):
+                    continue
+                details = {"topic": topic}
             event = EncodedOnce(
-                Event(subscription.id, publication.id, {}, publication.args, publication.kwargs),
-                publication.topic,
+                Event(
+                    subscription.id, publication.id, details, publication.args, publication.kwargs
+                ),
+                topic,
             )
             receivers = (
                 subscribers

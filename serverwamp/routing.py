@@ -18,6 +18,7 @@ from serverwamp.errors import ConfigurationError
 from serverwamp.migration import TopicRouteSetSpellings
 from serverwamp.overflow import OverflowPolicy, checked_policy
 from serverwamp.patterns import PatternTable
+from serverwamp.uris import MatchPolicy
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Target = TypeVar("Target")
@@ -289,3 +290,12 @@ class RouteTable(Generic[Target]):
         if target is not None:
             return target
         return next((target for pattern, target in self._regexes if pattern.match(uri)), None)
+
+    def resolve_pattern(self, uri: str, match: MatchPolicy) -> Target | None:
+        """Return what serves everything that a pattern matches, or None.
+
+        Of regular expressions that isn't known.
+        """
+        if match == "exact":
+            return self.resolve(uri)
+        return next(self._patterns.covering(uri, match), None)

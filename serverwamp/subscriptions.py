@@ -10,18 +10,19 @@ from typing import Any, Final
 import anyio
 import anyio.lowlevel
 
+from serverwamp import uris
 from serverwamp.binding import Handler
 from serverwamp.broker import Subscription
 from serverwamp.conversation import Conversation
 from serverwamp.errors import (
     NoSuchSubscription,
-    OptionNotAllowed,
     RuntimeFailure,
     Unavailable,
     WAMPError,
 )
 from serverwamp.outbound import Outbound
 from serverwamp.overflow import OverflowPolicy
+from serverwamp.patterns import PatternTable
 from serverwamp.protocol.formats import Format, Unit
 from serverwamp.protocol.ids import new_publication_id
 from serverwamp.protocol.messages import (
@@ -105,43 +106,42 @@ class Subscriptions:
         self.outbound: Outbound = conversation.outbound
         self.format: Format = conversation.serializer.format
         self.counters: Counters = conversation.realm.counters
-        self._by_topic: dict[str, Subscriber] = {}
-        self._by_id: dict[int, Subscriber] = {}
-        self._closing: dict[str, Subscriber] = {}
+        self._subscribers: PatternTable[Subscriber] = PatternTable()  # opening, or open
+        self._by_id: dict[int, Subscriber] = {}  # open
+        self._closing: PatternTable[Subscriber] = PatternTable()
+        self._count = 0
 
     # ---- requests
 
     def subscribe(self, message: Subscribe) -> None:
         """Open a subscription, or answer with the one that the session has already."""
-        if message.options.match not in (None, "exact"):
-            error = OptionNotAllowed("only exact matching is offered to subscribers")
-            self._send_error(SUBSCRIBE, message.request, error)
-            return
-        subscriber = self._by_topic.get(message.topic)
+        topic, match = message.topic, message.options.match or "exact"
+        subscriber = self._subscribers.get(topic, match)
         if subscriber is not None:
             if subscriber.is_open:
                 self._send(Subscribed(message.request, subscriber.subscription.id))
             elif self._has_room_beside(len(subscriber.requests), message):
                 subscriber.requests.append(message.request)
             return
-        if message.topic in self._closing:
+        closing = self._closing.get(topic, match)
+        if closing is not None:
             # Its UNSUBSCRIBED has to leave first: the new subscription may have the same id.
-            reopenings = self._closing[message.topic].reopenings
-            if self._has_room_beside(len(reopenings), message):
-                reopenings.append(message)
+            if self._has_room_beside(len(closing.reopenings), message):
+                closing.reopenings.append(message)
             return
         try:
-            handler, overflow = self._realm.topic_handler(message.topic)
+            route = self._realm.handlers.topic(topic, match)
         except WAMPError as error:
             self._send_error(SUBSCRIBE, message.request, error)
             return
-        if not self._has_room_beside(len(self._by_topic) + len(self._closing), message):
+        if not self._has_room_beside(self._count, message):
             return
-        subscription = self._realm.broker.hold(message.topic)
-        subscriber = Subscriber(self, subscription, overflow)
+        self._count += 1
+        subscription = self._realm.broker.hold(topic, match, route)
+        subscriber = Subscriber(self, subscription, self._realm.overflow_policy(route))
         subscriber.requests.append(message.request)
-        self._by_topic[message.topic] = subscriber
-        subscriber.task = self._conversation.starter.start(self._run, subscriber, handler)
+        self._subscribers.add(topic, match, subscriber)
+        subscriber.task = self._conversation.starter.start(self._run, subscriber, route.handler)
 
     def _has_room_beside(self, held: int, message: Subscribe) -> bool:
         if held < self._conversation.limits.subscriptions:
@@ -164,7 +164,7 @@ class Subscriptions:
 
     def close_all(self) -> None:
         """End every subscription; those that aren't open yet are cancelled."""
-        for subscriber in list(self._by_topic.values()):
+        for subscriber in list(self._subscribers):
             if subscriber.is_open:
                 self._close(subscriber)
             elif subscriber.task is not None:
@@ -179,24 +179,27 @@ class Subscriptions:
     def _close(self, subscriber: Subscriber) -> None:
         self._leave(subscriber)
         self._forget(subscriber)
-        self._closing[subscriber.subscription.topic] = subscriber
+        subscription = subscriber.subscription
+        self._closing.add(subscription.topic, subscription.match, subscriber)
         subscriber.closing.set()
 
     def _forget(self, subscriber: Subscriber) -> None:
-        topic, id_ = subscriber.subscription.topic, subscriber.subscription.id
-        if self._by_topic.get(topic) is subscriber:
-            del self._by_topic[topic]
-        if self._by_id.get(id_) is subscriber:
-            del self._by_id[id_]
+        subscription = subscriber.subscription
+        if self._subscribers.get(subscription.topic, subscription.match) is subscriber:
+            self._subscribers.remove(subscription.topic, subscription.match)
+        if self._by_id.get(subscription.id) is subscriber:
+            del self._by_id[subscription.id]
 
     # ---- one subscription
 
     async def _run(self, subscriber: Subscriber, handler: Handler) -> None:
+        subscription = subscriber.subscription
         sources = {
-            "topic": subscriber.subscription.topic,
-            "topic_uri": subscriber.subscription.topic,
+            "topic": subscription.topic,
+            "topic_uri": subscription.topic,
+            "match": subscription.match,
             "session": self._session.bound_to(subscriber),
-            "subscription": subscriber.subscription,
+            "subscription": subscription,
         }
         try:
             async with handler.opened(sources):
@@ -212,9 +215,11 @@ class Subscriptions:
         finally:
             self._refuse(subscriber, RuntimeFailure("the handler failed"))
             self._leave(subscriber)
-            self._realm.broker.release(subscriber.subscription)
+            self._realm.broker.release(subscription)
             self._forget(subscriber)
-            self._closing.pop(subscriber.subscription.topic, None)
+            if self._closing.get(subscription.topic, subscription.match) is subscriber:
+                self._closing.remove(subscription.topic, subscription.match)
+            self._count -= 1
             if subscriber.unsubscribe is not None:
                 self._send(Unsubscribed(subscriber.unsubscribe))
             if self._session.is_open:
@@ -298,28 +303,43 @@ class Subscriptions:
         kwargs: Mapping[str, Any],
     ) -> Awaitable[None]:
         """Queue an event for this session alone; awaiting what it returns waits for room."""
-        if bound is not None and topic in (None, bound.subscription.topic):
-            subscriber: Subscriber | None = bound
-        else:
-            subscriber = self._by_topic.get(topic or "")
-            if subscriber is not None and subscriber.held is not None:
-                subscriber = None  # only its own handler is heard while it opens
-        if subscriber is None or subscriber.closing.is_set():
+        if topic is None:
+            assert bound is not None
+            subscribers = [bound]
+            topic = bound.subscription.topic
+        else:  # of those that are opening, only their own handlers are heard
+            matching = self._subscribers.matching(topic)
+            subscribers = [s for s in matching if s is bound or s.held is None]
+        publication = new_publication_id()
+        for subscriber in subscribers:
+            self._send_event(subscriber, publication, topic, args, kwargs)
+        if not subscribers:
             logger.debug("session %s isn't subscribed to %r", self._session.id, topic)
-            return self.outbound.room_for_events
-        event = EncodedOnce(
-            Event(subscriber.subscription.id, new_publication_id(), {}, args, kwargs),
-            subscriber.subscription.topic,
-        )
+        return self.outbound.room_for_events
+
+    def _send_event(
+        self,
+        subscriber: Subscriber,
+        publication: int,
+        topic: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        if subscriber.closing.is_set():
+            logger.debug("session %s isn't subscribed to %r any more", self._session.id, topic)
+            return
+        subscription = subscriber.subscription
+        is_pattern = subscription.match != "exact"
+        details = {"topic": topic} if is_pattern and uris.is_valid_uri(topic) else {}
+        event = EncodedOnce(Event(subscription.id, publication, details, args, kwargs), topic)
         unit = event[self.format]
         if unit is None:
-            return self.outbound.room_for_events
+            return
         self.counters.events += 1
         if subscriber.held is not None:
             self._hold(subscriber, subscriber.held, unit)
         else:
             subscriber.receive(unit)
-        return self.outbound.room_for_events
 
     def _hold(self, subscriber: Subscriber, held: deque[Unit], unit: Unit) -> None:
         """Keep an event until SUBSCRIBED has left; there is room for it as if it were queued."""

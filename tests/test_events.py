@@ -240,17 +240,6 @@ async def test_subscriptions_that_are_refused(caplog: pytest.LogCaptureFixture) 
     assert "secret" in caplog.text
 
 
-@pytest.mark.parametrize("match", ["prefix", "wildcard"])
-async def test_patterns_are_refused_for_now(match: str) -> None:
-    async with connect(serving(Topic())) as client:
-        error = await refusal(client.subscribe("topic", match=match))
-        assert error.uri == "wamp.error.option_not_allowed"
-        await client.subscribe("topic", match="exact")
-        error = await refusal(client.subscribe("topic", match=match))  # as it was before
-        assert error.uri == "wamp.error.option_not_allowed"
-        assert "pattern_based_subscription" not in client.welcome["roles"]["broker"]["features"]
-
-
 async def test_topic_routes() -> None:
     app = Application()
     taken: list[tuple[str, str]] = []

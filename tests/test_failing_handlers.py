@@ -281,7 +281,7 @@ def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
 def check_released(app: Application, *clients: Client) -> None:
     assert sorted(app.sessions) == sorted(client.session or 0 for client in clients)
     assert len(app.connections) == len(clients)
-    assert not app.broker._by_topic
+    assert not list(app.broker)
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)

@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "overflow": {"protocol.formats", "limits", "errors"},
     "statistics": {"overflow", "uris"},
     "routing": {"patterns", "binding", "overflow", "uris", "errors", "migration"},
-    "broker": {"protocol.messages", "protocol.ids", "uris", "errors"},
+    "broker": {"patterns", "protocol.messages", "protocol.ids", "uris", "errors"},
     "authentication": {"protocol.auth", "protocol.messages", "errors"},
     "scram": {"authentication", "protocol.auth_scram", "errors"},
     "cryptosign": {"authentication", "protocol.auth_cryptosign", "errors"},
@@ -143,6 +143,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
     },
     "subscriptions": {
+        "patterns",
+        "uris",
         "conversation",
         "realm",
         "session",

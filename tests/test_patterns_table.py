@@ -93,7 +93,7 @@ def test_nothing_is_left_of_what_is_removed() -> None:
         with pytest.raises(KeyError):
             table.remove(uri, match)
     assert not table.has_patterns
-    assert not any(vars(table).values())
+    assert not any(getattr(table, name) for name in PatternTable.__slots__)
 
 
 def test_a_pattern_is_there_once_for_each_policy() -> None:
@@ -101,3 +101,23 @@ def test_a_pattern_is_there_once_for_each_policy() -> None:
     assert len(list(table.matching("a.b"))) == 3
     with pytest.raises(KeyError):
         table.add("a.b", "prefix", ("a.b", "prefix"))
+
+
+def test_a_pattern_covers_another_if_it_matches_all_that_the_other_matches() -> None:
+    uris = [".".join(p) for n in (1, 2, 3) for p in product(("a", "b", "ab", "ba"), repeat=n)]
+    patterns: list[tuple[str, MatchPolicy]] = [
+        *((uri, "exact") for uri in ("a", "a.b", "ab.a")),
+        *((uri, "prefix") for uri in ("", "a", "a.", "a.b", "a.b.", "ab")),
+        *((".".join(p), "wildcard") for n in (1, 2, 3) for p in product(("", "a", "ab"), repeat=n)),
+    ]
+    table = table_of(*patterns)
+    for theirs in patterns:
+        found = list(table.covering(*theirs))
+        matched = [uri for uri in uris if matches(*theirs, uri)]
+        assert matched
+        for mine in patterns:
+            if mine in found:
+                assert all(matches(*mine, uri) for uri in matched), (mine, theirs)
+            elif all(matches(*mine, uri) for uri in matched):
+                # It isn't found where a pattern is a strange way to write a topic.
+                assert mine[1] == "exact" or (mine[1], theirs[1]) == ("wildcard", "prefix")
