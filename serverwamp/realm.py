@@ -28,7 +28,7 @@ from serverwamp.handlers import (
     Route,
 )
 from serverwamp.logins import Logins
-from serverwamp.meta import Requirement, SessionMetaAPI, SubscriptionMetaAPI, admitting
+from serverwamp.meta_api import ToldOf
 from serverwamp.migration import RealmSpellings
 from serverwamp.overflow import OverflowPolicy, checked_policy
 from serverwamp.protocol.messages import Event
@@ -48,7 +48,7 @@ NO_LIFESPAN: Final = nullcontext()
 NO_DETAILS: Final[Mapping[str, Any]] = {}
 
 
-class Realm(RPCDecorators, TopicDecorators, Logins, RealmSpellings):
+class Realm(RPCDecorators, TopicDecorators, Logins, ToldOf, RealmSpellings):
     """Procedures, topics, and authentication under one URI.
 
     A realm is configured before it is used: with the first connection it is frozen, and whatever
@@ -78,16 +78,10 @@ class Realm(RPCDecorators, TopicDecorators, Logins, RealmSpellings):
         self.handlers: Handlers = Handlers(camel_snake_conversion=camel_snake_conversion)
         self.broker: Broker = Broker()
         self.members: dict[int, Session] = {}
-        """The sessions that are open in it."""
         self.features: Features = Features()
         self.counters: Counters = Counters()
         self.authentication: Authentication = Authentication()
         self.backplane: Backplane = MemoryBackplane()
-        self._meta_requires: Requirement | None = None
-        self._kill_requires: Requirement = ()
-        self._session_meta: SessionMetaAPI | None = None
-        self.subscription_meta: SubscriptionMetaAPI | None = None
-        """Whom to tell of subscriptions, if anybody may know of them."""
 
     # ---- configuration
 
@@ -169,17 +163,6 @@ class Realm(RPCDecorators, TopicDecorators, Logins, RealmSpellings):
         TopicRoute("any", handler)  # checks that it is one
         self.handlers.subscription_function = handler
 
-    def set_meta_api(self, requires: Requirement | None = None, *, kill: Requirement = ()) -> None:
-        """Say who may use the procedures and topics below ``wamp.`` that tell of the realm.
-
-        `requires` is what it takes to ask, and to hear, who is there and what they do: a role, a
-        collection of roles, or a function that is given the session and returns whether it may.
-        Without it, whoever is authenticated may. `kill` is what it takes to end the sessions of
-        others: nobody may, unless it says something else.
-        """
-        self._check_not_frozen()
-        self._meta_requires, self._kill_requires = requires, kill
-
     def _add_rpc_route(self, route: RPCRoute) -> None:
         self._check_not_frozen()
         self.handlers.add_procedure(route)
@@ -209,8 +192,7 @@ class Realm(RPCDecorators, TopicDecorators, Logins, RealmSpellings):
                 function, sources=dict.fromkeys(leading), leading=leading
             )
         )
-        if self._offers_meta_api:
-            self._offer_meta_api()
+        self._offer_meta_api()
         self.handlers.compile_routes()
         self._lifespan_handlers = [
             (compiled(function), authenticated_only)
@@ -221,26 +203,6 @@ class Realm(RPCDecorators, TopicDecorators, Logins, RealmSpellings):
             for function in self._overflow_functions
         ]
         self._frozen = True
-
-    @property
-    def _offers_meta_api(self) -> bool:
-        if self.handlers.has_custom_functions:
-            return False
-        return not (self.authentication.is_open and self._meta_requires is None)
-
-    def _offer_meta_api(self) -> None:
-        admits, broker = admitting(self._meta_requires), self.broker
-        admits_to_kill = admitting(self._kill_requires)
-        sessions = SessionMetaAPI(self.members, admits, admits_to_kill, broker, self._deliver)
-        subscriptions = SubscriptionMetaAPI(admits, broker, self._deliver)
-        for part in (sessions, subscriptions):
-            self.handlers.add_protocol_routes(part.routes())
-        self._session_meta, self.subscription_meta = sessions, subscriptions
-        self.features.offer(
-            broker=("session_meta_api", "subscription_meta_api"),
-            dealer=("session_meta_api",),
-            admits=admits,
-        )
 
     # ---- on the path of a request
 
@@ -343,17 +305,6 @@ class Realm(RPCDecorators, TopicDecorators, Logins, RealmSpellings):
                 self.counters.events -= sum(event[s.format] is None for s in receivers)
 
     # ---- over a session
-
-    def enter(self, session: Session) -> None:
-        """Take note that a session is open."""
-        self.members[session.id] = session
-        if self._session_meta is not None:
-            self._session_meta.note_joined(session)
-
-    def leave(self, session: Session) -> None:
-        """Take note that a session isn't open any more, if it was."""
-        if self.members.pop(session.id, None) is not None and self._session_meta is not None:
-            self._session_meta.note_left(session)
 
     @property
     def keeps_clients_waiting(self) -> bool:

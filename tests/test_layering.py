@@ -14,8 +14,8 @@ PACKAGE = Path(serverwamp.__file__).parent
 # What each module may import of the package. Beside the modules that the design began with stand
 # those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures);
 # `limits`; `patterns`, in which all URIs are looked up; `handshake`; `handlers`, what a `realm`
-# makes of functions when it is frozen; `features`, what is announced, and `meta`, what clients may
-# ask about a realm;
+# makes of functions when it is frozen; `features`, what is announced; `meta` and its parts, what
+# clients may ask about a realm, which `meta_api` makes a part of it;
 # `protocol.formats` and `protocol.framings`, of which a serializer is made; `protocol.shapes`, the
 # limits of a single message; `overflow`, what waits to be sent and how that stays within limits;
 # `outbound`, `calls` with their `deadlines`, and `subscriptions`, the three parts of an open
@@ -70,19 +70,39 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": {"protocol.session", "errors", "uris"},
     "handlers": {"routing", "binding", "broker", "session", "overflow", "errors", "uris"},
     "features": {"session", "protocol.messages"},
-    "meta": {
+    "meta": {"broker", "features", "routing", "session", "errors"},
+    "meta_sessions": {
+        "meta",
         "broker",
         "features",
-        "routing",
         "session",
         "results",
         "protocol.messages",
         "errors",
         "uris",
     },
+    "meta_subscriptions": {
+        "meta",
+        "broker",
+        "session",
+        "results",
+        "protocol.messages",
+        "errors",
+        "uris",
+    },
+    "meta_api": {
+        "meta",
+        "meta_sessions",
+        "meta_subscriptions",
+        "authentication",
+        "broker",
+        "features",
+        "handlers",
+        "session",
+    },
     "realm": {
         "features",
-        "meta",
+        "meta_api",
         "handlers",
         "statistics",
         "routing",
