@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 
 import anyio
 
-from serverwamp.conversion import Converter, converter_for, invalid
+from serverwamp.conversion import Converter, chunk_type, converter_for, invalid
 from serverwamp.errors import ConfigurationError
 from serverwamp.starting import defer_cancellation, deliver_cancellation, run_in_thread
 
@@ -31,7 +31,10 @@ POSITIONAL: Final = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
 )
+VARIABLE: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 MISSING: Final = inspect.Parameter.empty
+NO_CHUNK: Final[Any] = object()
+"""Stands for the chunk of a CALL that brings none."""
 NONE_BY_NAME: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -133,6 +136,8 @@ class Handler:
         self._order: list[Parameter | str] = []  # the positional parameters; names: filled in
         self._rest: Parameter | None = None  # *args
         self._named_rest: Parameter | None = None  # **kwargs
+        self.stream: Parameter | None = None
+        """The parameter that takes an async iterator, to which each CALL brings a chunk."""
         self._default_args: dict[str, DefaultArg] = {}
         self._compile(sources, default_args, list(leading), takes_arguments)
 
@@ -152,7 +157,11 @@ class Handler:
         )
         self.takes_request: bool = self.takes("request")
         self.is_direct: bool = (
-            self._plain and self.is_coroutine and takes_arguments and not self.wants_exact_numbers
+            self._plain
+            and self.is_coroutine
+            and takes_arguments
+            and self.stream is None
+            and not self.wants_exact_numbers
         )
         """Whether it is an async function of what `bind` returns by position, and nothing else."""
         self.has_factories: bool = any(arg.factory for arg in self._default_args.values())
@@ -172,10 +181,7 @@ class Handler:
                     self._order.append(source)
                 continue
             if not takes_arguments:
-                if parameter.default is MISSING and parameter.kind not in (
-                    inspect.Parameter.VAR_POSITIONAL,
-                    inspect.Parameter.VAR_KEYWORD,
-                ):
+                if parameter.default is MISSING and parameter.kind not in VARIABLE:
                     raise ConfigurationError(
                         f"nothing is known to pass to parameter {parameter.name!r} of {self.name}:"
                         f" add a default arg of that name, or give it a default value"
@@ -184,6 +190,11 @@ class Handler:
                     self._order.append(self._compiled(parameter, converts=False))
                 continue
             compiled = self._compiled(parameter, converts=True)
+            if compiled.default is NO_CHUNK:
+                if self.stream is not None or parameter.kind in VARIABLE:
+                    text = f"{self.name} has more than one async iterator as its arguments"
+                    raise ConfigurationError(text)
+                self.stream, self._stream_place = compiled, len(self._parameters)
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 self._rest = compiled
             elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -202,7 +213,7 @@ class Handler:
     ) -> str | None:
         if parameter.kind in POSITIONAL and leading:
             return leading.pop(0)
-        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+        if parameter.kind in VARIABLE:
             return None
         if parameter.name in sources:
             return parameter.name
@@ -222,10 +233,14 @@ class Handler:
         return None
 
     def _compiled(self, parameter: inspect.Parameter, *, converts: bool) -> Parameter:
-        convert = None
+        convert, default = None, parameter.default
         if converts and parameter.annotation is not MISSING:
             try:
-                convert = converter_for(_resolved(self.function, parameter))
+                hint = _resolved(self.function, parameter)
+                of_chunks = chunk_type(hint)
+                if of_chunks is not None:
+                    hint, default = of_chunks, NO_CHUNK
+                convert = converter_for(hint)
             except ConfigurationError as error:
                 raise ConfigurationError(
                     f"parameter {parameter.name!r} of {self.name}: {error}"
@@ -234,14 +249,15 @@ class Handler:
             name=parameter.name,
             by_position=parameter.kind in POSITIONAL,
             by_name=parameter.kind is not inspect.Parameter.POSITIONAL_ONLY,
-            default=parameter.default,
+            default=default,
             convert=convert,
         )
 
     def _types_that_need_no_conversion(self) -> Sequence[Any] | None:
         """Return those of the arguments that can be passed on as they are, if there are such."""
         types = [p.convert.exact_type if p.convert is not None else None for p in self._parameters]
-        return types if self._plain and self._rest is None and None not in types else None
+        needs_more = not self._plain or self._rest is not None or self.stream is not None
+        return None if needs_more or None in types else types
 
     def takes(self, source: str) -> bool:
         """Tell whether a parameter takes what the server fills in under that name."""
@@ -344,6 +360,40 @@ class Handler:
             name: exact_named[name] if wants(self._by_name.get(name, self._named_rest)) else value
             for name, value in named.items()
         }
+
+    def put_stream(
+        self, stream: Any, values: Sequence[Any], values_by_name: Mapping[str, Any]
+    ) -> tuple[Any, Sequence[Any], Mapping[str, Any]]:
+        """Return what `bind` has returned with the stream in it, behind the chunk it replaces."""
+        parameter, place = self.stream, self._stream_place
+        assert parameter is not None
+        if parameter.by_position:
+            return values[place], [*values[:place], stream, *values[place + 1 :]], values_by_name
+        return values_by_name[parameter.name], values, {**values_by_name, parameter.name: stream}
+
+    def chunk(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Return the converted chunk of a further CALL; `NO_CHUNK` when it brings none.
+
+        It comes alone, or where it stood among the arguments of the first CALL; the others are of
+        no account.
+
+        Raises: InvalidArgument.
+        """
+        parameter, place = self.stream, self._stream_place
+        assert parameter is not None
+        named = self._renamed(kwargs) if kwargs else NONE_BY_NAME
+        for name in named:
+            if name not in self._by_name:
+                raise invalid(f"argument {name!r} is unknown", name)
+        if parameter.by_name and parameter.name in named:
+            return parameter.converted(named[parameter.name], parameter.name)
+        if not args:
+            return NO_CHUNK
+        if len(args) == 1:
+            place = 0
+        elif not place < len(args) <= len(self._parameters):
+            raise invalid("a further chunk is a single argument", 1)
+        return parameter.converted(args[place], place)
 
     def invoke(
         self,

@@ -1,4 +1,7 @@
-"""The running calls of one session: each a task, each with exactly one final reply."""
+"""The running calls of one session: each a task, each with exactly one final reply.
+
+One module, though a long one: how a call runs and how it is answered can't be told apart.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ from serverwamp.deadlines import LONGEST, Deadlines
 from serverwamp.errors import (
     CallCanceled,
     CallTimeout,
+    FeatureNotSupported,
     InvalidArgument,
-    ProtocolViolation,
     RuntimeFailure,
     SerializationError,
     Unavailable,
@@ -29,6 +32,7 @@ from serverwamp.protocol.messages import Call, Cancel, Result
 from serverwamp.results import SCALARS, RPCErrorResult, RPCProgressReport, as_result
 from serverwamp.session import RPCRequest
 from serverwamp.starting import StartedTask, cancel_once, escaping
+from serverwamp.streams import Stream, Streams
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -41,6 +45,7 @@ class RunningCall:
     """A call from its arrival until its handler has ended, which may be after its reply."""
 
     task: StartedTask | None = None
+    stream: Stream | None = None
     answered: bool = False
     cancelled: bool = False
     ended: bool = False
@@ -78,6 +83,7 @@ class Calls:
         self._waiting: deque[RunningCall] | None = deque() if synchronize else None
         self._is_serving_waiting = False
         self._turn: anyio.Event | None = None
+        self._streams = Streams(conversation, self.refuse, self._renew_deadline)
         self._deadlines = Deadlines(self._running, conversation.starter, self._time_out)
         self._one_has_ended: anyio.Event | None = None
         self._most = conversation.limits.calls_in_flight
@@ -91,14 +97,16 @@ class Calls:
         Returns None or, when too many calls are running, what waits and runs it then; nothing may
         be read from the client before.
 
-        Raises: ProtocolViolation when a call of that id is still running.
+        Raises: ProtocolViolation when a call of that id is still running, and isn't streamed.
         """
         if call.request in self._running:
-            raise ProtocolViolation(f"call {call.request} is still running", kind="out of sequence")
+            return self._streams.go_on(self._running[call.request], call, unit)
         if len(self._running) >= self._most:
             return self._start_later(call, unit)
         self._counters.calls += 1
         running = RunningCall(call, unit)
+        if call.options.progress:
+            running.stream = self._streams.begin(call)
         if self._waiting is not None:
             self._waiting.append(running)
         else:
@@ -136,7 +144,17 @@ class Calls:
         self._newest_when_stuck = newest
         text = "none of %s calls of session %s has ended in %s seconds: more are refused"
         note("busy_timeout", text, count, self._session.id, timeout)
-        error = Unavailable("the session has as many calls running as it may have")
+        self.refuse(call, Unavailable("the session has as many calls running as it may have"))
+
+    def refuse(self, call: Call, error: WAMPError) -> None:
+        """Answer a call that isn't to be run, or whose further arguments can't be taken."""
+        running = self._running.get(call.request)
+        if running is not None:
+            self._answer_error(running, error)
+            running.cancel()
+            return
+        if call.options.progress:
+            self._streams.ignore(call)
         self._conversation.send_error(CALL, call.request, error)
 
     async def _serve_waiting(self) -> None:
@@ -211,7 +229,7 @@ class Calls:
         reply = None
         try:
             handler = self._handlers.procedure(running.call.procedure)
-            if handler.is_direct:
+            if handler.is_direct and running.stream is None:
                 call = running.call
                 values, _ = handler.bind(call.args or (), call.kwargs or NONE_BY_NAME)
                 outcome = await handler.function(*values)
@@ -244,6 +262,8 @@ class Calls:
                 await self._outbound.run(reply)
 
     def _end(self, running: RunningCall) -> None:
+        if running.stream is not None:
+            self._streams.end(running)
         if not running.answered:  # however it came here: a call has an answer when it ends
             self._answer_error(running, CallCanceled("the call was cancelled"))
         self._running.pop(running.call.request, None)
@@ -270,6 +290,8 @@ class Calls:
         self, running: RunningCall, handler: Handler, stack: AsyncExitStack | None
     ) -> Awaitable[Any]:
         call = running.call
+        if running.stream is not None and handler.stream is None:
+            raise FeatureNotSupported(f"{call.procedure!r} takes its arguments all at once")
         sources: dict[str, Any] = {"session": self._session}
         if handler.takes_request:
             sources["request"] = self._request(call)
@@ -280,6 +302,8 @@ class Calls:
         if handler.wants_exact_numbers:
             exact = self._conversation.serializer.format.exact_payload(running.unit, call)
         values, values_by_name = handler.bind(args, kwargs, exact)
+        if handler.stream is not None:
+            values, values_by_name = self._streams.bind(running, handler, values, values_by_name)
         return handler.invoke(sources, stack, values, values_by_name)
 
     def _request(self, call: Call) -> RPCRequest:
@@ -313,8 +337,7 @@ class Calls:
     async def _report(self, running: RunningCall, report: RPCProgressReport) -> None:
         call = running.call
         if call.options.receive_progress and not running.answered:
-            if running.deadline:  # it limits each wait for a result
-                self._deadlines.set(call.request, self._seconds_for(call))
+            self._renew_deadline(running)
             self._send(Result(call.request, {"progress": True}, report.args, report.kwargs))
         await self._outbound.room_for_replies  # sent or not: a handler may wait nowhere else
 
@@ -322,6 +345,8 @@ class Calls:
 
     def _answer_result(self, running: RunningCall, value: Any) -> None:
         reply = self._reply(running, value)
+        if running.stream is not None:
+            self._streams.end(running)
         if reply is not None and self._conversation.is_open:
             self._outbound.put(reply)
 
@@ -368,6 +393,8 @@ class Calls:
         if running.answered:
             return
         running.answered = True
+        if running.stream is not None:
+            self._streams.end(running)
         self._counters.note_error(error.uri)
         self._conversation.send_error(CALL, running.call.request, error)
 
@@ -377,6 +404,10 @@ class Calls:
         limit = min(self._conversation.limits.call_timeout, LONGEST)
         milliseconds = call.options.timeout
         return limit if not milliseconds or milliseconds > limit * 1000 else milliseconds / 1000
+
+    def _renew_deadline(self, running: RunningCall) -> None:
+        if running.deadline:  # it limits each wait: for a result, and for a chunk
+            self._deadlines.set(running.call.request, self._seconds_for(running.call))
 
     def _time_out(self, running: RunningCall) -> None:
         call, limit = running.call, self._conversation.limits.call_timeout

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import typing
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +23,8 @@ except ImportError:  # pragma: no cover - whether it is installed is the user's 
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+STREAM_TYPES: Final = (AsyncIterator, AsyncIterable, AsyncGenerator)
+"""What annotates a parameter whose argument comes bit by bit."""
 EXACT_TYPES: Final = (int, str, float, bool, bytes)
 """Types whose instances need no conversion to themselves."""
 
@@ -109,6 +111,16 @@ def _construct(kind: type[Any], value: Any) -> Any:
         return validate(value) if validate is not None else plain(value)
     except Exception:  # what it says is the server's business
         raise ValueError(f"Expected `{plain.__name__}`") from None  # msgspec adds the path
+
+
+def chunk_type(hint: Any) -> Any:
+    """Return the type of what an async iterator yields; None where `hint` isn't that of one."""
+    if typing.get_origin(hint) is typing.Annotated:
+        hint = typing.get_args(hint)[0]
+    if hint not in STREAM_TYPES and typing.get_origin(hint) not in STREAM_TYPES:
+        return None
+    of_chunks = (*typing.get_args(hint), Any)[0]
+    return type(None) if of_chunks is None else of_chunks
 
 
 # ---- pydantic

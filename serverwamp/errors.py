@@ -107,6 +107,10 @@ class NoSuchSession(PredefinedError):
     default_uri = uris.NO_SUCH_SESSION
 
 
+class FeatureNotSupported(PredefinedError):
+    default_uri = uris.FEATURE_NOT_SUPPORTED
+
+
 class NotAuthorized(PredefinedError):
     default_uri = uris.NOT_AUTHORIZED
 

@@ -14,7 +14,12 @@ from serverwamp.session import Session
 Admits: TypeAlias = Callable[[Session], bool]
 
 OF_EVERY_BROKER: Final = ("pattern_based_subscription",)
-OF_EVERY_DEALER: Final = ("progressive_call_results", "call_canceling", "call_timeout")
+OF_EVERY_DEALER: Final = (
+    "progressive_call_results",
+    "progressive_call_invocations",
+    "call_canceling",
+    "call_timeout",
+)
 
 
 class Features:

@@ -58,7 +58,13 @@ class Limits:
     """How many calls of a session may run, or wait for their turn; until one of them ends, nothing
     more is read from the client."""
     busy_timeout: float = 30.0
-    """How long that may last; after that a further call is refused, so that reading goes on."""
+    """How long that may last; after that a further call is refused, so that reading goes on. The
+    same holds for a call whose handler takes none of the chunks that wait for it: it is ended."""
+    stream_chunks: float = 64
+    """How many chunks that are streamed into a call may wait for its handler; until it takes one,
+    nothing more is read from the client."""
+    stream_bytes: float = 1024 * 1024
+    """The same in bytes; one chunk is taken anyway."""
     message_rate: float = 20_000
     """How many messages of a client are read in a second, those in batches counted each."""
     outbound_messages: float = 10_000

@@ -183,8 +183,10 @@ class ServedSession:
         if not self._state.receive(request):
             return
         self._conversation.limit_log.note(exceeded.limit, "%s", exceeded.message)
-        if not isinstance(request, Publish) or request.options.acknowledge:
-            error = exceeded.error(exceeded.message)
+        error = exceeded.error(exceeded.message)
+        if isinstance(request, Call):
+            self._calls.refuse(request, error)
+        elif not isinstance(request, Publish) or request.options.acknowledge:
             self._conversation.send_error(request.type_code, request.request, error)
 
     async def _end_when_idle(self) -> None:

@@ -41,7 +41,13 @@ ASGIApplication: TypeAlias = Callable[
 ]
 
 ROLES: Mapping[str, Any] = {
-    "caller": {"features": {"progressive_call_results": True, "call_canceling": True}},
+    "caller": {
+        "features": {
+            "progressive_call_results": True,
+            "progressive_call_invocations": True,
+            "call_canceling": True,
+        }
+    },
     "subscriber": {"features": {}},
     "publisher": {"features": {}},
     "callee": {"features": {}},
@@ -93,8 +99,9 @@ class Subscription:
 class PendingCall:
     """A call that was sent and may have its result later."""
 
-    def __init__(self, client: Client, request: int) -> None:
+    def __init__(self, client: Client, request: int, uri: str) -> None:
         self._client = client
+        self._uri = uri
         self.request = request
         """The request id of the CALL."""
 
@@ -106,6 +113,14 @@ class PendingCall:
             timeout=timeout,
         )
         return CallResult(*_payload(message, 3))
+
+    async def send_chunk(self, chunk: Any) -> None:
+        """Send a chunk into a call that was started with ``progress=True``."""
+        await self._client.send([48, self.request, {"progress": True}, self._uri, [chunk]])
+
+    async def end_chunks(self) -> None:
+        """Say that there are no more chunks."""
+        await self._client.send([48, self.request, {}, self._uri])
 
     async def cancel(self, mode: str | None = None) -> None:
         """Send CANCEL; `mode` is "skip", "kill" or "killnowait"."""
@@ -317,13 +332,13 @@ class Client:
     ) -> PendingCall:
         """Call a procedure without waiting: for progress, and to cancel it.
 
-        ``receive_progress=True`` asks for progress reports, ``timeout`` is not an option here but
-        ``options={"timeout": milliseconds}`` is.
+        ``receive_progress=True`` asks for progress reports, ``progress=True`` says that chunks
+        follow, ``timeout`` is not an option here but ``options={"timeout": milliseconds}`` is.
         """
         request = self.next_request()
         options = {**options.pop("options", {}), **options}
         await self.send([48, request, options, uri, *_sent_payload(args, kwargs)])
-        return PendingCall(self, request)
+        return PendingCall(self, request, uri)
 
     # ---- events
 

@@ -18,7 +18,7 @@ PACKAGE = Path(serverwamp.__file__).parent
 # clients may ask about a realm, which `meta_api` makes a part of it;
 # `protocol.formats` and `protocol.framings`, of which a serializer is made; `protocol.shapes`, the
 # limits of a single message; `overflow`, what waits to be sent and how that stays within limits;
-# `outbound`, `calls` with their `deadlines`, and `subscriptions`, the three parts of an open
+# `outbound`, `calls` (`deadlines`, `streams`) and `subscriptions`, the three parts of an open
 # session, `joining`, how it begins, `conversation`, what all of them share, and `serving`, which is
 # its course from HELLO to GOODBYE, so that `connection` is left with frames; `statistics`, for
 # which all of these count; `shutdown`, which comes before a server takes a signal; `migration`,
@@ -149,8 +149,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "uris",
     },
     "deadlines": {"starting"},
+    "streams": {
+        "binding",
+        "conversation",
+        "limits",
+        "protocol.formats",
+        "protocol.messages",
+        "errors",
+    },
     "calls": {
         "deadlines",
+        "streams",
         "conversation",
         "realm",
         "results",

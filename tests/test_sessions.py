@@ -42,10 +42,11 @@ async def test_welcome() -> None:
         assert kind == 2
         assert 1 <= session <= MAX_ID
         assert details["roles"] == {
-            "broker": {"features": {}},
+            "broker": {"features": {"pattern_based_subscription": True}},
             "dealer": {
                 "features": {
                     "progressive_call_results": True,
+                    "progressive_call_invocations": True,
                     "call_canceling": True,
                     "call_timeout": True,
                 }

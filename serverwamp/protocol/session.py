@@ -103,6 +103,10 @@ SENT: Final[Mapping[State, Moves]] = {
 REQUESTS: Final = frozenset((Call, Publish, Subscribe, Unsubscribe, Register, Unregister))
 """What draws its id from the session's sequence of requests."""
 
+REMEMBERED_STREAMS: Final = 1_000
+"""How many calls are remembered that were answered before the client had sent all its arguments,
+those included that are being sent."""
+
 INVALID: Final = "invalid message"
 """The kind of violations by a message that can be decoded, and makes no sense."""
 
@@ -114,6 +118,7 @@ class SessionState:
 
     def __init__(self) -> None:
         self._last_request = 0
+        self._streams: dict[int, str | None] = {}
         self._move(State.AWAITING_HELLO)
 
     def _move(self, state: State) -> None:
@@ -137,6 +142,8 @@ class SessionState:
         if kind in REQUESTS:
             request: int = message.request  # type: ignore[attr-defined]
             if request <= self._last_request and not follows(request, self._last_request):
+                if isinstance(message, Call) and request in self._streams:
+                    return self._continues(message)
                 raise ProtocolViolation(
                     f"request id {request} after {self._last_request} is out of sequence",
                     kind="out of sequence",
@@ -151,6 +158,33 @@ class SessionState:
         if following is not self.state:
             self._move(following)
         return True
+
+    def begin_stream(self, call: Call) -> None:
+        """Take note that further CALLs of the same id belong to a call."""
+        self._streams[call.request] = call.procedure
+
+    def end_stream(self, request: int) -> None:
+        """Take note that a call is answered: those that are still on their way are ignored."""
+        if self._streams.get(request) is not None:
+            del self._streams[request]
+            self._streams[request] = None  # the newest of those that are remembered
+            if len(self._streams) > REMEMBERED_STREAMS:
+                ended = (id_ for id_, procedure in self._streams.items() if procedure is None)
+                del self._streams[next(ended)]
+
+    def _continues(self, call: Call) -> bool:
+        """Tell whether a further CALL of a call comes before its answer.
+
+        Raises: ProtocolViolation.
+        """
+        procedure = self._streams[call.request]
+        if procedure is not None and procedure != call.procedure:
+            raise ProtocolViolation(
+                f"call {call.request} can't go on with another procedure", kind="out of sequence"
+            )
+        if not call.options.progress:
+            del self._streams[call.request]
+        return procedure is not None
 
     def send(self, message: Message) -> None:
         """Take note of a message that is about to be sent.
