@@ -83,6 +83,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "meta_subscriptions": {
         "meta",
+        "features",
         "broker",
         "session",
         "results",

@@ -418,6 +418,60 @@ async def test_subscriptions_are_found() -> None:
         assert await asked("match", own.topic) is None
 
 
+@pytest.mark.spec("MSU-01", "MSU-02")
+async def test_patterns_of_topics_are_subscriptions() -> None:
+    app = guarded()
+    app.prefix_topic("a.")(topic)
+    app.wildcard_topic(".b")(topic)
+    app.topic("a.own")(topic)
+    async with joined(app, "alice", "bob") as (alice, bob):
+        topics = await listen_to(alice, f"{META}.on_create", f"{META}.on_delete")
+        prefix = await bob.subscribe("a.", match="prefix")
+        wildcard = await bob.subscribe(".b", match="wildcard")
+        exact = await bob.subscribe("a.c")
+        for subscription, match in ((prefix, "prefix"), (wildcard, "wildcard"), (exact, "exact")):
+            name, (_, details) = await heard(alice, topics)
+            assert name == "on_create"
+            assert (details["id"], details["match"]) == (subscription.id, match)
+        lists = {"exact": [exact.id], "prefix": [prefix.id], "wildcard": [wildcard.id]}
+        assert (await alice.call(f"{META}.list")).args == (lists,)
+        for uri, match, found in (
+            ("a.", "prefix", prefix.id),
+            (".b", "wildcard", wildcard.id),
+            ("a.", "wildcard", None),
+            ("a.c", "prefix", None),
+        ):
+            result = await alice.call(f"{META}.lookup", (uri, {"match": match}))
+            assert result.args == (found,)
+        for uri, ids in (
+            ("a.c", [exact.id, prefix.id]),
+            ("a.d", [prefix.id]),
+            ("c.b", [wildcard.id]),
+            ("a.b", [prefix.id]),  # which route serves it decides
+            ("a.own", None),
+        ):
+            assert (await alice.call(f"{META}.match", (uri,))).args == (ids,)
+            await app.publish(uri, [uri])
+            for _ in ids or ():
+                assert (await bob.expect_event()).args == (uri,)
+        await bob.expect_nothing()
+        await bob.unsubscribe(prefix)
+        assert await heard(alice, topics) == ("on_delete", (bob.session, prefix.id))
+
+
+async def test_no_pattern_brings_events_of_the_protocol() -> None:
+    app = guarded()
+    app.prefix_topic("")(topic)
+    app.wildcard_topic("..")(topic)
+    async with joined(app, "alice") as (alice,):
+        await alice.subscribe("", match="prefix")
+        await alice.subscribe("wamp.", match="prefix")
+        await alice.subscribe("wamp..", match="wildcard")
+        async with joined(app, "bob"):
+            pass
+        await alice.expect_nothing()
+
+
 @pytest.mark.spec("MSU-02", "MSE-11")
 @pytest.mark.parametrize(
     ("name", "args"),
