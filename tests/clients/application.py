@@ -16,15 +16,19 @@ import anyio
 from serverwamp import (
     Application,
     CRAAuthRequirement,
+    CryptosignAuthRequirement,
     Realm,
     RPCErrorResult,
     RPCProgressReport,
     RPCResult,
     RPCRouteSet,
+    SCRAMAuthRequirement,
     Session,
     TopicRouteSet,
     WAMPError,
+    cryptosign_credential,
     derive_cra_secret,
+    scram_credential,
 )
 
 INTENDED_FAILURE = "this failure is a part of the test"
@@ -200,6 +204,41 @@ async def identify_by_cra(session: Session) -> str:
     return f"{session.auth_id} by secret"
 
 
+SCRAM_REQUIREMENT = SCRAMAuthRequirement(
+    **scram_credential("anna's password", iterations=2, memory=256),
+    auth_role="admin",
+    auth_provider="test",
+)
+ANNAS_KEY = "a1" * 32
+KEY_REQUIREMENT = CryptosignAuthRequirement(
+    **cryptosign_credential(ANNAS_KEY), auth_role="admin", auth_provider="test"
+)
+
+
+async def provide_scram_requirement(session: Session) -> SCRAMAuthRequirement | None:
+    return SCRAM_REQUIREMENT if session.auth_id == "anna" else None
+
+
+async def provide_key_requirement(session: Session) -> CryptosignAuthRequirement | None:
+    if session.auth_id is None and session.auth_extra.get("pubkey") == KEY_REQUIREMENT.public_key:
+        session.auth_id = "anna"
+    return KEY_REQUIREMENT if session.auth_id == "anna" else None
+
+
+async def identify_by_password(session: Session) -> str:
+    return f"{session.auth_id} by password"
+
+
+async def identify_by_key(session: Session) -> str:
+    return f"{session.auth_id} by key"
+
+
+async def assign_realm(session: Session, ticket: str) -> str | None:
+    """Take clients that name no realm to the one for tickets."""
+    session.realm = "clients.ticket"
+    return await identify_by_ticket(session, ticket)
+
+
 async def identify_by_cookie(session: Session) -> str | None:
     if session.connection.transport_info["http_cookies"].get("login") != "annas-cookie":
         return None
@@ -213,6 +252,14 @@ ticket_realm = Realm("clients.ticket")
 ticket_realm.set_ticket_authenticator(identify_by_ticket)
 cra_realm = Realm("clients.cra")
 cra_realm.set_cra_handlers(provide_requirement, identify_by_cra)
+scram_realm = Realm("clients.scram")
+scram_realm.set_scram_handlers(provide_scram_requirement, identify_by_password)
+key_realm = Realm("clients.key")
+key_realm.set_cryptosign_handlers(provide_key_requirement, identify_by_key)
+several_realm = Realm("clients.several")
+several_realm.set_ticket_authenticator(identify_by_ticket)
+several_realm.set_cra_handlers(provide_requirement, identify_by_cra)
+several_realm.set_cryptosign_handlers(provide_key_requirement, identify_by_key)
 cookie_realm = Realm("clients.cookie")
 cookie_realm.add_transport_authenticator(identify_by_cookie)
 
@@ -220,7 +267,16 @@ open_realm.add_routes(procedures)
 open_realm.add_topics(topics)
 
 wamp = Application(allow_default_realm=False)
-for realm in (open_realm, ticket_realm, cra_realm, cookie_realm):
+wamp.set_ticket_authenticator(assign_realm)
+for realm in (
+    open_realm,
+    ticket_realm,
+    cra_realm,
+    scram_realm,
+    key_realm,
+    several_realm,
+    cookie_realm,
+):
     realm.add_routes(identity_procedures)
     wamp.add_realm(realm)
 

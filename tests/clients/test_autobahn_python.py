@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -50,10 +52,11 @@ class Client(ApplicationSession):
 
     def __init__(
         self,
-        realm: str,
+        realm: str | None,
         authmethods: list[str] | None,
         authid: str | None,
         answer: Callable[[Challenge], str] | None,
+        authenticator: Any = None,
     ) -> None:
         super().__init__(ComponentConfig(realm))
         loop = asyncio.get_running_loop()
@@ -63,14 +66,26 @@ class Client(ApplicationSession):
         self.stays_connected = False
         self.mishaps: list[str] = []
         self._joining = {"authmethods": authmethods, "authid": authid}
+        if authenticator is not None:
+            self._joining["authextra"] = authenticator.authextra
         self._answer = answer
+        self._authenticator = authenticator
 
     def onConnect(self) -> None:
         self.join(self.config.realm, **self._joining)
 
-    def onChallenge(self, challenge: Challenge) -> str:
+    def onChallenge(self, challenge: Challenge) -> Any:
+        if self._answer is None:
+            return self._authenticator.on_challenge(self, challenge)
         assert self._answer is not None
         return self._answer(challenge)
+
+    def onWelcome(self, msg: Any) -> str | None:
+        """Return why this client doesn't trust the server, or None."""
+        if self._authenticator is None:
+            return None
+        distrust: str | None = self._authenticator.on_welcome(self, msg.authextra)
+        return distrust
 
     def onJoin(self, details: SessionDetails) -> None:
         self.welcome.set_result(details)
@@ -108,10 +123,11 @@ class Connector:
     @asynccontextmanager
     async def join(
         self,
-        realm: str = OPEN,
+        realm: str | None = OPEN,
         authmethods: list[str] | None = None,
         authid: str | None = None,
         answer: Callable[[Challenge], str] | None = None,
+        authenticator: Any = None,
         headers: dict[str, str] | None = None,
     ) -> AsyncIterator[Client]:
         """Open a session; leaving the block ends it, and its connection, if that isn't done yet.
@@ -120,7 +136,7 @@ class Connector:
         """
         loop = asyncio.get_running_loop()
         txaio.config.loop = loop
-        client = Client(realm, authmethods, authid, answer)
+        client = Client(realm, authmethods, authid, answer, authenticator)
         factory = WampWebSocketClientFactory(
             lambda: client,
             url=self.url,
@@ -462,6 +478,28 @@ def signature(secret: str) -> Callable[[Challenge], str]:
 TICKET = {"realm": "clients.ticket", "authmethods": ["ticket"]}
 CRA = {"realm": "clients.cra", "authmethods": ["wampcra"]}
 COOKIE = {"realm": "clients.cookie"}
+SCRAM = {"realm": "clients.scram", "authmethods": ["scram"]}
+KEY = {"realm": "clients.key", "authmethods": ["cryptosign"]}
+SEVERAL = {"realm": "clients.several", "authid": "anna"}
+ANNAS_KEY, EVES_KEY = "a1" * 32, "ee" * 32
+
+
+def need(*modules: str) -> None:
+    """Skip the test where an extra of the client isn't installed; in CI it has to be."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing and os.environ.get("CI") != "true":
+        pytest.skip(f"autobahn[encryption,scram] is missing: {missing}")
+
+
+def has_key(key: str) -> Any:
+    need("nacl", "base58", "ecdsa", "qrcode")
+    return auth.create_authenticator("cryptosign", privkey=key)
+
+
+def knows_password(authid: str, password: str) -> Any:
+    need("argon2", "passlib")
+    return auth.create_authenticator("scram", authid=authid, password=password)
+
 
 DETAILS = ("authid", "authrole", "authmethod", "authprovider")
 ANNA = ["anna", "admin", "wampcra", "test"]
@@ -535,3 +573,56 @@ async def test_login(
 )
 async def test_refused_login(connector: Connector, joining: dict[str, Any], reason: str) -> None:
     assert await connector.refused(**joining) == f"wamp.error.{reason}"
+
+
+@pytest.mark.parametrize(
+    ("joining", "details"),
+    [
+        ({**KEY, "authid": "anna"}, ["anna", "admin", "cryptosign", "test"]),
+        (KEY, ["anna", "admin", "cryptosign", "test"]),
+    ],
+    ids=["by name", "by the key alone"],
+)
+async def test_login_by_key(
+    connector: Connector, joining: dict[str, Any], details: list[str]
+) -> None:
+    async with connector.join(**joining, authenticator=has_key(ANNAS_KEY)) as client:
+        welcome = client.welcome.result()
+        assert [getattr(welcome, name) for name in DETAILS] == details
+        _, who = forms(await soon(client.call("test.who_am_i")))
+        assert who["identity"] == "anna by key"
+    refused = await connector.refused(**joining, authenticator=has_key(EVES_KEY))
+    assert refused == "wamp.error.authentication_failed"
+
+
+@pytest.mark.spec("T-03")
+async def test_login_by_password(connector: Connector) -> None:
+    """The server proves that it knows the password, too, or this client would leave."""
+    anna = knows_password("anna", "anna's password")
+    async with connector.join(**SCRAM, authid="anna", authenticator=anna) as client:
+        assert client.welcome.result().authmethod == "scram"
+        _, who = forms(await soon(client.call("test.who_am_i")))
+        assert who["identity"] == "anna by password"
+    for authid in ("anna", "eve"):
+        authenticator = knows_password(authid, "a guess")
+        refused = await connector.refused(**SCRAM, authid=authid, authenticator=authenticator)
+        assert refused == "wamp.error.authentication_failed"
+
+
+@pytest.mark.parametrize("authmethods", [["wampcra", "ticket"], ["ticket", "wampcra"]])
+async def test_the_first_of_several_methods(connector: Connector, authmethods: list[str]) -> None:
+    def answer(challenge: Challenge) -> str:
+        if challenge.method == "ticket":
+            return "anna's ticket"
+        return signature("anna's secret")(challenge)
+
+    async with connector.join(**SEVERAL, authmethods=authmethods, answer=answer) as client:
+        assert client.welcome.result().authmethod == authmethods[0]
+
+
+async def test_a_realm_that_the_server_assigns(connector: Connector) -> None:
+    login = {**TICKET, "realm": None, "authid": "anna"}
+    async with connector.join(**login, answer=ticket("anna's ticket")) as client:
+        assert client.welcome.result().realm == "clients.ticket"
+        _, who = forms(await soon(client.call("test.who_am_i")))
+        assert who["identity"] == "Anna by ticket"

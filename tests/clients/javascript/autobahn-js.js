@@ -1,5 +1,6 @@
 /** AutobahnJS, with the interface that the scenarios expect of a client. */
 import autobahn from 'autobahn';
+import nacl from 'tweetnacl';
 import WebSocket from 'ws';
 
 import { Failure } from './failure.js';
@@ -83,9 +84,12 @@ function forms(value) {
 }
 
 /** Answer a challenge as the client's documentation says. */
-function answer(method, extra, { ticket, secret }) {
+function answer(method, extra, { ticket, secret, keys }) {
     if (method === 'ticket') {
         return ticket;
+    }
+    if (method === 'cryptosign') {
+        return autobahn.auth_cryptosign.sign_challenge(keys, extra);
     }
     const key = extra.salt
         ? autobahn.auth_cra.derive_key(secret, extra.salt, extra.iterations, extra.keylen)
@@ -93,12 +97,23 @@ function answer(method, extra, { ticket, secret }) {
     return autobahn.auth_cra.sign(key, extra.challenge);
 }
 
-export function open(url, serializer, { realm, authid, authmethods, headers, ...credentials }) {
+export function open(url, serializer, options) {
+    const { realm, authid, authmethods, headers, privateKey, ...credentials } = options;
     const mishaps = [];
+    if (privateKey) {
+        const seed = Uint8Array.from(Buffer.from(privateKey, 'hex'));
+        credentials.keys = nacl.sign.keyPair.fromSeed(seed);
+    }
     const connection = new autobahn.Connection({
         realm,
         authid,
         authmethods,
+        // This client sends null for what it doesn't use.
+        authextra: privateKey && {
+            pubkey: autobahn.auth_cryptosign.public_key(credentials.keys),
+            channel_binding: null,
+            challenge: null,
+        },
         transports: [{ type: 'websocket', url, serializers: [serializers[serializer]()] }],
         onchallenge: (session, method, extra) => answer(method, extra, credentials),
         on_user_error: (error) => mishaps.push(String(error)),

@@ -45,6 +45,8 @@ async function isRefused(open, options, reason) {
 
 const TICKET = { realm: 'clients.ticket', authmethods: ['ticket'] };
 const CRA = { realm: 'clients.cra', authmethods: ['wampcra'] };
+const KEY = { realm: 'clients.key', authmethods: ['cryptosign'] };
+const ANNAS_KEY = 'a1'.repeat(32);
 const COOKIE = { realm: 'clients.cookie' };
 
 export const scenarios = {
@@ -318,6 +320,30 @@ export const scenarios = {
             ['bert', 'member', 'wampcra', 'test'],
         ),
 
+    cryptosign: (open) =>
+        logsIn(
+            open,
+            { ...KEY, authid: 'anna', privateKey: ANNAS_KEY },
+            'anna by key',
+            ['anna', 'admin', 'cryptosign', 'test'],
+        ),
+
+    async several_methods(open) {
+        const credentials = {
+            realm: 'clients.several',
+            authid: 'anna',
+            ticket: "anna's ticket",
+            secret: "anna's secret",
+            privateKey: ANNAS_KEY,
+        };
+        for (const first of ['ticket', 'wampcra', 'cryptosign']) {
+            const authmethods = [first, 'ticket', 'wampcra', 'cryptosign'];
+            const session = await open({ ...credentials, authmethods });
+            assert.equal(session.welcome.authmethod, first);
+            await session.leave();
+        }
+    },
+
     cookie: (open) =>
         logsIn(
             open,
@@ -336,6 +362,13 @@ export const scenarios = {
     async refused_secrets(open) {
         for (const authid of ['anna', 'bert', 'eve']) {
             await isRefused(open, { ...CRA, authid, secret: 'a guess' }, 'authentication_failed');
+        }
+    },
+
+    async refused_keys(open) {
+        const forged = { ...KEY, privateKey: 'ee'.repeat(32) };
+        for (const authid of ['anna', 'eve']) {
+            await isRefused(open, { ...forged, authid }, 'authentication_failed');
         }
     },
 

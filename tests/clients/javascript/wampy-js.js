@@ -1,7 +1,9 @@
 /** Wampy.js, with the interface that the scenarios expect of a client. */
+import nacl from 'tweetnacl';
 import { Wampy } from 'wampy';
 import { JsonSerializer } from 'wampy/JsonSerializer.js';
 import { MsgpackSerializer } from 'wampy/MsgpackSerializer.js';
+import * as cryptosign from 'wampy/cryptosign.js';
 import * as cra from 'wampy/wampcra.js';
 import websocket from 'websocket';
 
@@ -58,6 +60,11 @@ class Session {
     }
 }
 
+function publicKey(privateKey) {
+    const { publicKey } = nacl.sign.keyPair.fromSeed(cryptosign.hex2bytes(privateKey));
+    return cryptosign.bytes2hex(publicKey);
+}
+
 function payload(args, kwargs) {
     return args || kwargs ? { argsList: args, argsDict: kwargs } : undefined;
 }
@@ -71,7 +78,7 @@ function failure(error) {
 }
 
 export async function open(url, serializer, options) {
-    const { realm, authid, authmethods, headers, ticket, secret } = options;
+    const { realm, authid, authmethods, headers, ticket, secret, privateKey } = options;
     const received = { last: [] };
     const mishaps = [];
     let socket;
@@ -104,7 +111,12 @@ export async function open(url, serializer, options) {
             authid,
             authmethods,
             authMode: 'auto',
-            authPlugins: { ticket: () => ticket, wampcra: cra.sign(secret ?? '') },
+            ...(privateKey && { authextra: { pubkey: publicKey(privateKey) } }),
+            authPlugins: {
+                ticket: () => ticket,
+                wampcra: cra.sign(secret ?? ''),
+                cryptosign: cryptosign.sign(privateKey ?? '00'.repeat(32)),
+            },
         }),
     });
     try {
