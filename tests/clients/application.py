@@ -93,6 +93,16 @@ async def count(to: int) -> AsyncIterator[RPCResult]:
     yield RPCResult((to,))
 
 
+@procedures.route("running_total")
+async def running_total(numbers: AsyncIterator[int]) -> AsyncIterator[RPCResult]:
+    """Report the total of what is streamed into it, as it comes."""
+    total = 0
+    async for number in numbers:
+        total += number
+        yield RPCProgressReport((total,))
+    yield RPCResult(("total", total))
+
+
 @procedures.route("wait")
 async def wait(session: Session) -> AsyncIterator[RPCResult]:
     """Tell that it has begun, and wait until it is cancelled."""

@@ -27,6 +27,7 @@ SCENARIOS = (
     "unknown_procedure",
     "progress",
     "progress_that_nobody_asked_for",
+    "stream",
     "cancel",
     "timeout",
     "binary",

@@ -173,6 +173,31 @@ export const scenarios = {
             assert.deepEqual((await session.call('test.add', [1, 2])).args, [3]);
         }),
 
+    stream: (open) =>
+        inSession(open, async (session) => {
+            if (!session.stream) {
+                return; // AutobahnJS can't
+            }
+            const totals = [];
+            const call = session.stream('test.running_total', ([total]) => totals.push(total));
+            for (const number of [1, 2, 3, 4]) {
+                call.send(number, number === 4);
+            }
+            assert.deepEqual(await call.result, [['total', 10], {}]);
+            assert.deepEqual(totals, [1, 3, 6, 10]);
+
+            const refused = session.stream('test.running_total', () => {});
+            refused.send('no number', false);
+            refused.send(1, true);
+            assert.equal((await failureOf(refused.result)).uri, 'wamp.error.invalid_argument');
+            assert.deepEqual((await session.call('test.add', [1, 2])).args, [3]);
+
+            const useless = session.stream('test.add', () => {});
+            useless.send(1, true);
+            const { uri } = await failureOf(useless.result);
+            assert.equal(uri, 'wamp.error.feature_not_supported');
+        }),
+
     cancel: (open) =>
         inSession(open, async (session) => {
             let call;

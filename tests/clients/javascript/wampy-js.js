@@ -39,6 +39,19 @@ class Session {
         return result;
     }
 
+    /** Call and go on to send chunks: `send(chunk, isLast)`. */
+    stream(uri, onProgress) {
+        const { result, sendData } = this.client.progressiveCall(uri, undefined, {
+            progress_callback: (report) => onProgress(...forms(report)),
+        });
+        return {
+            send: (chunk, isLast) => sendData({ argsList: [chunk] }, { progress: !isLast }),
+            result: result.then(forms, (error) => {
+                throw failure(error);
+            }),
+        };
+    }
+
     async subscribe(topic, handler) {
         try {
             const { subscriptionId } = await this.client.subscribe(topic, (event) =>
