@@ -626,3 +626,59 @@ async def test_a_realm_that_the_server_assigns(connector: Connector) -> None:
         assert client.welcome.result().realm == "clients.ticket"
         _, who = forms(await soon(client.call("test.who_am_i")))
         assert who["identity"] == "Anna by ticket"
+
+
+# ---- others who are there
+
+ANNA = {**CRA, "authid": "anna", "answer": signature("anna's secret")}
+BERT = {**CRA, "authid": "bert", "answer": signature("bert's password")}
+
+
+async def test_who_is_there(connector: Connector) -> None:
+    events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+
+    async def next_event(session: int) -> tuple[str, Any]:
+        """Return what happens to a session; there may be others."""
+        while True:
+            name, args = await soon(events.get())
+            if args[0] == session or (name == "on_join" and args[0]["session"] == session):
+                return name, args
+
+    async with connector.join(**ANNA) as anna:
+        for name in ("session.on_join", "session.on_leave", "subscription.on_subscribe"):
+
+            def note(*args: Any, name: str = name.partition(".")[2]) -> None:
+                events.put_nowait((name, args))
+
+            await soon(anna.subscribe(note, f"wamp.{name}"))
+        async with connector.join(**BERT) as bert:
+            welcome = bert.welcome.result()
+            id_ = welcome.session
+            described = await soon(anna.call("wamp.session.get", id_))
+            assert described == {
+                "session": id_,
+                "authid": "bert",
+                "authrole": "member",
+                "authmethod": "wampcra",
+                "authprovider": "test",
+            }
+            assert await next_event(id_) == ("on_join", (described,))
+            assert id_ in await soon(bert.call("wamp.session.list", ["member"]))
+            assert id_ not in await soon(bert.call("wamp.session.list", ["admin"]))
+            assert await soon(bert.call("wamp.session.count")) >= 2
+
+            subscription = await soon(bert.subscribe(lambda: None, "test.news"))
+            assert await next_event(id_) == ("on_subscribe", (id_, subscription.id))
+            subscribers = await soon(
+                anna.call("wamp.subscription.list_subscribers", subscription.id)
+            )
+            assert id_ in subscribers
+
+            uri, *_ = await fails(bert.call("wamp.session.kill", id_))
+            assert uri == "wamp.error.not_authorized"
+            assert await soon(anna.call("wamp.session.kill", id_, message="it is late")) is None
+            goodbye = await soon(bert.goodbye)
+            assert (goodbye.reason, goodbye.message) == ("wamp.close.killed", "it is late")
+        assert await next_event(id_) == ("on_leave", (id_, "bert", "member"))
+        uri, *_ = await fails(anna.call("wamp.session.get", id_))
+        assert uri == "wamp.error.no_such_session"

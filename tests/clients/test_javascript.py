@@ -43,6 +43,7 @@ SCENARIOS = (
     "salted_cra",
     "cryptosign",
     "several_methods",
+    "who_is_there",
     "cookie",
     "refused_tickets",
     "refused_secrets",

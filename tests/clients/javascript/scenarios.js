@@ -369,6 +369,41 @@ export const scenarios = {
         }
     },
 
+    async who_is_there(open) {
+        const anna = await open({ ...CRA, authid: 'anna', secret: "anna's secret" });
+        const bert = { ...CRA, authid: 'bert', secret: "bert's password" };
+        const events = [];
+        const note = (name, args, isOf) => {
+            events.push({ name, args, isOf });
+        };
+        await anna.subscribe('wamp.session.on_join', (args) => note('join', args, args[0].session));
+        await anna.subscribe('wamp.session.on_leave', (args) => note('leave', args, args[0]));
+        const session = await open(bert);
+        const id = session.id;
+        const { args: [described] } = await anna.call('wamp.session.get', [id]);
+        const { session: itsId, ...rest } = described;
+        assert.equal(Number(itsId), Number(id));
+        assert.deepEqual(rest, {
+            authid: 'bert',
+            authrole: 'member',
+            authmethod: 'wampcra',
+            authprovider: 'test',
+        });
+        const { args: [members] } = await session.call('wamp.session.list', [['member']]);
+        assert(members.map(Number).includes(Number(id)));
+        const refusal = await failureOf(session.call('wamp.session.kill', [id]));
+        assert.equal(refusal.uri, 'wamp.error.not_authorized');
+        await session.leave();
+        const { uri } = await failureOf(anna.call('wamp.session.get', [id]));
+        assert.equal(uri, 'wamp.error.no_such_session');
+        // Both events left before that reply; other sessions may have come and gone meanwhile.
+        const own = events.filter(({ isOf }) => Number(isOf) === Number(id));
+        assert.deepEqual(own.map(({ name }) => name), ['join', 'leave']);
+        assert.deepEqual(own[0].args, [described]);
+        assert.deepEqual(own[1].args.slice(1), ['bert', 'member']);
+        await anna.leave();
+    },
+
     cookie: (open) =>
         logsIn(
             open,
