@@ -109,14 +109,70 @@ async def test_demo_has_members(example: Example) -> None:
             assert greeting.args == ("Welcome back, Grace Hopper!",)
 
 
-def test_the_python_that_the_demo_page_shows_is_what_runs() -> None:
-    page = (EXAMPLES / "demo.html").read_text("utf-8")
-    source = (EXAMPLES / "demo.py").read_text("utf-8")
+@pytest.mark.parametrize("name", ["demo", "upload"])
+def test_the_python_that_a_page_shows_is_what_runs(name: str) -> None:
+    page = (EXAMPLES / f"{name}.html").read_text("utf-8")
+    source = (EXAMPLES / f"{name}.py").read_text("utf-8")
     shown = [html.unescape(code) for code in re.findall("<pre>(.*?)</pre>", page, re.DOTALL)]
     assert shown
     for code in shown:
         indented = (textwrap.indent(code, " " * depth) for depth in (0, 4, 8))
         assert any(block in source for block in indented), code
+
+
+# ---- uploads; tests/browser has what people do with them
+
+
+@running("upload")
+async def test_upload(example: Example) -> None:
+    for path in ("/", "/wamp.js"):
+        assert (await request("GET", example.url(path))).status_code == 200
+    async with example.connect(path="/ws") as client:
+        await client.subscribe("files.stored")
+        before = (await client.expect_event()).args
+        call = await client.start_call(
+            "files.upload", ("a.txt", 10), progress=True, receive_progress=True
+        )
+        for chunk, received in ((b"some ", 5), (b"bytes", 10)):
+            await call.send_chunk(chunk)
+            assert (await call.progress()).args == (received,)
+        await call.end_chunks()
+        file = (await call.result()).args[0]
+        assert (file["name"], file["size"]) == ("a.txt", 10)
+        assert (await client.expect_event()).args == (*before, file)
+    answer = await request("GET", example.url(f"/files/{file['key']}"))
+    assert answer.content == b"some bytes"
+    assert "attachment" in answer.headers["content-disposition"]
+
+
+@running("upload")
+async def test_only_whole_files_are_kept(example: Example) -> None:
+    async with example.connect(path="/ws") as client:
+        await client.subscribe("files.stored")
+        before = (await client.expect_event()).args
+        for chunks in ([b"short"], [b"too long", b"by far"]):
+            call = await client.start_call("files.upload", ("b.txt", 10), progress=True)
+            for chunk in chunks:
+                await call.send_chunk(chunk)
+            await call.end_chunks()
+            with pytest.raises(WAMPError) as failure:
+                await call.result()
+            assert failure.value.uri == "files.error.size"
+        call = await client.start_call(
+            "files.upload", ("c.txt", 10, b"some"), progress=True, receive_progress=True
+        )
+        assert (await call.progress()).args == (4,)
+        await call.cancel("kill")
+        with pytest.raises(WAMPError) as failure:
+            await call.result()
+        assert failure.value.uri == "wamp.error.canceled"
+        for number in range(11):
+            await client.call("files.upload", (f"{number}.txt", 1, b"1"))
+            kept = (await client.expect_event()).args
+        assert [file["name"] for file in kept] == [f"{number}.txt" for number in range(1, 11)]
+    for file, status in ((kept[0], 200), *((file, 404) for file in before)):
+        answer = await request("GET", example.url(f"/files/{file['key']}"))
+        assert answer.status_code == status
 
 
 # ---- beside HTTP
