@@ -1,6 +1,6 @@
-"""The ways in: a cookie of the website, a ticket, and a secret that never leaves the client.
+"""The ways in: a cookie, a ticket, and secrets and keys that never leave the client.
 
-Run it::
+Run it, with ``serverwamp[server,crypto]``::
 
     uvicorn examples.authentication:wamp
 
@@ -10,6 +10,8 @@ Join any realm at ws://127.0.0.1:8000/, and call ``who.am_i``. These get in:
 - by ticket: authid ``robot`` with the ticket ``oil-can``
 - by WAMP-CRA: authid ``ada`` with the secret ``engine``
 - by salted WAMP-CRA: authid ``grace`` with the password ``compiler``
+- by SCRAM: authid ``hedy`` with the password ``frequency``
+- by cryptosign: whoever has the private key that is 64 times the digit ``7``
 """
 
 from dataclasses import dataclass
@@ -17,7 +19,12 @@ from hmac import compare_digest
 from secrets import token_urlsafe
 
 import serverwamp
-from serverwamp import CRAAuthRequirement, Session
+from serverwamp import (
+    CRAAuthRequirement,
+    CryptosignAuthRequirement,
+    SCRAMAuthRequirement,
+    Session,
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,37 @@ async def user_of_secret(session: Session) -> User:
 
 
 wamp.set_cra_handlers(secret_of, user_of_secret)
+
+# ---- SCRAM: of what is stored nobody can make a login, and the server proves itself, too
+
+PASSWORDS = {
+    "hedy": SCRAMAuthRequirement(**serverwamp.scram_credential("frequency")),
+}
+
+
+async def password_of(session: Session) -> SCRAMAuthRequirement | None:
+    return PASSWORDS.get(session.auth_id or "")
+
+
+wamp.set_scram_handlers(password_of, user_of_secret)
+
+# ---- cryptosign: the client has a private key, of which the server only knows the public one
+
+KEYS = {
+    "sensor": CryptosignAuthRequirement(
+        **serverwamp.cryptosign_credential("7" * 64), auth_role="device"
+    ),
+}
+OWNERS = {requirement.public_key: name for name, requirement in KEYS.items()}
+
+
+async def key_of(session: Session) -> CryptosignAuthRequirement | None:
+    if session.auth_id is None:  # a device needn't know its name
+        session.auth_id = OWNERS.get(session.auth_extra.get("pubkey"))
+    return KEYS.get(session.auth_id or "")
+
+
+wamp.set_cryptosign_handlers(key_of, user_of_secret)
 
 # ---- whoever comes here is somebody
 

@@ -40,7 +40,7 @@ class SCRAMAuthRequirement:
     salt: str
     """Random, as base64."""
     kdf: KDF
-    """How the password was hashed: ``argon2id13`` or ``pbkdf2``."""
+    """By what the password was hashed, ``argon2id13`` or ``pbkdf2``."""
     iterations: int
     """How often."""
     memory: int | None = None

@@ -275,8 +275,16 @@ async def test_there_is_no_other_realm(example: Example) -> None:
             {"authid": "grace", "secret": "compiler"},
             {"name": "Grace", "role": "admin", "method": "wampcra"},
         ),
+        (
+            {"authid": "hedy", "password": "frequency"},
+            {"name": "Hedy", "role": "user", "method": "wamp-scram"},
+        ),
+        (
+            {"private_key": "7" * 64},
+            {"name": "Sensor", "role": "device", "method": "cryptosign"},
+        ),
     ],
-    ids=["cookie", "ticket", "cra", "salted-cra"],
+    ids=["cookie", "ticket", "cra", "salted-cra", "scram", "cryptosign"],
 )
 async def test_authentication(
     example: Example, login: dict[str, Any], user: dict[str, str]
@@ -295,8 +303,19 @@ async def test_authentication(
         {"authid": "ada", "secret": "compiler"},
         {"authid": "grace", "secret": "engine"},
         {"authid": "nobody", "secret": "engine"},
+        {"authid": "hedy", "password": "engine"},
+        {"private_key": "8" * 64},
     ],
-    ids=["cookie", "ticket", "ticket-of-nobody", "cra", "salted-cra", "cra-of-nobody"],
+    ids=[
+        "cookie",
+        "ticket",
+        "ticket-of-nobody",
+        "cra",
+        "salted-cra",
+        "cra-of-nobody",
+        "scram",
+        "cryptosign",
+    ],
 )
 async def test_wrong_credentials_are_refused(example: Example, login: dict[str, Any]) -> None:
     with pytest.raises(WAMPError) as refusal:
