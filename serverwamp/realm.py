@@ -202,6 +202,10 @@ class Realm(RPCDecorators, TopicDecorators, Logins, ToldOf, RealmSpellings):
             compiled(function, sources=SOURCES_OF_OVERFLOWS)
             for function in self._overflow_functions
         ]
+        self.keeps_clients_waiting: bool = (
+            bool(self._lifespan_handlers) or not self.authentication.is_open
+        )
+        """Whether anything is done before a session is welcomed that may take its time."""
         self._frozen = True
 
     # ---- on the path of a request
@@ -305,11 +309,6 @@ class Realm(RPCDecorators, TopicDecorators, Logins, ToldOf, RealmSpellings):
                 self.counters.events -= sum(event[s.format] is None for s in receivers)
 
     # ---- over a session
-
-    @property
-    def keeps_clients_waiting(self) -> bool:
-        """Whether anything is done before a session is welcomed that may take its time."""
-        return bool(self._lifespan_handlers) or not self.authentication.is_open
 
     def lifespan_stack(self) -> AbstractAsyncContextManager[Any]:
         """Return what `open_lifespan_handlers` needs to close them: nothing if there are none."""
