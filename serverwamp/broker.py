@@ -7,42 +7,20 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, Protocol
 
-from msgspec import Struct, field
-
 from serverwamp.patterns import PatternTable
-from serverwamp.protocol.ids import new_publication_id
+from serverwamp.session import Session
 from serverwamp.uris import MatchPolicy
 
 MISSING: Final = object()
 
 
-class Publication(Struct, frozen=True):
-    """Something published to a topic, for whoever is subscribed there when it arrives.
-
-    `exclude` and `eligible` are session ids; `eligible` None means everybody.
-    """
-
-    topic: str
-    args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = {}
-    exclude: Collection[int] = ()
-    eligible: Collection[int] | None = None
-    id: int = field(default_factory=new_publication_id)
-
-    def is_for(self, session_id: int) -> bool:
-        """Tell whether the session of that id may receive it."""
-        return session_id not in self.exclude and (
-            self.eligible is None or session_id in self.eligible
-        )
-
-
 class Subscriber(Protocol):
     """What receives the events of a subscription for one session."""
 
-    session_id: int
+    session: Session
 
 
 class Subscription:

@@ -13,7 +13,12 @@ from serverwamp.session import Session
 
 Admits: TypeAlias = Callable[[Session], bool]
 
-OF_EVERY_BROKER: Final = ("pattern_based_subscription",)
+OF_EVERY_BROKER: Final = (
+    "pattern_based_subscription",
+    "publisher_exclusion",
+    "publisher_identification",
+    "subscriber_blackwhite_listing",
+)
 OF_EVERY_DEALER: Final = (
     "progressive_call_results",
     "progressive_call_invocations",

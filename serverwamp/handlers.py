@@ -15,9 +15,11 @@ from serverwamp.errors import (
     NotAuthorized,
     OptionNotAllowed,
 )
+from serverwamp.publication import Publication
 from serverwamp.routing import (
     ProtocolRoute,
     ProtocolTopicRoute,
+    PublicationRoute,
     RouteTable,
     RPCRoute,
     TopicRoute,
@@ -26,6 +28,7 @@ from serverwamp.session import RPCRequest, Session
 from serverwamp.uris import MatchPolicy
 
 Function: TypeAlias = Callable[..., Any]
+Definition: TypeAlias = RPCRoute | TopicRoute | PublicationRoute
 
 SOURCES_OF_CALLS: Final[Mapping[str, type | None]] = {"request": RPCRequest, "session": Session}
 # topic_uri is what serverwamp 2.0 called it.
@@ -36,6 +39,11 @@ SOURCES_OF_TOPICS: Final[Mapping[str, type | None]] = {
     "session": Session,
     "subscription": Subscription,
 }
+SOURCES_OF_PUBLICATIONS: Final[Mapping[str, type | None]] = {
+    "topic": None,
+    "session": Session,
+    "publication": Publication,
+}
 SOURCES_OF_SESSIONS: Final[Mapping[str, type | None]] = {"session": Session}
 SOURCES_OF_OVERFLOWS: Final[Mapping[str, type | None]] = {
     "session": Session,
@@ -45,12 +53,12 @@ SOURCES_OF_OVERFLOWS: Final[Mapping[str, type | None]] = {
 
 
 class Route:
-    """A procedure or topic of the realm: its definition, and its handler once compiled."""
+    """What the realm serves at a URI: its definition, and its handler once compiled."""
 
     __slots__ = ("_handler", "definition", "is_exact")
 
-    def __init__(self, definition: RPCRoute | TopicRoute) -> None:
-        self.definition: RPCRoute | TopicRoute = definition
+    def __init__(self, definition: Definition) -> None:
+        self.definition: Definition = definition
         self.is_exact: bool = definition.kind == "exact"
         self._handler: Handler | None = None
 
@@ -81,6 +89,7 @@ class Handlers:
         self._camel_snake_conversion = camel_snake_conversion
         self._procedures: RouteTable[Route] = RouteTable()
         self._topics: RouteTable[Route] = RouteTable()
+        self._publications: RouteTable[Route] = RouteTable()
         self.routes: list[Route] = []
         self.default_args: dict[str, DefaultArg] = {}
         self.rpc_function: Function | None = None
@@ -101,13 +110,14 @@ class Handlers:
         self._procedures.add(route.uri, route.kind, added)
         self.routes.append(added)
 
-    def add_topic(self, route: TopicRoute) -> None:
-        """Add a route for subscriptions.
+    def add_topic(self, route: TopicRoute | PublicationRoute) -> None:
+        """Add a route for subscriptions, or for publications of clients.
 
         Raises: ConfigurationError when its URI is taken already.
         """
         added = Route(route)
-        self._topics.add(route.uri, route.kind, added)
+        table = self._topics if isinstance(route, TopicRoute) else self._publications
+        table.add(route.uri, route.kind, added)
         self.routes.append(added)
 
     def add_protocol_routes(self, routes: Iterable[ProtocolRoute | ProtocolTopicRoute]) -> None:
@@ -136,13 +146,8 @@ class Handlers:
         Raises: ConfigurationError when something doesn't fit together.
         """
         for route in self.routes:
-            compile_route = (
-                self._compile_call
-                if isinstance(route.definition, RPCRoute)
-                else self._compile_topic
-            )
             try:
-                route._handler = compile_route(route.definition)  # type: ignore[arg-type]
+                route._handler = self._compile_route(route.definition)
             except NameError as error:
                 raise ConfigurationError(
                     f"an annotation of the handler of {route.definition.uri!r}: {error}"
@@ -177,10 +182,22 @@ class Handlers:
         """Return the `Handler` that calls a function with default args, and with `sources`."""
         return Handler(function, sources=sources, default_args=self.default_args, leading=leading)
 
+    def _compile_route(self, route: Definition) -> Handler:
+        if isinstance(route, TopicRoute):
+            return self._compile_topic(route)
+        if isinstance(route, PublicationRoute):
+            return self._compile_with_arguments(route, SOURCES_OF_PUBLICATIONS)
+        return self._compile_call(route)
+
     def _compile_call(self, route: RPCRoute) -> Handler:
+        return self._compile_with_arguments(route, SOURCES_OF_CALLS)
+
+    def _compile_with_arguments(
+        self, route: RPCRoute | PublicationRoute, sources: Mapping[str, type | None]
+    ) -> Handler:
         return Handler(
             route.handler,
-            sources=SOURCES_OF_CALLS,
+            sources=sources,
             default_args=self._default_args_for(route),
             takes_arguments=True,
             camel_snake_conversion=self._camel_snake_conversion or route.camel_snake_conversion,
@@ -191,7 +208,7 @@ class Handlers:
             route.handler, sources=SOURCES_OF_TOPICS, default_args=self._default_args_for(route)
         )
 
-    def _default_args_for(self, route: RPCRoute | TopicRoute) -> Mapping[str, DefaultArg]:
+    def _default_args_for(self, route: Definition) -> Mapping[str, DefaultArg]:
         # A parameter of the protocol's is meant for the client, whatever the application has.
         return {} if route.is_of_protocol else self.default_args
 
@@ -237,3 +254,19 @@ class Handlers:
     def topic_route(self, uri: str) -> Route | None:
         """Return the route of a topic, if it has one."""
         return self._subscription_handler or self._topics.resolve(uri)
+
+    def publication(self, topic: str) -> Handler | None:
+        """Return what decides about publications to `topic`; None where clients simply may.
+
+        Raises: InvalidURI; NotAuthorized where they may not.
+        """
+        if not uris.is_valid_uri(topic) or uris.is_reserved(topic):
+            raise InvalidURI(f"{topic!r} is not a URI that clients may publish to")
+        route = self._publications.resolve(topic)
+        if route is not None:
+            return route.handler
+        route = self._topics.resolve(topic)
+        if route is not None and isinstance(route.definition, TopicRoute):
+            if route.definition.client_publish:
+                return None
+        raise NotAuthorized(f"clients may not publish to {topic!r}")

@@ -25,7 +25,8 @@ class Limits:
     authentication_timeout: float = 30.0
     """From HELLO to WELCOME, the authenticators' own time included."""
     goodbye_timeout: float = 5.0
-    """From the server's GOODBYE to the client's; and for handing a last message to the network."""
+    """From the server's GOODBYE to the client's; for handing a last message to the network; and for
+    what the client has published when it leaves."""
     idle_timeout: float = math.inf
     """How long nothing may come from a client none of whose calls is running; up to a quarter more.
     Whoever only listens to events is silent by nature."""
@@ -57,9 +58,13 @@ class Limits:
     calls_in_flight: float = 1_000
     """How many calls of a session may run, or wait for their turn; until one of them ends, nothing
     more is read from the client."""
+    publications_in_flight: float = 1_000
+    """How many publications of a session may wait for those before them; until one of them has
+    taken effect, nothing more is read from the client."""
     busy_timeout: float = 30.0
-    """How long that may last; after that a further call is refused, so that reading goes on. The
-    same holds for a call whose handler takes none of the chunks that wait for it: it is ended."""
+    """How long that may last; then a further call or publication is refused, and reading goes on.
+    The same holds for a call whose handler takes none of the chunks that wait for it: it is
+    ended."""
     stream_chunks: float = 64
     """How many chunks that are streamed into a call may wait for its handler; until it takes one,
     nothing more is read from the client."""

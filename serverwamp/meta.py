@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from typing import Any, ClassVar, TypeAlias
 
-from serverwamp.broker import Broker, Publication
+from serverwamp.broker import Broker
 from serverwamp.errors import NotAuthorized
 from serverwamp.features import Admits
+from serverwamp.publication import Publication
 from serverwamp.routing import ProtocolRoute, ProtocolTopicRoute
 from serverwamp.session import Session
 

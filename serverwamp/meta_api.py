@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from serverwamp.authentication import Authentication
-from serverwamp.broker import Broker, Publication
+from serverwamp.broker import Broker
 from serverwamp.features import Features
 from serverwamp.handlers import Handlers
 from serverwamp.meta import Requirement, admitting
 from serverwamp.meta_sessions import SessionMetaAPI
 from serverwamp.meta_subscriptions import SubscriptionMetaAPI
+from serverwamp.publication import Publication
 from serverwamp.session import Session
 
 

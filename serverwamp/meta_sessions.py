@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from serverwamp import uris
-from serverwamp.broker import Broker, Publication
+from serverwamp.broker import Broker
 from serverwamp.errors import InvalidURI, NoSuchSession, NotAuthorized
 from serverwamp.features import Admits
 from serverwamp.meta import MetaAPI
 from serverwamp.protocol.messages import Id
+from serverwamp.publication import Publication
 from serverwamp.results import RPCResult
 from serverwamp.session import Session
 

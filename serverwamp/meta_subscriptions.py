@@ -7,11 +7,12 @@ from datetime import datetime, timezone
 from typing import Any, get_args
 
 from serverwamp import uris
-from serverwamp.broker import Broker, Publication, Subscription
+from serverwamp.broker import Broker, Subscription
 from serverwamp.errors import NoSuchSubscription
 from serverwamp.features import Admits
 from serverwamp.meta import MetaAPI
 from serverwamp.protocol.messages import Id, SubscribeOptions
+from serverwamp.publication import Publication
 from serverwamp.results import RPCResult
 from serverwamp.session import Session
 from serverwamp.uris import MatchPolicy
@@ -72,7 +73,7 @@ class SubscriptionMetaAPI(MetaAPI):
 
     async def _list_subscribers(self, caller: Session, id_: Id, /) -> RPCResult:
         subscribers = self._broker.subscribers(self._found(caller, id_))
-        return RPCResult(([subscriber.session_id for subscriber in subscribers],))
+        return RPCResult(([subscriber.session.id for subscriber in subscribers],))
 
     async def _count_subscribers(self, caller: Session, id_: Id, /) -> int:
         return len(self._broker.subscribers(self._found(caller, id_)))

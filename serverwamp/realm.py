@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from typing import Any, Final, TypeAlias
 
@@ -12,13 +12,9 @@ from serverwamp.authentication import Authentication
 from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
 from serverwamp.binding import DefaultArg, Handler, is_async_generator, name_of
-from serverwamp.broker import Broker, Publication
-from serverwamp.errors import (
-    ConfigurationError,
-    RuntimeFailure,
-    WAMPError,
-    checked_args,
-)
+from serverwamp.broker import Broker
+from serverwamp.errors import ConfigurationError, RuntimeFailure, WAMPError
+from serverwamp.events import Events
 from serverwamp.features import Features
 from serverwamp.handlers import (
     SOURCES_OF_CALLS,
@@ -31,24 +27,26 @@ from serverwamp.logins import Logins
 from serverwamp.meta_api import ToldOf
 from serverwamp.migration import RealmSpellings
 from serverwamp.overflow import OverflowPolicy, checked_policy
-from serverwamp.protocol.messages import Event
-from serverwamp.protocol.serializers import EncodedOnce
 from serverwamp.results import RPCErrorResult
-from serverwamp.routing import RPCDecorators, RPCRoute, TopicDecorators, TopicRoute
+from serverwamp.routing import (
+    PublicationRoute,
+    RPCDecorators,
+    RPCRoute,
+    TopicDecorators,
+    TopicRoute,
+)
 from serverwamp.session import Session
-from serverwamp.starting import escaping, start_each
+from serverwamp.starting import escaping
 from serverwamp.statistics import Counters
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 ErrorMapping: TypeAlias = str | Callable[[Any], Any]
 
-NOBODY: Final[frozenset[int]] = frozenset()
 NO_LIFESPAN: Final = nullcontext()
-NO_DETAILS: Final[Mapping[str, Any]] = {}
 
 
-class Realm(RPCDecorators, TopicDecorators, Logins, ToldOf, RealmSpellings):
+class Realm(RPCDecorators, TopicDecorators, Events, Logins, ToldOf, RealmSpellings):
     """Procedures, topics, and authentication under one URI.
 
     A realm is configured before it is used: with the first connection it is frozen, and whatever
@@ -93,8 +91,8 @@ class Realm(RPCDecorators, TopicDecorators, Logins, ToldOf, RealmSpellings):
         for route in routes:
             self._add_rpc_route(route)
 
-    def add_topics(self, routes: Iterable[TopicRoute]) -> None:
-        """Let clients subscribe to the topics of a route set.
+    def add_topics(self, routes: Iterable[TopicRoute | PublicationRoute]) -> None:
+        """Let clients subscribe to the topics of a route set, and publish where it says so.
 
         Raises: ConfigurationError when a URI is taken already.
         """
@@ -167,7 +165,7 @@ class Realm(RPCDecorators, TopicDecorators, Logins, ToldOf, RealmSpellings):
         self._check_not_frozen()
         self.handlers.add_procedure(route)
 
-    def _add_topic_route(self, route: TopicRoute) -> None:
+    def _add_topic_route(self, route: TopicRoute | PublicationRoute) -> None:
         self._check_not_frozen()
         self.handlers.add_topic(route)
 
@@ -247,67 +245,6 @@ class Realm(RPCDecorators, TopicDecorators, Logins, ToldOf, RealmSpellings):
             return WAMPError(mapped.error_uri, mapped.args, mapped.kwargs)
         return mapped if isinstance(mapped, WAMPError) else WAMPError(mapped)
 
-    # ---- on the path of an event
-
-    async def publish(
-        self,
-        topic: str,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        *,
-        exclude: Iterable[Session | int] | Session | int = (),
-        eligible: Iterable[Session | int] | Session | int | None = None,
-    ) -> int:
-        """Send an event to every session of the realm that is subscribed to `topic`.
-
-        `exclude` and `eligible` name sessions, or their ids, that don't, or that alone, receive
-        it. Events reach each subscriber in the order in which they were published; no peer is
-        waited for. Returns the id of the publication.
-
-        Raises: ValueError when `topic` is not a valid URI, or one that belongs to the protocol.
-        """
-        if not uris.is_valid_uri(topic) or uris.is_reserved(topic):
-            raise ValueError(f"{topic!r} is not a valid URI for a topic")
-        publication = Publication(
-            topic,
-            checked_args(args),
-            kwargs or {},
-            exclude=_session_ids(exclude),
-            eligible=None if eligible is None else _session_ids(eligible),
-        )
-        await self.backplane.publish(publication, self._deliver)
-        return publication.id
-
-    def _deliver(self, publication: Publication) -> None:
-        is_for_all = not publication.exclude and publication.eligible is None
-        topic = publication.topic
-        for subscription, subscribers in self.broker.recipients(topic):
-            details: Mapping[str, Any] = NO_DETAILS
-            if subscription.match != "exact":
-                if subscription.admitted_by is not self.handlers.topic_route(topic):
-                    continue
-                details = {"topic": topic}
-            event = EncodedOnce(
-                Event(
-                    subscription.id, publication.id, details, publication.args, publication.kwargs
-                ),
-                topic,
-            )
-            receivers = (
-                subscribers
-                if is_for_all
-                else [s for s in subscribers if publication.is_for(s.session_id)]
-            )
-            self.counters.events += len(receivers)
-            start_each(
-                (subscriber.outbound, unit)
-                for subscriber in receivers
-                if (unit := event[subscriber.format]) is not None
-                and subscriber.outbound.takes(unit, subscriber)
-            )
-            if None in event.values():
-                self.counters.events -= sum(event[s.format] is None for s in receivers)
-
     # ---- over a session
 
     def lifespan_stack(self) -> AbstractAsyncContextManager[Any]:
@@ -321,11 +258,3 @@ class Realm(RPCDecorators, TopicDecorators, Logins, ToldOf, RealmSpellings):
         for handler, authenticated_only in self._lifespan_handlers:
             if authenticated_only is authenticated:
                 await stack.enter_async_context(handler.opened({"session": session}))
-
-
-def _session_ids(sessions: Iterable[Session | int] | Session | int) -> frozenset[int]:
-    if sessions == ():
-        return NOBODY
-    if isinstance(sessions, (Session, int)):
-        sessions = (sessions,)
-    return frozenset(item.id if isinstance(item, Session) else item for item in sessions)

@@ -67,6 +67,7 @@ class TopicRoute(Route):
     """A route to a subscription handler: an async generator with one ``yield``."""
 
     overflow: OverflowPolicy | None = None
+    client_publish: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,6 +77,18 @@ class TopicRoute(Route):
             raise ConfigurationError(
                 f"{name_of(self.handler)} can't handle subscriptions: it has to be an async"
                 f" generator (async def with one yield)"
+            )
+
+
+@dataclass(frozen=True)
+class PublicationRoute(Route):
+    """A route to what decides about the publications of clients."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if is_async_generator(self.handler):
+            raise ConfigurationError(
+                f"{name_of(self.handler)} can't handle publications: it is an async generator"
             )
 
 
@@ -143,50 +156,111 @@ class RPCDecorators:
 
 
 class TopicDecorators:
-    """Decorators that register subscription handlers; each returns the function unchanged.
+    """Decorators that register handlers of topics; each returns the function unchanged.
 
-    A handler is an async generator with one ``yield``: what is before it happens when a session
-    subscribes, what is after it when that subscription ends, in whatever way.
+    A subscription handler is an async generator with one ``yield``: what is before it happens when
+    a session subscribes, what is after it when that subscription ends, in whatever way.
+
+    A publication handler is called with what a client wants to publish: it takes the arguments as
+    the handler of a call does. If it returns None they are published as they are, anything else is
+    published instead, and raising `WAMPError` refuses.
     """
 
     @abstractmethod
-    def _add_topic_route(self, route: TopicRoute) -> None: ...
+    def _add_topic_route(self, route: TopicRoute | PublicationRoute) -> None: ...
+
+    # ---- subscriptions
 
     def topic(
-        self, uri: str, *, overflow: OverflowPolicy | None = None
+        self, uri: str, *, overflow: OverflowPolicy | None = None, client_publish: bool = False
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to exactly `uri`.
 
         `overflow` says what becomes of events for a client that is too slow for them: it is the
-        `OverflowPolicy` of the realm where it isn't given.
+        `OverflowPolicy` of the realm where it isn't given. With `client_publish` every client may
+        publish there, what and to whom it likes, unless a publication handler decides about that.
         """
-        return self._topic_decorator(uri, "exact", overflow)
+        return self._topic_decorator(uri, "exact", overflow, client_publish)
 
     def prefix_topic(
-        self, uri_prefix: str, *, overflow: OverflowPolicy | None = None
+        self,
+        uri_prefix: str,
+        *,
+        overflow: OverflowPolicy | None = None,
+        client_publish: bool = False,
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to every topic that starts with `uri_prefix`."""
-        return self._topic_decorator(uri_prefix, "prefix", overflow)
+        return self._topic_decorator(uri_prefix, "prefix", overflow, client_publish)
 
     def wildcard_topic(
-        self, uri_pattern: str, *, overflow: OverflowPolicy | None = None
+        self,
+        uri_pattern: str,
+        *,
+        overflow: OverflowPolicy | None = None,
+        client_publish: bool = False,
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to topics with as many components, the empty ones being any."""
-        return self._topic_decorator(uri_pattern, "wildcard", overflow)
+        return self._topic_decorator(uri_pattern, "wildcard", overflow, client_publish)
 
     def regex_topic(
-        self, uri_pattern: str | re.Pattern[str], *, overflow: OverflowPolicy | None = None
+        self,
+        uri_pattern: str | re.Pattern[str],
+        *,
+        overflow: OverflowPolicy | None = None,
+        client_publish: bool = False,
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to topics that `uri_pattern` matches from their start."""
-        return self._topic_decorator(_text(uri_pattern), "regex", overflow)
+        return self._topic_decorator(_text(uri_pattern), "regex", overflow, client_publish)
 
     def _topic_decorator(
-        self, uri: str, kind: RouteKind, overflow: OverflowPolicy | None
+        self, uri: str, kind: RouteKind, overflow: OverflowPolicy | None, client_publish: bool
     ) -> Callable[[Function], Function]:
         _check_is_text(uri)
 
         def decorate(function: Function) -> Function:
-            self._add_topic_route(TopicRoute(uri, function, kind, overflow=overflow))
+            self._add_topic_route(
+                TopicRoute(uri, function, kind, overflow=overflow, client_publish=client_publish)
+            )
+            return function
+
+        return decorate
+
+    # ---- publications
+
+    def publication(
+        self, uri: str, *, camel_snake_conversion: bool = False
+    ) -> Callable[[Function], Function]:
+        """Decide about what clients publish to exactly `uri`.
+
+        With `camel_snake_conversion` a client may write ``sentBy`` for a parameter ``sent_by``.
+        """
+        return self._publication_decorator(uri, "exact", camel_snake_conversion)
+
+    def prefix_publication(
+        self, uri_prefix: str, *, camel_snake_conversion: bool = False
+    ) -> Callable[[Function], Function]:
+        """Decide about what clients publish to every topic that starts with `uri_prefix`."""
+        return self._publication_decorator(uri_prefix, "prefix", camel_snake_conversion)
+
+    def wildcard_publication(
+        self, uri_pattern: str, *, camel_snake_conversion: bool = False
+    ) -> Callable[[Function], Function]:
+        """Decide about publications to topics with as many components, the empty ones being any."""
+        return self._publication_decorator(uri_pattern, "wildcard", camel_snake_conversion)
+
+    def regex_publication(
+        self, uri_pattern: str | re.Pattern[str], *, camel_snake_conversion: bool = False
+    ) -> Callable[[Function], Function]:
+        """Decide about publications to topics that `uri_pattern` matches from their start."""
+        return self._publication_decorator(_text(uri_pattern), "regex", camel_snake_conversion)
+
+    def _publication_decorator(
+        self, uri: str, kind: RouteKind, camel_snake_conversion: bool
+    ) -> Callable[[Function], Function]:
+        _check_is_text(uri)
+
+        def decorate(function: Function) -> Function:
+            self._add_topic_route(PublicationRoute(uri, function, kind, camel_snake_conversion))
             return function
 
         return decorate
@@ -248,10 +322,12 @@ class RPCRouteSet(RouteSet[RPCRoute], RPCDecorators):
         self._add(route)
 
 
-class TopicRouteSet(RouteSet[TopicRoute], TopicDecorators, TopicRouteSetSpellings):
-    """A table of subscription handlers, taken over by ``add_topics``."""
+class TopicRouteSet(
+    RouteSet[TopicRoute | PublicationRoute], TopicDecorators, TopicRouteSetSpellings
+):
+    """A table of subscription and publication handlers, taken over by ``add_topics``."""
 
-    def _add_topic_route(self, route: TopicRoute) -> None:
+    def _add_topic_route(self, route: TopicRoute | PublicationRoute) -> None:
         self._add(route)
 
 

@@ -45,6 +45,7 @@ from serverwamp.protocol.messages import (
     Unsubscribe,
 )
 from serverwamp.protocol.session import State
+from serverwamp.publications import Publications
 from serverwamp.starting import StartedTask, escaping, open_starter
 from serverwamp.subscriptions import Subscriptions
 
@@ -119,6 +120,7 @@ class ServedSession:
         async with open_starter() as conversation.starter:
             self._calls = Calls(conversation, synchronize=host.synchronize_requests)
             self._subscriptions = Subscriptions(conversation)
+            self._publications = Publications(conversation)
             host.sessions[conversation.session.id] = self
             if conversation.limits.idle_timeout < math.inf:
                 self._idling = conversation.starter.start(self._end_when_idle)
@@ -164,6 +166,7 @@ class ServedSession:
                 self._refuse_request(exceeded)
                 continue
             if received is None:
+                await self._finish_publishing()
                 state.lose()
                 return
             message, unit = received
@@ -172,8 +175,20 @@ class ServedSession:
                     waiting = start_call(message, unit)
                     if waiting is not None:
                         await waiting
+                elif type(message) is Publish:
+                    waiting = self._publications.publish(message, unit)
+                    if waiting is not None:
+                        await waiting
                 else:
+                    if type(message) is Goodbye:
+                        await self._finish_publishing()
                     self._on[type(message)](self, message)
+
+    async def _finish_publishing(self) -> None:
+        """Let what a client has published take effect before it leaves, for a bounded time."""
+        if self._publications.are_waiting:
+            with anyio.move_on_after(self._conversation.limits.goodbye_timeout):
+                await self._publications.wait_idle()
 
     def _refuse_request(self, exceeded: LimitExceeded) -> None:
         """Answer a request that exceeds a limit, or raise what else it is."""
@@ -197,7 +212,8 @@ class ServedSession:
             before = conversation.carrier.received
             await anyio.sleep(timeout / 4)
             is_silent = conversation.carrier.received == before
-            is_waited_for = self._calls.are_running or conversation.outbound.is_clogged
+            is_busy = self._calls.are_running or self._publications.are_waiting
+            is_waited_for = is_busy or conversation.outbound.is_clogged
             silent_quarters = silent_quarters + 1 if is_silent and not is_waited_for else 0
         text = f"nothing has come for {timeout} seconds"
         conversation.limit_log.note("idle_timeout", "%s", text)
@@ -217,6 +233,7 @@ class ServedSession:
         if self.is_open:
             self._state.lose()
         self._calls.cancel_all()
+        self._publications.cancel_all()
         self._subscriptions.close_all()
         self._conversation.realm.leave(self._conversation.session)
         if self._idling is not None:
@@ -240,28 +257,20 @@ class ServedSession:
     def _on_abort(self, message: Abort) -> None:
         self._conversation.close_code = REFUSED
 
-    def _on_publish(self, message: Publish) -> None:
-        if message.options.acknowledge:  # without, there is no answer at all
-            self._refuse_action(message, message.topic, "publish")
-
     def _on_register(self, message: Register) -> None:
-        self._refuse_action(message, message.procedure, "register")
+        error: WAMPError = NotAuthorized("clients may not register here")
+        if not uris.is_valid_uri(message.procedure) or uris.is_reserved(message.procedure):
+            error = InvalidURI(f"{message.procedure!r} is not a URI that clients may register")
+        self._conversation.send_error(Register.type_code, message.request, error)
 
     def _on_unregister(self, message: Unregister) -> None:
         error = NoSuchRegistration("the session has no such registration")
         self._conversation.send_error(Unregister.type_code, message.request, error)
 
-    def _refuse_action(self, message: Publish | Register, uri: str, action: str) -> None:
-        error: WAMPError = NotAuthorized(f"clients may not {action} here")
-        if not uris.is_valid_uri(uri) or uris.is_reserved(uri):
-            error = InvalidURI(f"{uri!r} is not a URI that clients may {action}")
-        self._conversation.send_error(message.type_code, message.request, error)
-
     _on: Final[Mapping[type[Message], Callable[[ServedSession, Any], None]]] = {
         Cancel: _on_cancel,
         Subscribe: _on_subscribe,
         Unsubscribe: _on_unsubscribe,
-        Publish: _on_publish,
         Register: _on_register,
         Unregister: _on_unregister,
         Goodbye: _on_goodbye,
@@ -350,6 +359,7 @@ class ServedSession:
         if self.is_open:
             with anyio.move_on_after(grace):
                 await self._calls.wait_idle()
+                await self._publications.wait_idle()
             self._calls.answer_all(CallCanceled(SHUTTING_DOWN))
             await self.close(uris.SYSTEM_SHUTDOWN, None)
         elif self._is_joining:

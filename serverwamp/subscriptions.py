@@ -33,6 +33,7 @@ from serverwamp.protocol.messages import (
     Unsubscribed,
 )
 from serverwamp.protocol.serializers import EncodedOnce
+from serverwamp.session import Session
 from serverwamp.starting import StartedTask, cancel_once, escaping
 from serverwamp.statistics import Counters
 
@@ -52,7 +53,7 @@ class Subscriber:
     def __init__(
         self, session: Subscriptions, subscription: Subscription, overflow: OverflowPolicy
     ) -> None:
-        self.session_id: int = session.session_id
+        self.session: Session = session.session
         self.subscription = subscription
         self.overflow: OverflowPolicy = overflow
         self.requests: list[int] = []
@@ -67,7 +68,7 @@ class Subscriber:
         self.task: StartedTask | None = None
         self.outbound: Outbound = session.outbound
         self.format: Format = session.format
-        self._session = session
+        self._subscriptions = session
         self._counters = session.counters
 
     @property
@@ -81,7 +82,7 @@ class Subscriber:
     # ---- what becomes of its events
 
     def note_overflow(self, limit: str) -> None:
-        self._session.note_overflow(self, limit)
+        self._subscriptions.note_overflow(self, limit)
 
     def note_refused(self) -> None:
         self._counters.events -= 1
@@ -96,13 +97,12 @@ class Subscriptions:
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
-        self._session = conversation.session
+        self.session: Session = conversation.session
         self._realm = conversation.realm
         self._send = conversation.send
         self._send_error = conversation.send_error
         self._held_messages = 0
         self._held_bytes = 0
-        self.session_id: int = conversation.session.id
         self.outbound: Outbound = conversation.outbound
         self.format: Format = conversation.serializer.format
         self.counters: Counters = conversation.realm.counters
@@ -147,7 +147,7 @@ class Subscriptions:
         if held < self._conversation.limits.subscriptions:
             return True
         text = "session %s has %s subscriptions"
-        self._conversation.limit_log.note("subscriptions", text, self._session.id, held)
+        self._conversation.limit_log.note("subscriptions", text, self.session.id, held)
         error = Unavailable("the session has as many subscriptions as it may have")
         self._send_error(SUBSCRIBE, message.request, error)
         return False
@@ -174,7 +174,7 @@ class Subscriptions:
         """Let it receive no more events."""
         realm, subscription = self._realm, subscriber.subscription
         if realm.broker.leave(subscription, subscriber) and realm.subscription_meta is not None:
-            realm.subscription_meta.note_left(self._session, subscription)
+            realm.subscription_meta.note_left(self.session, subscription)
 
     def _close(self, subscriber: Subscriber) -> None:
         self._leave(subscriber)
@@ -198,7 +198,7 @@ class Subscriptions:
             "topic": subscription.topic,
             "topic_uri": subscription.topic,
             "match": subscription.match,
-            "session": self._session.bound_to(subscriber),
+            "session": self.session.bound_to(subscriber),
             "subscription": subscription,
         }
         try:
@@ -222,7 +222,7 @@ class Subscriptions:
             self._count -= 1
             if subscriber.unsubscribe is not None:
                 self._send(Unsubscribed(subscriber.unsubscribe))
-            if self._session.is_open:
+            if self.session.is_open:
                 for message in subscriber.reopenings:
                     self.subscribe(message)
 
@@ -235,8 +235,8 @@ class Subscriptions:
         self._by_id[subscriber.subscription.id] = subscriber
         self._realm.broker.join(subscriber.subscription, subscriber)
         if self._realm.subscription_meta is not None:
-            self._realm.subscription_meta.note_joined(self.session_id, subscriber.subscription)
-        if not self._session.is_open:  # it ended while the handler was opening
+            self._realm.subscription_meta.note_joined(self.session.id, subscriber.subscription)
+        if not self.session.is_open:  # it ended while the handler was opening
             self._close(subscriber)
             self.counters.events -= len(held)
             return
@@ -245,7 +245,7 @@ class Subscriptions:
 
     async def _fail(self, subscriber: Subscriber, error: Exception) -> None:
         doing = (
-            f"the subscription of session {self._session.id} to {subscriber.subscription.topic!r}"
+            f"the subscription of session {self.session.id} to {subscriber.subscription.topic!r}"
         )
         if subscriber.held is None:
             logger.error("%s failed while closing", doing, exc_info=error)
@@ -269,7 +269,7 @@ class Subscriptions:
         logger.warning(
             "Limits.%s: session %s doesn't keep up with %r: %s",
             limit,
-            self.session_id,
+            self.session.id,
             subscriber.subscription.topic,
             subscriber.overflow,
         )
@@ -278,7 +278,7 @@ class Subscriptions:
 
     async def _tell_of_overflow(self, subscriber: Subscriber) -> None:
         sources = {
-            "session": self._session,
+            "session": self.session,
             "topic": subscriber.subscription.topic,
             "policy": subscriber.overflow,
         }
@@ -291,7 +291,7 @@ class Subscriptions:
                 escapes = escaping(error)
                 if escapes is not None:
                     raise escapes from None
-                logger.exception("an overflow handler failed for session %s", self.session_id)
+                logger.exception("an overflow handler failed for session %s", self.session.id)
 
     # ---- events
 
@@ -314,7 +314,7 @@ class Subscriptions:
         for subscriber in subscribers:
             self._send_event(subscriber, publication, topic, args, kwargs)
         if not subscribers:
-            logger.debug("session %s isn't subscribed to %r", self._session.id, topic)
+            logger.debug("session %s isn't subscribed to %r", self.session.id, topic)
         return self.outbound.room_for_events
 
     def _send_event(
@@ -326,7 +326,7 @@ class Subscriptions:
         kwargs: Mapping[str, Any],
     ) -> None:
         if subscriber.closing.is_set():
-            logger.debug("session %s isn't subscribed to %r any more", self._session.id, topic)
+            logger.debug("session %s isn't subscribed to %r any more", self.session.id, topic)
             return
         subscription = subscriber.subscription
         is_pattern = subscription.match != "exact"

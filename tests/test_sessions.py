@@ -42,7 +42,14 @@ async def test_welcome() -> None:
         assert kind == 2
         assert 1 <= session <= MAX_ID
         assert details["roles"] == {
-            "broker": {"features": {"pattern_based_subscription": True}},
+            "broker": {
+                "features": {
+                    "pattern_based_subscription": True,
+                    "publisher_exclusion": True,
+                    "publisher_identification": True,
+                    "subscriber_blackwhite_listing": True,
+                }
+            },
             "dealer": {
                 "features": {
                     "progressive_call_results": True,

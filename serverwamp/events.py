@@ -1,0 +1,177 @@
+"""The events of a realm, from where they are published to where its sessions receive them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from msgspec.structs import replace
+
+from serverwamp import uris
+from serverwamp.backplanes.base import Backplane
+from serverwamp.binding import Handler, shielded_exit_stack
+from serverwamp.broker import Broker
+from serverwamp.errors import WAMPError, checked_args
+from serverwamp.handlers import Handlers
+from serverwamp.protocol.messages import Event
+from serverwamp.protocol.serializers import EncodedOnce
+from serverwamp.publication import Publication, disclosure
+from serverwamp.results import RPCErrorResult, as_result
+from serverwamp.session import Session
+from serverwamp.starting import start_each
+from serverwamp.statistics import Counters
+
+Payload: TypeAlias = tuple[Sequence[Any], Mapping[str, Any]]
+
+NOBODY: Final[frozenset[Any]] = frozenset()
+
+
+class Events:
+    """The part of a realm that publishes, for the application and for clients."""
+
+    handlers: Handlers
+    broker: Broker
+    backplane: Backplane
+    counters: Counters
+
+    async def publish(
+        self,
+        topic: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        exclude: Iterable[Session | int] | Session | int = (),
+        eligible: Iterable[Session | int] | Session | int | None = None,
+        exclude_authid: Iterable[str] | str = (),
+        eligible_authid: Iterable[str] | str | None = None,
+        exclude_authrole: Iterable[str] | str = (),
+        eligible_authrole: Iterable[str] | str | None = None,
+        publisher: Session | None = None,
+        exclude_me: bool = True,
+        disclose_me: bool = False,
+        retain: bool = False,
+    ) -> int:
+        """Send an event to every session of the realm that is subscribed to `topic`.
+
+        `exclude` and `eligible` name sessions, or their ids, that don't, or that alone, receive
+        it; `exclude_authid` and so on do so by their `auth_id` and `auth_role`. Who is to receive
+        it has to be in everything that says who is eligible.
+
+        With a `publisher` it is as if that session had published it: it doesn't receive the event
+        itself unless `exclude_me` is false, and with `disclose_me` all others are told who it is.
+        `retain` keeps the event for those who subscribe later.
+
+        Events reach each subscriber in the order in which they were published; no peer is
+        waited for. Returns the id of the publication.
+
+        Raises: ValueError when `topic` is not a valid URI, or one that belongs to the protocol.
+        """
+        if not uris.is_valid_uri(topic) or uris.is_reserved(topic):
+            raise ValueError(f"{topic!r} is not a valid URI for a topic")
+        publication = Publication(
+            topic,
+            checked_args(args),
+            kwargs or {},
+            exclude=_ids(exclude),
+            eligible=None if eligible is None else _ids(eligible),
+            exclude_authid=_texts(exclude_authid),
+            eligible_authid=None if eligible_authid is None else _texts(eligible_authid),
+            exclude_authrole=_texts(exclude_authrole),
+            eligible_authrole=None if eligible_authrole is None else _texts(eligible_authrole),
+            publisher=None if publisher is None else publisher.id,
+            exclude_me=exclude_me,
+            disclosed=disclosure(publisher) if disclose_me and publisher is not None else {},
+            retain=retain,
+        )
+        await self.backplane.publish(publication, self._deliver)
+        return publication.id
+
+    # ---- for clients
+
+    async def publish_for(
+        self,
+        session: Session,
+        publication: Publication,
+        exact_payload: Callable[[], Payload] | None = None,
+    ) -> None:
+        """Publish what a client wants to be published, if and as the application lets it.
+
+        `exact_payload` returns its arguments with numbers as they were written.
+
+        Raises: InvalidURI; NotAuthorized; whatever the handler of publications raises.
+        """
+        handler = self.handlers.publication(publication.topic)
+        if handler is not None:
+            publication = await _handled(handler, session, publication, exact_payload)
+        await self.backplane.publish(publication, self._deliver)
+
+    # ---- to the subscribers
+
+    def _deliver(self, publication: Publication) -> None:
+        is_for_all, topic = publication.is_for_all, publication.topic
+        for subscription, subscribers in self.broker.recipients(topic):
+            details = publication.disclosed
+            if subscription.match != "exact":
+                if subscription.admitted_by is not self.handlers.topic_route(topic):
+                    continue
+                details = {"topic": topic, **details}
+            event = EncodedOnce(
+                Event(
+                    subscription.id, publication.id, details, publication.args, publication.kwargs
+                ),
+                topic,
+            )
+            receivers = (
+                subscribers
+                if is_for_all
+                else [s for s in subscribers if publication.is_for(s.session)]
+            )
+            self.counters.events += len(receivers)
+            start_each(
+                (subscriber.outbound, unit)
+                for subscriber in receivers
+                if (unit := event[subscriber.format]) is not None
+                and subscriber.outbound.takes(unit, subscriber)
+            )
+            if None in event.values():
+                self.counters.events -= sum(event[s.format] is None for s in receivers)
+
+
+async def _handled(
+    handler: Handler,
+    session: Session,
+    publication: Publication,
+    exact_payload: Callable[[], Payload] | None,
+) -> Publication:
+    """Return what becomes of a publication in the hands of the application.
+
+    What was opened for the handler is closed by then, as it may be what the event tells of.
+    """
+    exact = exact_payload() if handler.wants_exact_numbers and exact_payload is not None else None
+    values, values_by_name = handler.bind(publication.args, publication.kwargs, exact)
+    sources = {"session": session, "topic": publication.topic, "publication": publication}
+    if handler.has_factories:
+        async with shielded_exit_stack() as stack:
+            outcome = await handler.invoke(sources, stack, values, values_by_name)
+    else:
+        outcome = await handler.invoke(sources, None, values, values_by_name)
+    if outcome is None:
+        return publication
+    result = as_result(outcome)
+    if isinstance(result, RPCErrorResult):
+        raise WAMPError(result.error_uri, result.args, result.kwargs)
+    return replace(publication, args=result.args, kwargs=result.kwargs)
+
+
+def _ids(sessions: Iterable[Session | int] | Session | int) -> frozenset[int]:
+    if sessions == ():
+        return NOBODY
+    if isinstance(sessions, (Session, int)):
+        sessions = (sessions,)
+    return frozenset(item.id if isinstance(item, Session) else item for item in sessions)
+
+
+def _texts(texts: Iterable[str] | str) -> frozenset[str]:
+    if texts == ():
+        return NOBODY
+    return frozenset((texts,) if isinstance(texts, str) else texts)
