@@ -30,6 +30,9 @@ from serverwamp.protocol.framings import Frame
 from serverwamp.protocol.serializers import serializer_for
 from serverwamp.testing_logins import Login
 
+with suppress(ImportError):  # then CBOR isn't spoken here
+    import cbor2
+
 ASGIEvent: TypeAlias = MutableMapping[str, Any]
 ASGIApplication: TypeAlias = Callable[
     [
@@ -167,6 +170,7 @@ class Client:
         """What was said, a line a message."""
         self._serializer = serializer_for(subprotocol)
         self._is_text = self._serializer.frame_type is str
+        self._is_cbor = "cbor" in subprotocol
         self._frames = frames
         self._replies = replies
         self._timeout = timeout
@@ -460,15 +464,15 @@ class Client:
     def _encode(self, message: Sequence[Any]) -> Unit:
         if self._is_text:
             return json.dumps(message, default=_binary_text)
-        packed: bytes = msgpack.packb(message)
+        packed: bytes = (cbor2.dumps if self._is_cbor else msgpack.packb)(message)
         return packed
 
     def _decode(self, unit: Unit) -> list[Any]:
-        message: list[Any] = (
-            _with_binary(json.loads(unit, parse_constant=_refuse_constant))
-            if self._is_text
-            else msgpack.unpackb(unit)
-        )
+        message: list[Any]
+        if isinstance(unit, str):
+            message = _with_binary(json.loads(unit, parse_constant=_refuse_constant))
+        else:
+            message = (cbor2.loads if self._is_cbor else msgpack.unpackb)(unit)
         return message
 
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import cbor2
 import msgpack
 import pytest
 
@@ -27,7 +28,7 @@ VIOLATION = "wamp.error.protocol_violation"
 HELLO = [1, "realm1", {"roles": {"caller": {}}}]
 TICKET_HELLO = [1, "realm1", {"roles": {"caller": {}}, "authmethods": ["ticket"], "authid": "joe"}]
 STATES = ("new", "challenged", "open")
-UNBATCHED = ("wamp.2.json", "wamp.2.msgpack")
+UNBATCHED = ("wamp.2.json", "wamp.2.msgpack", "wamp.2.cbor")
 
 
 def application(**settings: Any) -> serverwamp.Application:
@@ -139,7 +140,7 @@ async def test_a_malformed_message_is_a_violation(
     cls: type[Message], state: str, subprotocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with beside_a_bystander(state, subprotocol) as (victim, check_bystander):
-        for what, message in malformed(cls, binary="msgpack" in subprotocol):
+        for what, message in malformed(cls, binary="json" not in subprotocol):
             async with victim.connected() as client:
                 await client.send(message)
                 await assert_aborted(client, after=what)
@@ -301,7 +302,63 @@ UNDECODABLE_BATCHES_OF_MSGPACK = {
     "no length": GOOD,
     "a text message": "\0\0\0\5hello",
 }
+GOOD_CBOR = cbor2.dumps([48, 1, {}, "echo", [1]])
+UNDECODABLE_CBOR = {
+    "nothing": b"",
+    "a reserved octet": b"\x1c",
+    "a break": b"\xff",
+    "a number": b"\x18\x30",
+    "null": b"\xf6",
+    "undefined": b"\xf7",
+    "a map": b"\xa0",
+    "an empty array": b"\x80",
+    "an unknown type code": cbor2.dumps([99, 1, {}, "echo"]),
+    "a float as type code": cbor2.dumps([48.0, 1, {}, "echo"]),
+    "undefined as type code": cbor2.dumps([cbor2.undefined, 1, {}, "echo"]),
+    "undefined as options": cbor2.dumps([48, 1, cbor2.undefined, "echo"]),
+    "a tag around the message": b"\xd9\xd9\xf7" + GOOD_CBOR,
+    "a tag as an id": cbor2.dumps([48, cbor2.CBORTag(99, 1), {}, "echo"]),
+    "a tag as arguments": cbor2.dumps([48, 1, {}, "echo", cbor2.CBORTag(99, [1])]),
+    "a time as an id": b"\x84\x18\x30\xc1\x01\xa0\x64echo",
+    "a big integer as an id": cbor2.dumps([48, 2**64, {}, "echo"]),
+    "a big integer that is text": b"\x85\x18\x30\x01\xa0\x64echo\x81\xc2\x61a",
+    "a big integer too many": cbor2.dumps([48, 1, {}, "echo", [1 << 8 * 1785]]),
+    "a broken time": b"\x85\x18\x30\x01\xa0\x64echo\x81\xc0\x61a",
+    "a time out of range": cbor2.dumps([48, 1, {}, "echo", [cbor2.CBORTag(1, 1e300)]]),
+    "cut off": GOOD_CBOR[:-1],
+    "cut off within a tag": b"\x85\x18\x30\x01\xa0\x64echo\x81\xd8",
+    "trailing octets": GOOD_CBOR + b"x",
+    "two messages": GOOD_CBOR + GOOD_CBOR,
+    "text that isn't UTF-8": b"\x84\x18\x30\x01\xa0\x61\xff",
+    "a surrogate in text": b"\x84\x18\x30\x01\xa0\x63\xed\xa0\x80",
+    "an option named by a number": cbor2.dumps([48, 1, {1: 2}, "echo"]),
+    "a keyword that is a number": cbor2.dumps([48, 1, {}, "echo", [], {1: 2}]),
+    "a keyword that is binary": cbor2.dumps([48, 1, {}, "echo", [], {b"a": 2}]),
+    "a key that is an array": b"\x85\x18\x30\x01\xa0\x64echo\x81\xa1\x80\x01",
+    "a key that is a tag": b"\x85\x18\x30\x01\xa0\x64echo\x81\xa1\xd8\x63\x01\x01",
+    "binary as a procedure": cbor2.dumps([48, 1, {}, b"echo"]),
+    "NaN as an id": cbor2.dumps([48, float("nan"), {}, "echo"]),
+    "an array longer than the message": b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff",
+    "a text longer than the message": b"\x84\x18\x30\x01\xa0\x7b\x7f" + b"\xff" * 7,
+    "binary longer than the message": b"\x84\x18\x30\x01\xa0\x5b\x7f" + b"\xff" * 7,
+    "a map longer than the message": b"\x83\x18\x30\x01\xbb\x7f" + b"\xff" * 7,
+    "an array without end": b"\x9f\x18\x30\x01\xa0\x64echo",
+    "arrays nested deeply": b"\x85\x18\x30\x01\xa0\x64echo" + b"\x81" * 100_000 + b"\xf6",
+    "maps nested deeply": b"\x85\x18\x30\x01\xa0\x64echo\x81" + b"\xa1\x61a" * 100_000 + b"\xf6",
+    "tags nested deeply": b"\x85\x18\x30\x01\xa0\x64echo\x81" + b"\xd8\x63" * 100_000 + b"\xf6",
+    "nothing but nesting": b"\x81" * 100_000 + b"\xf6",
+    "nothing but nesting without end": b"\x9f" * 100_000,
+    "a text message": CALL % 1,
+    "an empty text message": "",
+}
+UNDECODABLE_BATCHES_OF_CBOR = {
+    what: frame.replace(GOOD, GOOD_CBOR) if isinstance(frame, bytes) else frame
+    for what, frame in UNDECODABLE_BATCHES_OF_MSGPACK.items()
+    if "length that" not in what
+}
 UNDECODABLE = {
+    "wamp.2.cbor": UNDECODABLE_CBOR,
+    "wamp.2.cbor.batched": UNDECODABLE_BATCHES_OF_CBOR,
     "wamp.2.json": UNDECODABLE_JSON,
     "wamp.2.msgpack": UNDECODABLE_MSGPACK,
     "wamp.2.json.batched": UNDECODABLE_BATCHES_OF_JSON,
@@ -353,7 +410,12 @@ async def test_the_limit_counts_bytes(filling: str) -> None:
 
 @pytest.mark.spec("BAT-05", "ABT-04")
 @pytest.mark.parametrize(
-    ("subprotocol", "bad"), [("wamp.2.json.batched", []), ("wamp.2.msgpack.batched", [48, "x"])]
+    ("subprotocol", "bad"),
+    [
+        ("wamp.2.json.batched", []),
+        ("wamp.2.msgpack.batched", [48, "x"]),
+        ("wamp.2.cbor.batched", [48, "x"]),
+    ],
 )
 async def test_nothing_after_the_violation_in_a_batch_is_processed(
     subprotocol: str, bad: list[Any]

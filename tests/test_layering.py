@@ -16,7 +16,8 @@ PACKAGE = Path(serverwamp.__file__).parent
 # `limits`; `patterns`, in which all URIs are looked up; `handshake`; `handlers`, what a `realm`
 # makes of functions when it is frozen; `features`, what is announced; `meta` and its parts, what
 # clients may ask about a realm, which `meta_api` makes a part of it;
-# `protocol.formats` and `protocol.framings`, of which a serializer is made; `protocol.shapes`, the
+# `protocol.formats`, `protocol.cbor` (it needs cbor2) and `protocol.framings`, of which a
+# serializer is made; `protocol.shapes`, the
 # limits of a single message; `overflow`, what waits to be sent and how that stays within limits;
 # `outbound`, `calls` (`deadlines`, `streams`) and `subscriptions`, the three parts of an open
 # session, `joining`, how it begins, `conversation`, what all of them share, and `serving`, which is
@@ -40,8 +41,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol.messages": {"uris", "protocol.ids"},
     "protocol.shapes": {"protocol.messages", "errors", "uris"},
     "protocol.formats": {"protocol.shapes", "protocol.messages", "errors"},
+    "protocol.cbor": {"protocol.formats", "protocol.messages", "protocol.shapes", "errors"},
     "protocol.framings": {"protocol.formats", "errors"},
     "protocol.serializers": {
+        "protocol.cbor",
         "protocol.formats",
         "protocol.framings",
         "protocol.shapes",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import cbor2
 import msgpack
 import msgspec
 import pydantic
@@ -56,8 +57,8 @@ from serverwamp.protocol.serializers import (
 from tests.malformed import MESSAGE_CLASSES, malformed, well_formed
 
 EXAMPLES = json.loads((Path(__file__).parent / "data" / "worked_examples.json").read_text("utf-8"))
-JSON, MSGPACK = "wamp.2.json", "wamp.2.msgpack"
-FORMATS = (JSON, MSGPACK)
+JSON, MSGPACK, CBOR = "wamp.2.json", "wamp.2.msgpack", "wamp.2.cbor"
+FORMATS = (JSON, MSGPACK, CBOR)
 
 
 @pytest.fixture(params=FORMATS)
@@ -69,12 +70,14 @@ def raw(serializer: Serializer, message: Any) -> Unit:
     """Encode any list by other means than those under test."""
     if serializer.frame_type is str:
         return json.dumps(message)
-    packed: bytes = msgpack.packb(message)
+    packed: bytes = (cbor2.dumps if serializer.subprotocol == CBOR else msgpack.packb)(message)
     return packed
 
 
 def unraw(unit: Unit) -> Any:
-    return json.loads(unit) if isinstance(unit, str) else msgpack.unpackb(unit)
+    if isinstance(unit, str):
+        return json.loads(unit)
+    return (cbor2.loads if unit[0] < 0x90 else msgpack.unpackb)(unit)  # arrays begin so
 
 
 # ---- messages
@@ -121,7 +124,7 @@ def test_codes_and_lengths() -> None:
     }
 
 
-@pytest.mark.spec("MSG-01", "SER-02", "SER-03", "SER-04")
+@pytest.mark.spec("MSG-01", "SER-02", "SER-03", "SER-04", "SER-05")
 @pytest.mark.parametrize("cls", MESSAGE_CLASSES, ids=lambda cls: cls.__name__)
 def test_a_well_formed_message_is_decoded(cls: type[Message], serializer: Serializer) -> None:
     message = serializer.decode(raw(serializer, well_formed(cls)))
@@ -232,12 +235,14 @@ BINARY = bytes.fromhex(EXAMPLES["json_binary"]["bytes_hex"])
 def test_binary_as_worked_out() -> None:
     example = EXAMPLES["json_binary"]
     call = Call(3, CallOptions(), "com.myapp.bin", [BINARY])
-    json_, msgpack_ = serializer_for(JSON), serializer_for(MSGPACK)
+    json_, msgpack_, cbor = map(serializer_for, FORMATS)
     assert json_.decode(example["call_json"]) == call
     assert msgpack_.decode(bytes.fromhex(example["call_msgpack_hex"])) == call
+    assert cbor.decode(bytes.fromhex(example["call_cbor_hex"])) == call
     assert json_.encode(Result(1, {}, [BINARY])) == f"[50,1,{{}},[{example['json_text']}]]"
     assert json_.encode(Result(1, {}, [b""])) == f"[50,1,{{}},[{example['empty_json_text']}]]"
     assert msgpack_.encode(Result(1, {}, [BINARY])) == b"\x94\x32\x01\x80\x91\xc4\x10" + BINARY
+    assert cbor.encode(Result(1, {}, [BINARY])) == b"\x84\x18\x32\x01\xa0\x81\x50" + BINARY
 
 
 @pytest.mark.spec("SER-07", "SER-09", "T-10")
@@ -436,8 +441,9 @@ def test_values_are_the_same_in_every_format(
 
 
 def test_nul_is_text_where_binary_has_a_type_of_its_own() -> None:
-    unit = serializer_for(MSGPACK).encode(Result(1, {}, ["\0AA=="]))
-    assert unraw(unit) == [50, 1, {}, ["\0AA=="]]
+    for name in (MSGPACK, CBOR):
+        unit = serializer_for(name).encode(Result(1, {}, ["\0AA=="]))
+        assert unraw(unit) == [50, 1, {}, ["\0AA=="]]
 
 
 class Opaque:
@@ -504,8 +510,9 @@ def test_json_has_no_nan(number: float) -> None:
     for value in not_finite(number):
         with pytest.raises(SerializationError):
             pytest.fail(f"{value!r}: {serializer.encode(Result(1, {}, [value]))!r}")
-    packed = serializer_for(MSGPACK).encode(Result(1, {}, [number]))
-    assert str(unraw(packed)[3][0]) == str(number)
+    for name in (MSGPACK, CBOR):
+        packed = serializer_for(name).encode(Result(1, {}, [number]))
+        assert str(unraw(packed)[3][0]) == str(number)
 
 
 @pytest.mark.spec("SER-11")
@@ -528,6 +535,8 @@ def test_integers_beyond_64_bits(number: int) -> None:
     unit = json_.encode(Result(1, {}, [number, b"\0", Point(1, number)]))
     assert unit == f'[50,1,{{}},[{number},"\\u0000AA==",{{"x":1,"y":{number}}}]]'
     assert json_.decode(f"[50,1,{{}},[{number}]]") == Result(1, {}, [number])
+    cbor = serializer_for(CBOR)
+    assert cbor.decode(cbor.encode(Result(1, {}, [number]))) == Result(1, {}, [number])
     with pytest.raises(SerializationError):
         serializer_for(MSGPACK).encode(Result(1, {}, [number]))
 
@@ -581,7 +590,11 @@ MESSAGES = [tuple(message) for message in EXAMPLES["batched"]["messages"]]
 @pytest.mark.spec("BAT-01", "BAT-02", "BAT-03", "BAT-07")
 @pytest.mark.parametrize(
     ("subprotocol", "key"),
-    [("wamp.2.json.batched", "json_hex"), ("wamp.2.msgpack.batched", "msgpack_hex")],
+    [
+        ("wamp.2.json.batched", "json_hex"),
+        ("wamp.2.msgpack.batched", "msgpack_hex"),
+        ("wamp.2.cbor.batched", "cbor_hex"),
+    ],
 )
 def test_a_batch_as_worked_out(subprotocol: str, key: str) -> None:
     serializer = serializer_for(subprotocol)
@@ -645,20 +658,22 @@ def test_the_length_is_that_of_the_message_alone() -> None:
     assert serializer_for("wamp.2.msgpack.batched").split(frame) == units
 
 
-@pytest.mark.spec("WS-02", "WS-07")
+@pytest.mark.spec("WS-02", "WS-03", "WS-07")
 def test_the_subprotocols() -> None:
     assert SUBPROTOCOLS == (
         "wamp.2.json",
         "wamp.2.msgpack",
+        "wamp.2.cbor",
         "wamp.2.json.batched",
         "wamp.2.msgpack.batched",
+        "wamp.2.cbor.batched",
     )
     for name in SUBPROTOCOLS:
         serializer = serializer_for(name)
         assert serializer.subprotocol == name
         assert serializer.batched is name.endswith("batched")
         assert serializer.frame_type is (str if "json" in name else bytes)
-    for name in ("wamp.2.cbor", "WAMP.2.JSON", "wamp.2.json ", "wamp.1", ""):
+    for name in ("wamp.2.ubjson", "WAMP.2.JSON", "wamp.2.json ", "wamp.1", ""):
         with pytest.raises(KeyError):
             serializer_for(name)
 

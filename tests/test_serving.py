@@ -70,7 +70,8 @@ async def test_subprotocols(subprotocol: str) -> None:
 @pytest.mark.spec("WS-01")
 async def test_the_order_of_the_client_decides() -> None:
     for offered, chosen in (
-        (["wamp.2.cbor", "wamp.2.msgpack", "wamp.2.json"], "wamp.2.msgpack"),
+        (["wamp.2.ubjson", "wamp.2.msgpack", "wamp.2.json"], "wamp.2.msgpack"),
+        (["wamp.2.cbor.batched", "wamp.2.cbor", "wamp.2.msgpack"], "wamp.2.cbor.batched"),
         (["wamp.2.json", "wamp.2.msgpack"], "wamp.2.json"),
         (["WAMP.2.JSON", "wamp.2.json.batched"], "wamp.2.json.batched"),
     ):
@@ -79,7 +80,7 @@ async def test_the_order_of_the_client_decides() -> None:
 
 
 @pytest.mark.spec("WS-04")
-@pytest.mark.parametrize("offered", [[], ["wamp.2.cbor"], ["chat", "WAMP.2.JSON"]])
+@pytest.mark.parametrize("offered", [[], ["wamp.2.ubjson"], ["chat", "WAMP.2.JSON"]])
 async def test_no_common_subprotocol(offered: list[str], caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(HandshakeRefused):
         async with connect(greeting(), subprotocols=offered):

@@ -270,6 +270,8 @@ async def test_progress_waits_for_a_client_that_doesnt_read() -> None:
         ("wamp.2.json.batched", "text", "bytes"),
         ("wamp.2.msgpack", "bytes", "text"),
         ("wamp.2.msgpack.batched", "bytes", "text"),
+        ("wamp.2.cbor", "bytes", "text"),
+        ("wamp.2.cbor.batched", "bytes", "text"),
     ],
 )
 async def test_text_is_sent_as_text_and_binary_as_binary(

@@ -1,4 +1,4 @@
-"""One unit to one message and back: JSON and MessagePack.
+"""One unit to one message and back: JSON and MessagePack, and what CBOR has in common with them.
 
 All that a decoder can raise ends as `ProtocolViolation`, all that an encoder can raise as
 `SerializationError`.
@@ -119,7 +119,7 @@ def _with_integral_ids(raw: Any, failure: Exception) -> list[Any]:
     return mended
 
 
-def _undecodable(format_name: str, failure: Exception) -> ProtocolViolation:
+def undecodable(format_name: str, failure: Exception) -> ProtocolViolation:
     """Return what the client is told of `failure`: in words that say nothing of the inside."""
     if isinstance(failure, msgspec.MsgspecError):
         reason = str(failure)
@@ -162,7 +162,7 @@ class JSON:
             if "\\" in unit and _holds_binary(unit):
                 message = _replaced_payload(message, _with_bytes)
         except (msgspec.MsgspecError, ValueError, RecursionError) as failure:
-            raise _undecodable("JSON", failure) from None
+            raise undecodable("JSON", failure) from None
         return message
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
@@ -283,9 +283,9 @@ class MessagePack:
                 raw = self._unpack_long(unit)
             else:
                 raw = msgpack.unpackb(unit, ext_hook=_unpack_extension)
-            message = _message(raw)
+            message = to_message(raw)
         except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as failure:
-            raise _undecodable("MessagePack", failure) from None
+            raise undecodable("MessagePack", failure) from None
         if len(unit) > self._harmless:
             self._shape.check(message, unit)
         return message
@@ -314,7 +314,7 @@ class MessagePack:
             head = [unpacker.unpack() for _ in range(min(length, 4))]  # all but the payload
         except (ValueError, msgpack.UnpackException):
             raise self._shape.exceeded(exceeded, None) from None
-        raise self._shape.exceeded(exceeded, _message(head))
+        raise self._shape.exceeded(exceeded, to_message(head))
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
         return message.args or (), message.kwargs or {}  # numbers are doubles on this wire
@@ -325,7 +325,7 @@ class MessagePack:
     def encode_wire(self, wire: tuple[Any, ...]) -> Unit:
         try:
             plain: Any = wire
-            if not _is_plain_result(wire):
+            if not is_plain_result(wire):
                 plain = msgspec.to_builtins(
                     wire, builtin_types=BINARY_TYPES, str_keys=True, enc_hook=to_plain
                 )
@@ -336,12 +336,16 @@ class MessagePack:
         return packed
 
 
-def _is_plain_result(wire: tuple[Any, ...]) -> bool:
-    """Tell whether a message is one of the many that MessagePack knows as they are."""
+def is_plain_result(wire: tuple[Any, ...]) -> bool:
+    """Tell whether a message is one of the many that binary formats know as they are."""
     return wire[0] == Result.type_code and len(wire) == 4 and SCALARS.issuperset(map(type, wire[3]))
 
 
-def _message(raw: Any) -> Message:
+def to_message(raw: Any) -> Message:
+    """Return the message that a binary format has decoded as `raw`.
+
+    Raises: ProtocolViolation; msgspec.ValidationError.
+    """
     cls = BY_CODE.get(raw[0]) if type(raw) is list and raw else None
     if cls is None:
         raise ProtocolViolation("not a WAMP message")
@@ -358,13 +362,13 @@ _UNDEFINED: Final = (0, b"\0")
 
 
 class Extension:
-    """A value of an extension type that isn't known here; `msgpack`'s own is a tuple, an array."""
+    """A value of an extension type, or with a tag, that isn't known here."""
 
     __slots__ = ("code", "data")
 
-    def __init__(self, code: int, data: bytes) -> None:
+    def __init__(self, code: int, data: Any) -> None:
         self.code: int = code
-        self.data: bytes = data
+        self.data: Any = data
 
 
 def _unpack_extension(code: int, data: bytes) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
@@ -57,14 +58,22 @@ class EncodedOnce(dict[Format, Unit | None]):
         return unit
 
 
-_FORMATS: Final[Mapping[str, Callable[[Shape], Format]]] = {"json": JSON, "msgpack": MessagePack}
+_FORMATS: Final[dict[str, Callable[[Shape], Format]]] = {"json": JSON, "msgpack": MessagePack}
+with suppress(ImportError):  # cbor2, which need not be installed
+    from serverwamp.protocol.cbor import CBOR
+
+    _FORMATS["cbor"] = CBOR
 _SUBPROTOCOLS: Final[Mapping[str, tuple[str, Callable[[], Framing]]]] = {
     "wamp.2.json": ("json", Unbatched),
     "wamp.2.msgpack": ("msgpack", Unbatched),
+    "wamp.2.cbor": ("cbor", Unbatched),
     "wamp.2.json.batched": ("json", SeparatedBatch),
     "wamp.2.msgpack.batched": ("msgpack", PrefixedBatch),
+    "wamp.2.cbor.batched": ("cbor", PrefixedBatch),
 }
-SUBPROTOCOLS: Final = tuple(_SUBPROTOCOLS)
+SUBPROTOCOLS: Final = tuple(
+    name for name, (format_name, _) in _SUBPROTOCOLS.items() if format_name in _FORMATS
+)
 """The WebSocket subprotocols that are spoken here."""
 
 

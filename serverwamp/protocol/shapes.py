@@ -84,6 +84,13 @@ class Shape:
         if len(unit) > self.length or self._may_exceed(unit):
             self._walk(message, unit)
 
+    def check_every_value(self, message: Message) -> None:
+        """Check a message of which nothing is known but that it may exceed something.
+
+        Raises: LimitExceeded.
+        """
+        self._walk(message, None)
+
     def _may_exceed(self, unit: str | bytes) -> bool:
         if isinstance(unit, bytes):  # of MessagePack the lengths are checked as it is unpacked
             return len(unit.translate(None, NO_CONTAINERS)) > self.message_depth
@@ -97,7 +104,7 @@ class Shape:
             unit.count(",") >= self.array_length or unit.count(":") > self.map_length
         )
 
-    def _walk(self, message: Message, unit: str | bytes) -> None:
+    def _walk(self, message: Message, unit: str | bytes | None) -> None:
         field = URI_FIELDS.get(type(message))
         if field is not None and len(getattr(message, field) or "") > self.uri_length:
             raise self.exceeded("uri_length", message)
@@ -112,7 +119,7 @@ class Shape:
             for container in level:
                 values = self._values(container, message)
                 seen += len(values)
-                if seen > MANY:
+                if seen > MANY and unit is not None:
                     if not self._may_exceed(unit):
                         return
                     seen = -inf  # it is asked once

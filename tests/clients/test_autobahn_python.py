@@ -16,7 +16,7 @@ from autobahn.asyncio.wamp import ApplicationSession
 from autobahn.asyncio.websocket import WampWebSocketClientFactory
 from autobahn.wamp import auth
 from autobahn.wamp.exception import ApplicationError
-from autobahn.wamp.serializer import JsonSerializer, MsgPackSerializer
+from autobahn.wamp.serializer import CBORSerializer, JsonSerializer, MsgPackSerializer
 from autobahn.wamp.types import (
     CallOptions,
     CallResult,
@@ -35,6 +35,8 @@ SERIALIZERS: dict[str, Callable[[], Any]] = {
     "json": JsonSerializer,
     "msgpack": MsgPackSerializer,
     "msgpack.batched": lambda: MsgPackSerializer(batched=True),
+    "cbor": CBORSerializer,
+    "cbor.batched": lambda: CBORSerializer(batched=True),
 }
 
 

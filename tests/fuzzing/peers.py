@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import anyio
 import anyio.lowlevel
+import cbor2
 import msgpack
 import trio
 import trio.testing
@@ -45,6 +46,7 @@ class Peer:
     def __init__(self, subprotocol: str) -> None:
         self.subprotocol = subprotocol
         self.is_text = "json" in subprotocol
+        self.is_cbor = "cbor" in subprotocol
         self.is_batched = subprotocol.endswith("batched")
         self.messages: list[Any] = []
         self.close_code: int | None = None
@@ -137,6 +139,8 @@ class Peer:
         """Return one message, which needn't be one, as a unit."""
         if self.is_text:
             return json.dumps(message, default=lambda value: "\0" + b64encode(value).decode())
+        if self.is_cbor:
+            return cbor2.dumps(message, encoders={str: _encode_text})
         packed: bytes = msgpack.packb(message, unicode_errors="surrogatepass")
         return packed
 
@@ -160,7 +164,14 @@ class Peer:
                 frame = frame[end:]
         if self.is_text:
             return [_with_binary(json.loads(unit)) for unit in units]
-        return [msgpack.unpackb(unit) for unit in units]
+        unpack = cbor2.loads if self.is_cbor else msgpack.unpackb
+        return [unpack(unit) for unit in units]
+
+
+def _encode_text(encoder: cbor2.CBOREncoder, text: str) -> None:
+    encoded = text.encode("utf-8", "surrogatepass")
+    encoder.encode_length(3, len(encoded))
+    encoder.write(encoded)
 
 
 def _with_binary(value: Any) -> Any:

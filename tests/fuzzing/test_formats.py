@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
+import cbor2
 import msgpack
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serverwamp.errors import LimitExceeded, ProtocolViolation
-from serverwamp.protocol.formats import JSON, Format, MessagePack
+from serverwamp.errors import LimitExceeded, ProtocolViolation, SerializationError
+from serverwamp.protocol.cbor import CBOR
+from serverwamp.protocol.formats import JSON, Extension, Format, MessagePack
 from serverwamp.protocol.framings import Framing, PrefixedBatch, SeparatedBatch, Unbatched
 from serverwamp.protocol.messages import BY_CODE, Message
 from serverwamp.protocol.shapes import Shape
 from tests.fuzzing.messages import CLASSES, broken, messages_of, noise, plain_texts, plain_values
 
-FORMATS: Mapping[str, Format] = {"json": JSON(), "msgpack": MessagePack()}
+FORMATS: Mapping[str, Format] = {"json": JSON(), "msgpack": MessagePack(), "cbor": CBOR()}
+ENCODERS: Mapping[str, Callable[[Any], str | bytes]] = {
+    "json": json.dumps,
+    "msgpack": msgpack.packb,
+    "cbor": cbor2.dumps,
+}
 payload = st.recursive(
     plain_values | st.binary(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain_texts, inner, max_size=3),
@@ -54,6 +63,42 @@ def test_the_formats_agree(raw: Any) -> None:
 
     from_json = decoded(FORMATS["json"], json.dumps(raw))
     assert from_json == decoded(FORMATS["msgpack"], msgpack.packb(raw))
+    assert from_json == decoded(FORMATS["cbor"], cbor2.dumps(raw))
+
+
+tagged_values = st.recursive(
+    plain_values | st.binary(max_size=8) | st.sampled_from([cbor2.undefined, 2**70, -(2**80)]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(plain_texts, inner, max_size=3)
+        | st.builds(cbor2.CBORTag, st.integers(0, 300) | st.integers(0, 2**64 - 1), inner)
+    ),
+    max_leaves=8,
+)
+KNOWN_TYPES = (list, dict, str, bytes, int, float, bool, type(None), datetime, UUID, Extension)
+
+
+@given(args=st.lists(tagged_values, max_size=4))
+def test_no_tag_makes_anything_but_known_values(args: list[Any]) -> None:
+    try:
+        message: Any = FORMATS["cbor"].decode(cbor2.dumps([48, 1, {}, "a", args]))
+    except ProtocolViolation:
+        return
+    level = [message.args]
+    for _ in range(10):  # what holds itself would go on for ever
+        assert all(type(value) in KNOWN_TYPES for value in level)
+        level = [
+            item
+            for value in level
+            if isinstance(value, (list, dict))
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+    assert not level
+    try:
+        for format_ in FORMATS.values():
+            format_.encode_wire((50, 1, {}, message.args))
+    except SerializationError:
+        pass
 
 
 @pytest.mark.parametrize("format_", FORMATS.values(), ids=FORMATS)
@@ -123,7 +168,7 @@ def test_a_message_may_have_just_the_shape_that_is_allowed(
     name: str, args: list[Any], limits: tuple[int, int, int]
 ) -> None:
     raw = [48, 1, {}, "a", args]
-    unit: str | bytes = json.dumps(raw) if name == "json" else msgpack.packb(raw)
+    unit = ENCODERS[name](raw)
     shape = Shape(*limits)
     is_allowed = (
         depth_of(raw) <= shape.message_depth
