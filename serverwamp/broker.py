@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from serverwamp.patterns import PatternTable
@@ -38,8 +38,7 @@ class Subscription:
         self.match: MatchPolicy = match
         """How the URI is understood: "exact", or as a pattern, "prefix" or "wildcard"."""
         self.admitted_by: Any = admitted_by
-        """What allows it, which is always the same. A pattern brings no events of topics to which
-        somebody else admits."""
+        """The route that allows it, which is always the same."""
         self.created: float = time.time()
         """When it began to exist, in seconds of the Unix clock."""
         self._holders = 0
@@ -54,10 +53,12 @@ class Broker:
     """The subscriptions of a realm.
 
     A session that subscribes *holds* the subscription from before its handler runs, so that the
-    id is known, and *joins* its subscribers when the handler has agreed.
+    id is known, and *joins* its subscribers when the handler has agreed. `route_of` returns what
+    allows subscriptions to a topic.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, route_of: Callable[[str], object]) -> None:
+        self._route_of = route_of
         self._ids = itertools.count(1)
         self._subscriptions: PatternTable[Subscription] = PatternTable()
         self._by_id: dict[int, Subscription] = {}
@@ -106,9 +107,16 @@ class Broker:
         """Return the subscription to just this topic or pattern."""
         return self._subscriptions.get(topic, match)
 
-    def matching(self, topic: str) -> Iterator[Subscription]:
-        """Return the subscriptions that get what is published to `topic`."""
-        return self._subscriptions.matching(topic)
+    def matching(self, topic: str) -> Sequence[Subscription]:
+        """Return the subscriptions that get what is published to `topic`.
+
+        A pattern gets nothing of a topic that has a route of its own.
+        """
+        if self._subscriptions.has_patterns:
+            route = self._route_of(topic)
+            return [s for s in self._subscriptions.matching(topic) if s.admitted_by is route]
+        subscription = self._subscriptions.get(topic, "exact")
+        return () if subscription is None else (subscription,)
 
     def has_subscribers(self, topic: str) -> bool:
         """Tell whether anybody is subscribed to just this topic."""
@@ -116,8 +124,5 @@ class Broker:
         return subscription is not None and bool(subscription._subscribers)
 
     def recipients(self, topic: str) -> Sequence[tuple[Subscription, Sequence[Any]]]:
-        """Return the subscriptions that `topic` matches, each with its subscribers now."""
-        if self._subscriptions.has_patterns:
-            return [(s, tuple(s._subscribers)) for s in self._subscriptions.matching(topic)]
-        subscription = self._subscriptions.get(topic, "exact")
-        return () if subscription is None else ((subscription, tuple(subscription._subscribers)),)
+        """Return the subscriptions that `matching` does, each with its subscribers now."""
+        return [(s, tuple(s._subscribers)) for s in self.matching(topic)]

@@ -112,8 +112,6 @@ class Events:
         for subscription, subscribers in self.broker.recipients(topic):
             details = publication.disclosed
             if subscription.match != "exact":
-                if subscription.admitted_by is not self.handlers.topic_route(topic):
-                    continue
                 details = {"topic": topic, **details}
             event = EncodedOnce(
                 Event(

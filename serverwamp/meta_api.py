@@ -59,9 +59,7 @@ class ToldOf(ABC):
         self.session_meta = SessionMetaAPI(
             self.members, admits, admits_to_kill, broker, self._deliver
         )
-        self.subscription_meta = SubscriptionMetaAPI(
-            admits, broker, self._deliver, self.handlers.topic_route
-        )
+        self.subscription_meta = SubscriptionMetaAPI(admits, broker, self._deliver)
         for part in (self.session_meta, self.subscription_meta):
             self.handlers.add_protocol_routes(part.routes())
         self.features.offer(

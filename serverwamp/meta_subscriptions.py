@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any, get_args
 
 from serverwamp import uris
-from serverwamp.broker import Broker, Subscription
+from serverwamp.broker import Subscription
 from serverwamp.errors import NoSuchSubscription
-from serverwamp.features import Admits
 from serverwamp.meta import MetaAPI
 from serverwamp.protocol.messages import Id, SubscribeOptions
-from serverwamp.publication import Publication
 from serverwamp.results import RPCResult
 from serverwamp.session import Session
 from serverwamp.uris import MatchPolicy
@@ -27,16 +24,6 @@ class SubscriptionMetaAPI(MetaAPI):
     prefix = "wamp.subscription"
     procedures = ("list", "lookup", "match", "get", "list_subscribers", "count_subscribers")
     topics = ("on_create", "on_subscribe", "on_unsubscribe", "on_delete")
-
-    def __init__(
-        self,
-        admits: Admits,
-        broker: Broker,
-        deliver: Callable[[Publication], None],
-        route_of: Callable[[str], object],
-    ) -> None:
-        super().__init__(admits, broker, deliver)
-        self._route_of = route_of
 
     # ---- who is subscribed to what
 
@@ -59,14 +46,8 @@ class SubscriptionMetaAPI(MetaAPI):
 
     async def _match(self, caller: Session, topic: str, /) -> RPCResult:
         self._check(caller)
-        route = self._route_of(topic)
-        ids = [
-            subscription.id
-            for subscription in filter(self._is_shown, self._broker.matching(topic))
-            # A pattern brings no events of topics that have a route of their own.
-            if subscription.match == "exact" or subscription.admitted_by is route
-        ]
-        return RPCResult((ids or None,))
+        matching = filter(self._is_shown, self._broker.matching(topic))
+        return RPCResult(([subscription.id for subscription in matching] or None,))
 
     async def _get(self, caller: Session, id_: Id, /) -> RPCResult:
         return RPCResult((_details(self._found(caller, id_)),))

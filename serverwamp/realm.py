@@ -74,7 +74,7 @@ class Realm(RPCDecorators, TopicDecorators, Events, Logins, ToldOf, RealmSpellin
         self._overflow_functions: list[Function] = []
         self._frozen = False
         self.handlers: Handlers = Handlers(camel_snake_conversion=camel_snake_conversion)
-        self.broker: Broker = Broker()
+        self.broker: Broker = Broker(self.handlers.topic_route)
         self.members: dict[int, Session] = {}
         self.features: Features = Features()
         self.counters: Counters = Counters()

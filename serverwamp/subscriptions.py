@@ -22,7 +22,6 @@ from serverwamp.errors import (
 )
 from serverwamp.outbound import Outbound
 from serverwamp.overflow import OverflowPolicy
-from serverwamp.patterns import PatternTable
 from serverwamp.protocol.formats import Format, Unit
 from serverwamp.protocol.ids import new_publication_id
 from serverwamp.protocol.messages import (
@@ -106,24 +105,24 @@ class Subscriptions:
         self.outbound: Outbound = conversation.outbound
         self.format: Format = conversation.serializer.format
         self.counters: Counters = conversation.realm.counters
-        self._subscribers: PatternTable[Subscriber] = PatternTable()  # opening, or open
-        self._by_id: dict[int, Subscriber] = {}  # open
-        self._closing: PatternTable[Subscriber] = PatternTable()
-        self._count = 0
+        self._subscribers: dict[int, Subscriber] = {}  # by the id; those that open, or are open
+        self._closing: dict[int, Subscriber] = {}
 
     # ---- requests
 
     def subscribe(self, message: Subscribe) -> None:
         """Open a subscription, or answer with the one that the session has already."""
         topic, match = message.topic, message.options.match or "exact"
-        subscriber = self._subscribers.get(topic, match)
+        known = self._realm.broker.lookup(topic, match)
+        id_ = 0 if known is None else known.id
+        subscriber = self._subscribers.get(id_)
         if subscriber is not None:
             if subscriber.is_open:
                 self._send(Subscribed(message.request, subscriber.subscription.id))
             elif self._has_room_beside(len(subscriber.requests), message):
                 subscriber.requests.append(message.request)
             return
-        closing = self._closing.get(topic, match)
+        closing = self._closing.get(id_)
         if closing is not None:
             # Its UNSUBSCRIBED has to leave first: the new subscription may have the same id.
             if self._has_room_beside(len(closing.reopenings), message):
@@ -134,13 +133,12 @@ class Subscriptions:
         except WAMPError as error:
             self._send_error(SUBSCRIBE, message.request, error)
             return
-        if not self._has_room_beside(self._count, message):
+        if not self._has_room_beside(len(self._subscribers) + len(self._closing), message):
             return
-        self._count += 1
         subscription = self._realm.broker.hold(topic, match, route)
         subscriber = Subscriber(self, subscription, self._realm.overflow_policy(route))
         subscriber.requests.append(message.request)
-        self._subscribers.add(topic, match, subscriber)
+        self._subscribers[subscription.id] = subscriber
         subscriber.task = self._conversation.starter.start(self._run, subscriber, route.handler)
 
     def _has_room_beside(self, held: int, message: Subscribe) -> bool:
@@ -154,8 +152,8 @@ class Subscriptions:
 
     def unsubscribe(self, message: Unsubscribe) -> None:
         """End a subscription: no event follows, and UNSUBSCRIBED leaves when it is closed."""
-        subscriber = self._by_id.get(message.subscription)
-        if subscriber is None:
+        subscriber = self._subscribers.get(message.subscription)
+        if subscriber is None or not subscriber.is_open:
             error = NoSuchSubscription("the session has no such subscription")
             self._send_error(UNSUBSCRIBE, message.request, error)
             return
@@ -164,7 +162,7 @@ class Subscriptions:
 
     def close_all(self) -> None:
         """End every subscription; those that aren't open yet are cancelled."""
-        for subscriber in list(self._subscribers):
+        for subscriber in list(self._subscribers.values()):
             if subscriber.is_open:
                 self._close(subscriber)
             elif subscriber.task is not None:
@@ -179,16 +177,13 @@ class Subscriptions:
     def _close(self, subscriber: Subscriber) -> None:
         self._leave(subscriber)
         self._forget(subscriber)
-        subscription = subscriber.subscription
-        self._closing.add(subscription.topic, subscription.match, subscriber)
+        self._closing[subscriber.subscription.id] = subscriber
         subscriber.closing.set()
 
     def _forget(self, subscriber: Subscriber) -> None:
-        subscription = subscriber.subscription
-        if self._subscribers.get(subscription.topic, subscription.match) is subscriber:
-            self._subscribers.remove(subscription.topic, subscription.match)
-        if self._by_id.get(subscription.id) is subscriber:
-            del self._by_id[subscription.id]
+        id_ = subscriber.subscription.id
+        if self._subscribers.get(id_) is subscriber:
+            del self._subscribers[id_]
 
     # ---- one subscription
 
@@ -217,9 +212,7 @@ class Subscriptions:
             self._leave(subscriber)
             self._realm.broker.release(subscription)
             self._forget(subscriber)
-            if self._closing.get(subscription.topic, subscription.match) is subscriber:
-                self._closing.remove(subscription.topic, subscription.match)
-            self._count -= 1
+            self._closing.pop(subscription.id, None)
             if subscriber.unsubscribe is not None:
                 self._send(Unsubscribed(subscriber.unsubscribe))
             if self.session.is_open:
@@ -232,7 +225,6 @@ class Subscriptions:
             self._send(Subscribed(request, subscriber.subscription.id))
         subscriber.requests.clear()
         held = self._take_held(subscriber)
-        self._by_id[subscriber.subscription.id] = subscriber
         self._realm.broker.join(subscriber.subscription, subscriber)
         if self._realm.subscription_meta is not None:
             self._realm.subscription_meta.note_joined(self.session.id, subscriber.subscription)
@@ -308,7 +300,8 @@ class Subscriptions:
             subscribers = [bound]
             topic = bound.subscription.topic
         else:  # of those that are opening, only their own handlers are heard
-            matching = self._subscribers.matching(topic)
+            ids = [subscription.id for subscription in self._realm.broker.matching(topic)]
+            matching = [self._subscribers[id_] for id_ in ids if id_ in self._subscribers]
             subscribers = [s for s in matching if s is bound or s.held is None]
         publication = new_publication_id()
         for subscriber in subscribers:

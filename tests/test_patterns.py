@@ -255,3 +255,26 @@ async def test_what_is_sent_to_one_session_goes_to_all_its_subscriptions_that_ma
         sessions[1].send_event(args=["only where it is bound"])
         assert (await client.expect_event(exact)).args == ("only where it is bound",)
         await client.expect_nothing()
+
+
+async def test_what_is_sent_to_one_session_needs_a_subscription_that_the_topic_allows() -> None:
+    app = Application()
+    sessions: list[Session] = []
+
+    @app.prefix_topic("a")
+    async def listen(session: Session) -> AsyncIterator[None]:
+        sessions.append(session)
+        session.send_event("a.secret", args=["before"])
+        yield
+
+    @app.topic("a.secret")
+    async def refuse() -> AsyncIterator[None]:
+        raise WAMPError("wamp.error.not_authorized")
+        yield
+
+    async with connect(app) as client:
+        await client.subscribe("a", match="prefix")
+        sessions[0].send_event("a.secret", args=["not for who hears all of the rest"])
+        sessions[0].send_event("a.rest", args=["rest"])
+        assert (await client.expect_event()).args == ("rest",)
+        await client.expect_nothing()
