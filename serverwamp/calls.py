@@ -263,7 +263,7 @@ class Calls:
 
     def _end(self, running: RunningCall) -> None:
         if running.stream is not None:
-            self._streams.end(running)
+            self._streams.end(running.call.request, running.stream)
         if not running.answered:  # however it came here: a call has an answer when it ends
             self._answer_error(running, CallCanceled("the call was cancelled"))
         self._running.pop(running.call.request, None)
@@ -346,7 +346,7 @@ class Calls:
     def _answer_result(self, running: RunningCall, value: Any) -> None:
         reply = self._reply(running, value)
         if running.stream is not None:
-            self._streams.end(running)
+            self._streams.end(running.call.request, running.stream)
         if reply is not None and self._conversation.is_open:
             self._outbound.put(reply)
 
@@ -394,7 +394,7 @@ class Calls:
             return
         running.answered = True
         if running.stream is not None:
-            self._streams.end(running)
+            self._streams.end(running.call.request, running.stream)
         self._counters.note_error(error.uri)
         self._conversation.send_error(CALL, running.call.request, error)
 

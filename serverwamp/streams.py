@@ -37,8 +37,9 @@ class Stream(AsyncGenerator[Any, None]):
     """
 
     _changed: anyio.Event | None = None
-    _is_over = False
     _is_broken = False
+    is_over: bool = False
+    """Whether it takes nothing any more."""
 
     def __init__(self, call: Call, limits: Limits) -> None:
         self._waiting: deque[tuple[Call, Unit]] = deque()
@@ -58,11 +59,11 @@ class Stream(AsyncGenerator[Any, None]):
         """Whether another chunk may be put in."""
         limits = self._limits
         is_full = len(self._waiting) >= limits.stream_chunks or self._size >= limits.stream_bytes
-        return self._is_over or not is_full
+        return self.is_over or not is_full
 
     def put(self, call: Call, unit: Unit) -> None:
         """Add what a further CALL brings; nobody wants it when the stream is over."""
-        if not self._is_over:
+        if not self.is_over:
             self._waiting.append((call, unit))
             self._size += len(unit)
             self._is_complete = not call.options.progress
@@ -75,12 +76,12 @@ class Stream(AsyncGenerator[Any, None]):
 
     def break_off(self) -> None:
         """Take no more chunks: unless the last one has come, iterating fails with CallCanceled."""
-        if not self._is_complete and not self._is_over:
+        if not self._is_complete and not self.is_over:
             self._is_broken = True
             self._close()
 
     def _close(self) -> None:
-        self._is_over = True
+        self.is_over = True
         self._waiting.clear()
         self._notify()
 
@@ -104,7 +105,7 @@ class Stream(AsyncGenerator[Any, None]):
             elif self._is_broken:
                 await anyio.lowlevel.checkpoint()  # if the call is cancelled, that comes first
                 raise CallCanceled("the call is over")
-            elif self._is_complete or self._is_over:
+            elif self._is_complete or self.is_over:
                 raise StopAsyncIteration
             else:
                 await self._change()
@@ -192,12 +193,12 @@ class Streams:
         if stream is None:
             raise ProtocolViolation(f"call {call.request} is still running", kind="out of sequence")
         if not stream.has_room:
-            return self._go_on_later(stream, call, unit)
+            return self._go_on_later(running, stream, call, unit)
         self._renew(running)
         stream.put(call, unit)
         return None
 
-    async def _go_on_later(self, stream: Stream, call: Call, unit: Unit) -> None:
+    async def _go_on_later(self, running: Streamed, stream: Stream, call: Call, unit: Unit) -> None:
         """Wait until the handler has taken chunks; end its call if that takes too long.
 
         CANCEL, and the end of the connection, can only be found by reading.
@@ -205,15 +206,17 @@ class Streams:
         timeout = self._conversation.limits.busy_timeout
         with anyio.move_on_after(timeout):
             await stream.wait_for_room()
+        if stream.is_over:
+            return
         if stream.has_room:
+            self._renew(running)
             stream.put(call, unit)
             return
         text = "a call of %.100r has taken none of its chunks in %s seconds"
         self._conversation.limit_log.note("busy_timeout", text, call.procedure, timeout)
         self._refuse(call, Unavailable("the call doesn't keep up with what is streamed into it"))
 
-    def end(self, running: Streamed) -> None:
+    def end(self, request: int, stream: Stream) -> None:
         """Let nothing more into a call that is answered; what its client still sends is ignored."""
-        if running.stream is not None:
-            self._conversation.state.end_stream(running.call.request)
-            running.stream.break_off()
+        self._conversation.state.end_stream(request)
+        stream.break_off()

@@ -605,6 +605,23 @@ async def test_a_timeout_limits_each_wait_for_a_chunk() -> None:
         await client.expect_nothing()
 
 
+async def test_chunks_that_had_to_wait_renew_the_time_limit() -> None:
+    async def slow(chunks: AsyncIterator[int]) -> int:
+        count = 0
+        async for _ in chunks:
+            await anyio.sleep(0.25)
+            count += 1
+        return count
+
+    app = serving(slow, limits=Limits(stream_chunks=1))
+    async with connect(app) as client:
+        call = await client.start_call("procedure", progress=True, options={"timeout": 1000})
+        for chunk in range(6):
+            await call.send_chunk(chunk)
+        await call.end_chunks()
+        assert (await call.result()).args == (6,)
+
+
 async def test_a_shutdown_gives_streams_their_time() -> None:
     receiving = Receiving()
     async with connect(receiving.app) as client, anyio.create_task_group() as tasks:
