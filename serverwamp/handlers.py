@@ -186,7 +186,10 @@ class Handlers:
         if isinstance(route, TopicRoute):
             return self._compile_topic(route)
         if isinstance(route, PublicationRoute):
-            return self._compile_with_arguments(route, SOURCES_OF_PUBLICATIONS)
+            handler = self._compile_with_arguments(route, SOURCES_OF_PUBLICATIONS)
+            if handler.stream is not None:
+                raise ConfigurationError(f"{handler.name} takes a stream: only procedures can")
+            return handler
         return self._compile_call(route)
 
     def _compile_call(self, route: RPCRoute) -> Handler:

@@ -213,6 +213,15 @@ async def test_what_is_no_stream() -> None:
             serving(function)
 
 
+def test_publications_are_no_streams() -> None:
+    async def publication(chunks: AsyncIterator[int]) -> None: ...
+
+    app = Application()
+    app.publication("topic")(publication)
+    with pytest.raises(ConfigurationError, match="takes a stream: only procedures can"):
+        app.freeze()
+
+
 # ---- chunks that can't be used
 
 
