@@ -225,13 +225,13 @@ class Subscriptions:
             self._send(Subscribed(request, subscriber.subscription.id))
         subscriber.requests.clear()
         held = self._take_held(subscriber)
-        self._realm.broker.join(subscriber.subscription, subscriber)
-        if self._realm.subscription_meta is not None:
-            self._realm.subscription_meta.note_joined(self.session.id, subscriber.subscription)
         if not self.session.is_open:  # it ended while the handler was opening
             self._close(subscriber)
             self.counters.events -= len(held)
             return
+        self._realm.broker.join(subscriber.subscription, subscriber)
+        if self._realm.subscription_meta is not None:
+            self._realm.subscription_meta.note_joined(self.session.id, subscriber.subscription)
         for unit in held:
             subscriber.receive(unit)
 

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import anyio
 import pytest
 
 from serverwamp import Application, Realm, Session, WAMPError
@@ -375,6 +376,31 @@ async def test_a_subscription_that_is_refused_is_none() -> None:
         await listen_to(alice, f"{META}.on_create", f"{META}.on_subscribe", f"{META}.on_delete")
         assert await refusal(bob.subscribe("refused")) == "com.example.no"
         assert (await alice.call(f"{META}.lookup", ("refused",))).args == (None,)
+        await alice.expect_nothing()
+
+
+async def test_a_subscription_that_is_granted_too_late_is_none() -> None:
+    gate, ended = anyio.Event(), anyio.Event()
+    app = guarded()
+
+    @app.topic("slow")
+    async def slow() -> AsyncIterator[None]:
+        try:
+            with anyio.CancelScope(shield=True):
+                await gate.wait()
+            yield
+        finally:
+            ended.set()
+
+    async with joined(app, "alice", "bob") as (alice, bob):
+        events = ("subscription.on_create", "subscription.on_subscribe", "session.on_leave")
+        topics = await listen_to(alice, *(f"wamp.{event}" for event in events))
+        await bob.send([32, 1, {}, "slow"])
+        await bob.leave()
+        gate.set()
+        with anyio.fail_after(5):
+            await ended.wait()
+        assert (await heard(alice, topics))[0] == "on_leave"
         await alice.expect_nothing()
 
 

@@ -25,6 +25,7 @@ from serverwamp import (
     WAMPError,
 )
 from tests.fuzzing.peers import Peer
+from tests.fuzzing.watcher import Watcher
 
 REALMS = ("a", "b", "guarded")
 PROCEDURES = {
@@ -174,6 +175,7 @@ class Model:
         self.peers: list[ClientPeer] = []
         self.is_failed = False
         self.app = self._application()
+        self.watcher = Watcher("a", self.realms["a"])
 
     # ---- the application
 
@@ -186,6 +188,7 @@ class Model:
             self._add_topics(realm)
             self._add_the_rest(realm)
             app.add_realm(realm)
+        self.realms["a"].set_meta_api("anonymous")
 
         async def authenticate(session: Session, ticket: str) -> str | None:
             return "joe" if ticket == "secret" else None
@@ -502,6 +505,7 @@ class Model:
 
     def check(self) -> None:
         """Check that nothing is missing, and nothing is left of what is over."""
+        self.watcher.check()
         for peer in self.peers:
             assert peer.faults == []
             self.read(peer)
@@ -568,9 +572,10 @@ class Model:
             for peer in certain
             if peer.state == "open" and not self.is_held_up(peer)
         }
-        assert open_now <= set(self.app.sessions)
+        all_open = set(self.app.sessions) - {self.watcher.id}
+        assert open_now <= all_open
         if len(certain) == len(self.peers):
-            assert open_now == set(self.app.sessions)
+            assert open_now == all_open
         ids: dict[tuple[str, str], int] = {}
         for peer in certain:
             if peer.end is not None and not self._gates_of(*peer.sessions):

@@ -433,6 +433,8 @@ async def test_whatever_is_said_is_answered_as_it_should_be(
     with no_mistakes_logged():
         async with network(model.app) as connections:
             with model.no_gate_outlives_a_failure():
+                connections.add(model.watcher)
+                await settle()
                 running = Program(model, connections)
                 await running.rest()
                 for burst, together in program:
