@@ -12,6 +12,7 @@ from serverwamp.limits import Limits as Limits
 from serverwamp.overflow import OverflowPolicy as OverflowPolicy
 from serverwamp.protocol.auth import cra_credential as cra_credential
 from serverwamp.protocol.auth import derive_cra_secret as derive_cra_secret
+from serverwamp.publication import Audience as Audience
 from serverwamp.publication import Publication as Publication
 from serverwamp.realm import Realm as Realm
 from serverwamp.results import RPCErrorResult as RPCErrorResult
@@ -27,6 +28,7 @@ from serverwamp.statistics import Statistics as Statistics
 
 __all__ = [
     "Application",
+    "Audience",
     "CRAAuthRequirement",
     "ConfigurationError",
     "CryptosignAuthRequirement",

@@ -60,17 +60,21 @@ class Broker:
     def __init__(self, route_of: Callable[[str], object]) -> None:
         self._route_of = route_of
         self._ids = itertools.count(1)
-        self._subscriptions: PatternTable[Subscription] = PatternTable()
+        self._exact: dict[str, Subscription] = {}
+        self._patterns: PatternTable[Subscription] = PatternTable()
         self._by_id: dict[int, Subscription] = {}
 
     def hold(
         self, topic: str, match: MatchPolicy = "exact", admitted_by: Any = None
     ) -> Subscription:
         """Return the subscription to `topic`, which exists until it is released as often."""
-        subscription = self._subscriptions.get(topic, match)
+        subscription = self.lookup(topic, match)
         if subscription is None:
             subscription = Subscription(next(self._ids), topic, match, admitted_by)
-            self._subscriptions.add(topic, match, subscription)
+            if match == "exact":
+                self._exact[topic] = subscription
+            else:
+                self._patterns.add(topic, match, subscription)
             self._by_id[subscription.id] = subscription
         subscription._holders += 1
         return subscription
@@ -79,7 +83,10 @@ class Broker:
         """Give back what `hold` returned."""
         subscription._holders -= 1
         if not subscription._holders:
-            self._subscriptions.remove(subscription.topic, subscription.match)
+            if subscription.match == "exact":
+                del self._exact[subscription.topic]
+            else:
+                self._patterns.remove(subscription.topic, subscription.match)
             del self._by_id[subscription.id]
 
     def join(self, subscription: Subscription, subscriber: Subscriber) -> None:
@@ -105,24 +112,28 @@ class Broker:
 
     def lookup(self, topic: str, match: MatchPolicy) -> Subscription | None:
         """Return the subscription to just this topic or pattern."""
-        return self._subscriptions.get(topic, match)
+        return self._exact.get(topic) if match == "exact" else self._patterns.get(topic, match)
 
     def matching(self, topic: str) -> Sequence[Subscription]:
         """Return the subscriptions that get what is published to `topic`.
 
         A pattern gets nothing of a topic that has a route of its own.
         """
-        if self._subscriptions.has_patterns:
+        exact = self._exact.get(topic)
+        matching = [] if exact is None else [exact]
+        if self._patterns.has_patterns:
             route = self._route_of(topic)
-            return [s for s in self._subscriptions.matching(topic) if s.admitted_by is route]
-        subscription = self._subscriptions.get(topic, "exact")
-        return () if subscription is None else (subscription,)
+            matching += [s for s in self._patterns.matching(topic) if s.admitted_by is route]
+        return matching
 
     def has_subscribers(self, topic: str) -> bool:
         """Tell whether anybody is subscribed to just this topic."""
-        subscription = self._subscriptions.get(topic, "exact")
+        subscription = self._exact.get(topic)
         return subscription is not None and bool(subscription._subscribers)
 
     def recipients(self, topic: str) -> Sequence[tuple[Subscription, Sequence[Any]]]:
         """Return the subscriptions that `matching` does, each with its subscribers now."""
-        return [(s, tuple(s._subscribers)) for s in self.matching(topic)]
+        if self._patterns.has_patterns:
+            return [(s, tuple(s._subscribers)) for s in self.matching(topic)]
+        exact = self._exact.get(topic)
+        return () if exact is None else ((exact, tuple(exact._subscribers)),)

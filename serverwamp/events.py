@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
@@ -15,15 +15,13 @@ from serverwamp.errors import WAMPError, checked_args
 from serverwamp.handlers import Handlers
 from serverwamp.protocol.messages import Event
 from serverwamp.protocol.serializers import EncodedOnce
-from serverwamp.publication import Publication, disclosure
+from serverwamp.publication import Audience, Publication, disclosure
 from serverwamp.results import RPCErrorResult, as_result
 from serverwamp.session import Session
 from serverwamp.starting import start_each
 from serverwamp.statistics import Counters
 
 Payload: TypeAlias = tuple[Sequence[Any], Mapping[str, Any]]
-
-NOBODY: Final[frozenset[Any]] = frozenset()
 
 
 class Events:
@@ -68,21 +66,29 @@ class Events:
         """
         if not uris.is_valid_uri(topic) or uris.is_reserved(topic):
             raise ValueError(f"{topic!r} is not a valid URI for a topic")
-        publication = Publication(
-            topic,
-            checked_args(args),
-            kwargs or {},
-            exclude=_ids(exclude),
-            eligible=None if eligible is None else _ids(eligible),
-            exclude_authid=_texts(exclude_authid),
-            eligible_authid=None if eligible_authid is None else _texts(eligible_authid),
-            exclude_authrole=_texts(exclude_authrole),
-            eligible_authrole=None if eligible_authrole is None else _texts(eligible_authrole),
-            publisher=None if publisher is None else publisher.id,
-            exclude_me=exclude_me,
-            disclosed=disclosure(publisher) if disclose_me and publisher is not None else {},
-            retain=retain,
-        )
+        audience = None
+        if (
+            (exclude or exclude_authid or exclude_authrole)
+            or eligible is not None
+            or eligible_authid is not None
+            or eligible_authrole is not None
+        ):
+            audience = Audience(
+                exclude=_ids(exclude),
+                eligible=None if eligible is None else _ids(eligible),
+                exclude_authid=_texts(exclude_authid),
+                eligible_authid=None if eligible_authid is None else _texts(eligible_authid),
+                exclude_authrole=_texts(exclude_authrole),
+                eligible_authrole=None if eligible_authrole is None else _texts(eligible_authrole),
+            )
+        publication = Publication(topic, checked_args(args), kwargs or {}, audience, retain=retain)
+        if publisher is not None:
+            publication = replace(
+                publication,
+                publisher=publisher.id,
+                exclude_me=exclude_me,
+                disclosed=disclosure(publisher) if disclose_me else {},
+            )
         await self.backplane.publish(publication, self._deliver)
         return publication.id
 
@@ -108,7 +114,7 @@ class Events:
     # ---- to the subscribers
 
     def _deliver(self, publication: Publication) -> None:
-        is_for_all, topic = publication.is_for_all, publication.topic
+        topic = publication.topic
         for subscription, subscribers in self.broker.recipients(topic):
             details = publication.disclosed
             if subscription.match != "exact":
@@ -121,7 +127,7 @@ class Events:
             )
             receivers = (
                 subscribers
-                if is_for_all
+                if publication.is_for_all
                 else [s for s in subscribers if publication.is_for(s.session)]
             )
             self.counters.events += len(receivers)
@@ -162,14 +168,10 @@ async def _handled(
 
 
 def _ids(sessions: Iterable[Session | int] | Session | int) -> frozenset[int]:
-    if sessions == ():
-        return NOBODY
     if isinstance(sessions, (Session, int)):
         sessions = (sessions,)
     return frozenset(item.id if isinstance(item, Session) else item for item in sessions)
 
 
 def _texts(texts: Iterable[str] | str) -> frozenset[str]:
-    if texts == ():
-        return NOBODY
     return frozenset((texts,) if isinstance(texts, str) else texts)

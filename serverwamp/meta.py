@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 from serverwamp.broker import Broker
 from serverwamp.errors import NotAuthorized
 from serverwamp.features import Admits
-from serverwamp.publication import Publication
+from serverwamp.publication import Audience, Publication
 from serverwamp.routing import ProtocolRoute, ProtocolTopicRoute
 from serverwamp.session import Session
 
@@ -70,4 +70,5 @@ class MetaAPI:
 
     def _tell(self, name: str, args: Sequence[Any], exclude: Collection[int] = ()) -> None:
         if self._is_heard(name):
-            self._deliver(Publication(f"{self.prefix}.{name}", args, exclude=exclude))
+            audience = Audience(exclude=exclude) if exclude else None
+            self._deliver(Publication(f"{self.prefix}.{name}", args, audience=audience))

@@ -11,12 +11,41 @@ from serverwamp.protocol.ids import new_publication_id
 from serverwamp.session import Session
 
 
-class Publication(Struct, frozen=True):
-    """Something published to a topic, for whoever is subscribed there when it arrives.
+class Audience(Struct, frozen=True):
+    """Which of the subscribers an event is for.
 
-    Of those it reaches who is in none of the collections that exclude, and in each of those that
-    say who is eligible, unless that is None.
+    That is who is in none of the collections that exclude, and in each of those that say who is
+    eligible, unless that is None.
     """
+
+    exclude: Collection[int] = ()
+    """The ids of sessions."""
+    eligible: Collection[int] | None = None
+    """The ids of sessions."""
+    exclude_authid: Collection[str] = ()
+    """What `Session.auth_id` may not be."""
+    eligible_authid: Collection[str] | None = None
+    """What `Session.auth_id` has to be."""
+    exclude_authrole: Collection[str] = ()
+    """What `Session.auth_role` may not be."""
+    eligible_authrole: Collection[str] | None = None
+    """What `Session.auth_role` has to be."""
+
+    def includes(self, session: Session) -> bool:
+        """Tell whether a session receives the event, if it is subscribed."""
+        return (
+            _selects(session.id, self.exclude, self.eligible)
+            and _selects(session.auth_id, self.exclude_authid, self.eligible_authid)
+            and _selects(session.auth_role, self.exclude_authrole, self.eligible_authrole)
+        )
+
+
+def _selects(value: Any, exclude: Collection[Any], eligible: Collection[Any] | None) -> bool:
+    return value not in exclude and (eligible is None or value in eligible)
+
+
+class Publication(Struct, frozen=True):
+    """Something published to a topic, for whoever is subscribed there when it arrives."""
 
     topic: str
     """The URI."""
@@ -24,18 +53,8 @@ class Publication(Struct, frozen=True):
     """The positional arguments."""
     kwargs: Mapping[str, Any] = {}
     """The keyword arguments."""
-    exclude: Collection[int] = ()
-    """The ids of sessions."""
-    eligible: Collection[int] | None = None
-    """The ids of sessions."""
-    exclude_authid: Collection[str] = ()
-    """What `Session.auth_id` is."""
-    eligible_authid: Collection[str] | None = None
-    """What `Session.auth_id` is."""
-    exclude_authrole: Collection[str] = ()
-    """What `Session.auth_role` is."""
-    eligible_authrole: Collection[str] | None = None
-    """What `Session.auth_role` is."""
+    audience: Audience | None = None
+    """Which of the subscribers it is for; None for all of them."""
     publisher: int | None = None
     """The id of the session that has published it; None for the application."""
     exclude_me: bool = True
@@ -49,28 +68,14 @@ class Publication(Struct, frozen=True):
 
     @property
     def is_for_all(self) -> bool:
-        """Whether every subscriber receives it."""
-        return (
-            (self.publisher is None or not self.exclude_me)
-            and self.eligible is None
-            and self.eligible_authid is None
-            and self.eligible_authrole is None
-            and not (self.exclude or self.exclude_authid or self.exclude_authrole)
-        )
+        """Whether `is_for` needn't be asked."""
+        return self.publisher is None and self.audience is None
 
     def is_for(self, session: Session) -> bool:
         """Tell whether a session receives it, if it is subscribed."""
         if self.exclude_me and session.id == self.publisher:
             return False
-        return (
-            _selects(session.id, self.exclude, self.eligible)
-            and _selects(session.auth_id, self.exclude_authid, self.eligible_authid)
-            and _selects(session.auth_role, self.exclude_authrole, self.eligible_authrole)
-        )
-
-
-def _selects(value: Any, exclude: Collection[Any], eligible: Collection[Any] | None) -> bool:
-    return value not in exclude and (eligible is None or value in eligible)
+        return self.audience is None or self.audience.includes(session)
 
 
 def disclosure(publisher: Session) -> Mapping[str, Any]:

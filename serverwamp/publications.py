@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Collection
-from typing import Any, Final
+from collections.abc import Awaitable
+from typing import Final
 
 import anyio
 
 from serverwamp.conversation import Conversation
 from serverwamp.errors import RuntimeFailure, Unavailable, WAMPError
 from serverwamp.protocol.formats import Unit
-from serverwamp.protocol.messages import Publish, Published
-from serverwamp.publication import Publication, disclosure
+from serverwamp.protocol.messages import Publish, Published, PublishOptions
+from serverwamp.publication import Audience, Publication, disclosure
 from serverwamp.session import Session
 from serverwamp.starting import StartedTask, cancel_once, escaping
 
@@ -165,12 +165,7 @@ def publication_of(message: Publish, publisher: Session) -> Publication:
         message.topic,
         message.args or (),
         message.kwargs or {},
-        exclude=frozenset(options.exclude or ()),
-        eligible=_collection(options.eligible),
-        exclude_authid=frozenset(options.exclude_authid or ()),
-        eligible_authid=_collection(options.eligible_authid),
-        exclude_authrole=frozenset(options.exclude_authrole or ()),
-        eligible_authrole=_collection(options.eligible_authrole),
+        _audience(options),
         publisher=publisher.id,
         exclude_me=options.exclude_me is not False,
         disclosed=disclosure(publisher) if options.disclose_me else {},
@@ -178,5 +173,8 @@ def publication_of(message: Publish, publisher: Session) -> Publication:
     )
 
 
-def _collection(values: Collection[Any] | None) -> frozenset[Any] | None:
-    return None if values is None else frozenset(values)
+def _audience(options: PublishOptions) -> Audience | None:
+    names = Audience.__struct_fields__
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    # In sets, because each of many subscribers is looked up in them.
+    return Audience(**{name: frozenset(value) for name, value in given.items()}) if given else None

@@ -345,6 +345,7 @@ def test_the_event_loop_stays_where_it_belongs(name: str) -> None:
 def test_the_public_surface() -> None:
     assert sorted(serverwamp.__all__) == [
         "Application",
+        "Audience",
         "CRAAuthRequirement",
         "ConfigurationError",
         "CryptosignAuthRequirement",
