@@ -69,7 +69,7 @@ async def test_an_assigned_realm() -> None:
 @pytest.mark.spec("SES-06")
 @pytest.mark.parametrize("assigned", ["", "com.nowhere", "not valid"])
 async def test_a_realm_that_is_not_there(assigned: str) -> None:
-    app = with_tenants()
+    app = with_tenants(allow_default_realm=assigned != "com.nowhere")
     async with connect(app, None) as client:
         with pytest.raises(WAMPError) as refused:
             await client.join(None, ticket=assigned)
@@ -94,6 +94,29 @@ async def test_who_names_a_realm_is_authenticated_by_that() -> None:
     async with connect(app, "com.else", ticket="com.other") as client:
         assert client.welcome["realm"] == "com.other"
         assert (await client.call("where")).args == ("com.other",)
+
+
+async def test_a_refresh_has_to_assign_the_realm_again() -> None:
+    app, tenants = Application(), ["com.one"]
+    app.add_realm(Realm("com.one"))
+
+    def assign(session: Session, ticket: str) -> str:
+        if tenants:
+            session.realm = tenants.pop()
+        return "identity"
+
+    app.set_ticket_authenticator(assign)
+    realm = app.realm_for("com.one")
+    assert realm is not None
+
+    @realm.route("refresh")
+    async def refresh(session: Session) -> None:
+        await session.refresh("another")
+
+    async with connect(app, None) as client:
+        await client.join(None, authid="joe", ticket="one")
+        with pytest.raises(WAMPError, match="authentication_failed"):
+            await client.call("refresh")
 
 
 async def test_an_assigned_realm_has_its_lifespan_handlers() -> None:

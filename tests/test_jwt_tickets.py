@@ -86,6 +86,13 @@ async def test_a_secret() -> None:
     assert await is_refused(app, token("another secret that is just as long", "HS256"))
 
 
+async def test_clocks_that_differ() -> None:
+    over = int(time.time()) - 5
+    app = with_tokens(key=PEM, leeway=60)
+    async with connect(app, ticket=token(exp=over, nbf=int(time.time()) + 30)) as client:
+        assert (await client.call("whoami")).args[1] == over + 60
+
+
 async def test_the_session_ends_with_its_token() -> None:
     app = with_tokens(key=PEM, leeway=0.9)
     async with connect(app, ticket=token(exp=int(time.time()) + 1)) as client:

@@ -110,6 +110,14 @@ def test_what_is_no_proof(proof: str) -> None:
     assert not auth_scram.is_client_proof(b"k" * 32, "message", proof)
 
 
+def test_a_proof_has_nothing_behind_it() -> None:
+    salted = auth_scram.salted_password("pencil", b"salt", "pbkdf2", 5)
+    stored, proof = auth_scram.stored_key(salted), auth_scram.client_proof(salted, "message")
+    assert auth_scram.is_client_proof(stored, "message", proof)
+    longer = b64encode(b64decode(proof) + b"x").decode()
+    assert not auth_scram.is_client_proof(stored, "message", longer)
+
+
 # ---- logging in
 
 
@@ -169,6 +177,15 @@ async def test_names_that_have_to_be_escaped(authid: str) -> None:
     app = with_scram("p\u00aassw\u00f6rd", authid=authid)
     async with connect(app, authid=authid, password="passw\u00f6rd") as client:
         assert client.welcome["authid"] == authid
+
+
+@pytest.mark.spec("SCR-06", "T-03")
+@pytest.mark.parametrize("method", DIALECTS)
+async def test_a_password_that_is_prepared_in_one_dialect_only(method: str) -> None:
+    app = with_scram("p\u00ad\u2168")
+    login = {"authid": "joe", "password": "p\u00ad\u2168", "authmethods": [method]}
+    async with connect(app, **login) as client:
+        assert client.welcome["authmethod"] == method
 
 
 @pytest.mark.spec("SCR-02", "SCR-03", "SCR-04")
