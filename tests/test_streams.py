@@ -523,6 +523,24 @@ async def test_a_cancellation_behind_more_than_is_taken() -> None:
         await client.expect_nothing()
 
 
+async def test_a_result_while_a_chunk_waits() -> None:
+    may_end = anyio.Event()
+
+    async def procedure(chunks: AsyncIterator[int]) -> str:
+        await may_end.wait()
+        return "result"
+
+    app = serving(procedure, limits=Limits(stream_chunks=1))
+    async with connect(app) as client:
+        call = await client.start_call("procedure", progress=True, options={"timeout": 60_000})
+        for chunk in range(5):
+            await call.send_chunk(chunk)
+        await anyio.wait_all_tasks_blocked()
+        may_end.set()
+        assert (await call.result()).args == ("result",)
+        await client.expect_nothing()
+
+
 @pytest.mark.parametrize("how", ["disconnect", "shutdown"])
 async def test_an_end_while_a_chunk_waits(how: str) -> None:
     receiving = Receiving(limits={"stream_chunks": 2, "busy_timeout": 0.1})
