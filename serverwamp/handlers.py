@@ -134,6 +134,16 @@ class Handlers:
         return self.rpc_function is not None or self.subscription_function is not None
 
     @property
+    def takes_publications(self) -> bool:
+        """Whether clients may publish to any topic."""
+        definitions = [route.definition for route in self.routes]
+        return any(
+            isinstance(definition, PublicationRoute)
+            or (isinstance(definition, TopicRoute) and definition.client_publish)
+            for definition in definitions
+        )
+
+    @property
     def has_routes(self) -> bool:
         """Whether the application serves anything by its URI."""
         return not all(route.definition.is_of_protocol for route in self.routes)

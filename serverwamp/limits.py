@@ -61,6 +61,8 @@ class Limits:
     publications_in_flight: float = 1_000
     """How many publications of a session may wait for those before them; until one of them has
     taken effect, nothing more is read from the client."""
+    testaments: float = 100
+    """How many publications a session may leave to be made when it is over."""
     busy_timeout: float = 30.0
     """How long that may last; then a further call or publication is refused, and reading goes on.
     The same holds for a call whose handler takes none of the chunks that wait for it: it is

@@ -34,24 +34,20 @@ def admitting(requirement: Requirement | None) -> Admits:
     return lambda session: session.auth_role in roles
 
 
-class MetaAPI:
-    """A part of it, for those whom `admits` is true for."""
+class Offer:
+    """Procedures and topics of the protocol, for those whom `admits` is true for."""
 
     prefix: ClassVar[str]
-    """What stands before the names of its procedures and topics."""
+    """What stands before their names."""
     procedures: ClassVar[Sequence[str]]
     """The names, each that of a method that begins with ``_``."""
-    topics: ClassVar[Sequence[str]]
+    topics: ClassVar[Sequence[str]] = ()
 
-    def __init__(
-        self, admits: Admits, broker: Broker, deliver: Callable[[Publication], None]
-    ) -> None:
+    def __init__(self, admits: Admits) -> None:
         self._admits = admits
-        self._broker = broker
-        self._deliver = deliver
 
     def routes(self) -> Iterator[ProtocolRoute | ProtocolTopicRoute]:
-        """Yield the routes by which clients reach it."""
+        """Yield the routes by which clients reach them."""
         for name in self.procedures:
             yield ProtocolRoute(f"{self.prefix}.{name}", getattr(self, f"_{name}"))
         for name in self.topics:
@@ -59,11 +55,22 @@ class MetaAPI:
 
     def _check(self, caller: Session) -> None:
         if not self._admits(caller):
-            raise NotAuthorized("the session may not ask about others")
+            raise NotAuthorized("the session may not do that here")
 
     async def _listen(self, caller: Session) -> AsyncIterator[None]:
         self._check(caller)
         yield
+
+
+class MetaAPI(Offer):
+    """A part of what clients may ask about a realm, and hear of it."""
+
+    def __init__(
+        self, admits: Admits, broker: Broker, deliver: Callable[[Publication], None]
+    ) -> None:
+        super().__init__(admits)
+        self._broker = broker
+        self._deliver = deliver
 
     def _is_heard(self, name: str) -> bool:
         return self._broker.has_subscribers(f"{self.prefix}.{name}")

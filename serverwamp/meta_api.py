@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 
 from serverwamp.authentication import Authentication
 from serverwamp.broker import Broker
-from serverwamp.features import Features
+from serverwamp.features import Admits, Features
 from serverwamp.handlers import Handlers
 from serverwamp.meta import Requirement, admitting
 from serverwamp.meta_sessions import SessionMetaAPI
 from serverwamp.meta_subscriptions import SubscriptionMetaAPI
+from serverwamp.meta_testaments import TestamentAPI
 from serverwamp.publication import Publication
 from serverwamp.session import Session
 
@@ -30,6 +31,7 @@ class ToldOf(ABC):
     """Whom to tell of subscriptions, if anybody may know of them."""
     _meta_requires: Requirement | None = None
     _kill_requires: Requirement = ()
+    _testaments_require: Requirement | None = None
 
     @abstractmethod
     def _check_not_frozen(self) -> None: ...
@@ -37,25 +39,42 @@ class ToldOf(ABC):
     @abstractmethod
     def _deliver(self, publication: Publication) -> None: ...
 
-    def set_meta_api(self, requires: Requirement | None = None, *, kill: Requirement = ()) -> None:
-        """Say who may use the procedures and topics below ``wamp.`` that tell of the realm.
+    def set_meta_api(
+        self,
+        requires: Requirement | None = None,
+        *,
+        kill: Requirement = (),
+        testaments: Requirement | None = None,
+    ) -> None:
+        """Say who may use the procedures and topics that the protocol has below ``wamp.``.
 
         `requires` is what it takes to ask, and to hear, who is there and what they do: a role, a
         collection of roles, or a function that is given the session and returns whether it may.
-        Without it, whoever is authenticated may. `kill` is what it takes to end the sessions of
-        others: nobody may, unless it says something else.
+        `kill` is what it takes to end the sessions of others, and `testaments` what it takes to
+        leave something to be published at the session's end. Sessions that are authenticated may
+        do all that unless something else is said here, but for ending others: nobody may.
         """
         self._check_not_frozen()
         self._meta_requires, self._kill_requires = requires, kill
+        self._testaments_require = testaments
 
-    def _offer_meta_api(self) -> None:
-        """Add the routes, unless nobody could use them."""
+    def _offer_protocol(self) -> None:
+        """Add the routes of the protocol, as far as anybody could use them."""
         if self.handlers.has_custom_functions:  # which take all there is
             return
-        if self.authentication.is_open and self._meta_requires is None:
-            return
-        admits, broker = admitting(self._meta_requires), self.broker
-        admits_to_kill = admitting(self._kill_requires)
+        if self._is_for_anybody(self._meta_requires):
+            self._offer_meta_api(admitting(self._meta_requires))
+        if self.handlers.takes_publications and self._is_for_anybody(self._testaments_require):
+            admits = admitting(self._testaments_require)
+            offer = TestamentAPI(admits, self.handlers.publication)
+            self.handlers.add_protocol_routes(offer.routes())
+            self.features.offer(dealer=("testament_meta_api",), admits=admits)
+
+    def _is_for_anybody(self, requires: Requirement | None) -> bool:
+        return requires is not None or not self.authentication.is_open
+
+    def _offer_meta_api(self, admits: Admits) -> None:
+        broker, admits_to_kill = self.broker, admitting(self._kill_requires)
         self.session_meta = SessionMetaAPI(
             self.members, admits, admits_to_kill, broker, self._deliver
         )
@@ -74,7 +93,10 @@ class ToldOf(ABC):
         if self.session_meta is not None:
             self.session_meta.note_joined(session)
 
-    def leave(self, session: Session) -> None:
-        """Take note that a session isn't open any more, if it was."""
-        if self.members.pop(session.id, None) is not None and self.session_meta is not None:
+    def leave(self, session: Session) -> bool:
+        """Take note that a session isn't open any more; tell whether anybody may hear of it."""
+        if self.members.pop(session.id, None) is None:  # that was done before, or all were killed
+            return False
+        if self.session_meta is not None:
             self.session_meta.note_left(session)
+        return True

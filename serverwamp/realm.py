@@ -190,7 +190,7 @@ class Realm(RPCDecorators, TopicDecorators, Events, Logins, ToldOf, RealmSpellin
                 function, sources=dict.fromkeys(leading), leading=leading
             )
         )
-        self._offer_meta_api()
+        self._offer_protocol()
         self.handlers.compile_routes()
         self._lifespan_handlers = [
             (compiled(function), authenticated_only)

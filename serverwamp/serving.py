@@ -48,6 +48,7 @@ from serverwamp.protocol.session import State
 from serverwamp.publications import Publications
 from serverwamp.starting import StartedTask, escaping, open_starter
 from serverwamp.subscriptions import Subscriptions
+from serverwamp.testaments import Testaments
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -66,10 +67,18 @@ class ServedSession:
         self._joining = Joining(self._conversation, link=self)
         self._reading: anyio.CancelScope | None = None
         self._idling: StartedTask | None = None
+        self._testaments: Testaments | None = None
 
     @property
     def is_open(self) -> bool:
         return self._state.state is State.OPEN
+
+    @property
+    def testaments(self) -> Testaments:
+        """What the client wants to be published when the session is over."""
+        if self._testaments is None:
+            self._testaments = Testaments(self._conversation)
+        return self._testaments
 
     @property
     def is_welcomed(self) -> bool:
@@ -235,7 +244,9 @@ class ServedSession:
         self._calls.cancel_all()
         self._publications.cancel_all()
         self._subscriptions.close_all()
-        self._conversation.realm.leave(self._conversation.session)
+        was_known = self._conversation.realm.leave(self._conversation.session)
+        if was_known and self._testaments is not None:
+            self._conversation.starter.start(self._testaments.publish)
         if self._idling is not None:
             self._idling.cancel()
         if self._expiring is not None:

@@ -19,11 +19,22 @@ class Transport(Protocol):
     def transport_info(self) -> Mapping[str, Any]: ...
 
 
+class Testaments(Protocol):
+    """What a client wants to be published when its session is over."""
+
+    def add(self, message: Any, scope: str) -> None: ...
+
+    def flush(self, scope: str) -> None: ...
+
+
 class Link(Protocol):
     """What a session handle needs from what runs the session."""
 
     @property
     def is_open(self) -> bool: ...
+
+    @property
+    def testaments(self) -> Testaments: ...
 
     def send_event(
         self, topic: str | None, subscription: Any, args: Sequence[Any], kwargs: Mapping[str, Any]

@@ -15,7 +15,8 @@ PACKAGE = Path(serverwamp.__file__).parent
 # those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures);
 # `limits`; `patterns`, in which all URIs are looked up; `handshake`; `handlers`, what a `realm`
 # makes of functions when it is frozen; `features`, what is announced; `meta` and its parts, what
-# clients may ask about a realm, which `meta_api` makes a part of it;
+# clients may ask about a realm, which `meta_api` makes a part of it; `testaments`, which a session
+# leaves behind;
 # `protocol.formats`, `protocol.cbor` (it needs cbor2) and `protocol.framings`, of which a
 # serializer is made; `protocol.shapes`, the
 # limits of a single message; `overflow`, what waits to be sent and how that stays within limits;
@@ -112,7 +113,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "uris",
     },
+    "meta_testaments": {"meta", "features", "session", "results", "protocol.messages"},
     "meta_api": {
+        "meta_testaments",
         "publication",
         "meta",
         "meta_sessions",
@@ -223,7 +226,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "starting",
         "errors",
     },
+    "testaments": {"conversation", "publications", "protocol.messages", "starting", "errors"},
     "serving": {
+        "testaments",
         "publications",
         "conversation",
         "joining",

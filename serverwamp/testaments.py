@@ -1,0 +1,76 @@
+"""What a client wants to be published when its session is over.
+
+Spec: Advanced Profile, "Session Testament".
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import anyio
+
+from serverwamp.conversation import Conversation
+from serverwamp.errors import Unavailable, WAMPError
+from serverwamp.protocol.messages import Publish
+from serverwamp.publications import publication_of
+from serverwamp.starting import escaping
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+SCOPES: Final = ("detached", "destroyed")
+"""In the order in which they are published: no session is resumed, so that both come at its end."""
+
+
+class Testaments:
+    """The testaments of a session, in the order in which they were made."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._messages: dict[str, list[Publish]] = {scope: [] for scope in SCOPES}
+
+    def add(self, message: Publish, scope: str) -> None:
+        """Keep what the client would publish until its session is over.
+
+        Raises: Unavailable when the session has as many as it may have.
+        """
+        count = sum(map(len, self._messages.values()))
+        if count >= self._conversation.limits.testaments:
+            text = "session %s has made %s testaments"
+            session_id = self._conversation.session.id
+            self._conversation.limit_log.note("testaments", text, session_id, count)
+            raise Unavailable("the session has made as many testaments as it may make")
+        self._messages[scope].append(message)
+
+    def flush(self, scope: str) -> None:
+        """Forget those of a scope."""
+        self._messages[scope].clear()
+
+    async def publish(self) -> None:
+        """Publish all, as the client would be allowed to; whatever else is going to end."""
+        conversation = self._conversation
+        timeout = conversation.limits.goodbye_timeout
+        with anyio.move_on_after(timeout, shield=True) as waiting:
+            for messages in self._messages.values():
+                for message in messages:
+                    await self._publish(message)
+        if waiting.cancelled_caught:
+            logger.warning(
+                "the testaments of session %s took more than %s seconds",
+                conversation.session.id,
+                timeout,
+            )
+
+    async def _publish(self, message: Publish) -> None:
+        conversation = self._conversation
+        topic, session = message.topic, conversation.session
+        try:
+            await conversation.realm.publish_for(session, publication_of(message, session))
+        except WAMPError as error:
+            logger.warning(
+                "a testament of session %s to %r is refused: %s", session.id, topic, error
+            )
+        except BaseException as error:
+            if escaping(error) is not None:
+                raise
+            logger.exception("a testament of session %s to %r failed", session.id, topic)
