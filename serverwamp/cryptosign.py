@@ -51,6 +51,28 @@ def mathematics() -> Any:
     return module
 
 
+class ServerProof:
+    """What proves to clients which server it is, where it has a key.
+
+    Raises: ConfigurationError where PyNaCl isn't installed, and for what isn't a key.
+    """
+
+    def __init__(self, private_key: str | None) -> None:
+        self._mathematics = mathematics()
+        self._private_key = private_key
+        try:
+            self._public_key = private_key and self._mathematics.public_key_of(private_key)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+
+    def answer(self, challenge: Any) -> dict[str, str]:
+        """Return what CHALLENGE says to a client that has sent a challenge of its own."""
+        if self._private_key is None or not self._mathematics.is_key(challenge):
+            return {}
+        signature = self._mathematics.signed_challenge(self._private_key, challenge)
+        return {"pubkey": self._public_key, "signature": signature}
+
+
 class CryptosignMethod:
     """The client signs 32 random octets, which are good for this one session.
 
@@ -59,7 +81,10 @@ class CryptosignMethod:
 
     name = "cryptosign"
 
-    def __init__(self, requirement_provider: Caller, identity_provider: Caller) -> None:
+    def __init__(
+        self, requirement_provider: Caller, identity_provider: Caller, proof: ServerProof
+    ) -> None:
+        self._proof = proof
         self._requirement_provider = requirement_provider
         self._identity_provider = identity_provider
         self._mathematics = mathematics()
@@ -76,7 +101,8 @@ class CryptosignMethod:
         challenge = secrets.token_hex(32)
         # No channel binding, whatever the client asks for: it would need to know the TLS
         # connection, which no ASGI server tells.
-        signature, _ = await session.challenge(self.name, {"challenge": challenge})
+        extra = {"challenge": challenge, **self._proof.answer(session.auth_extra.get("challenge"))}
+        signature, _ = await session.challenge(self.name, extra)
         is_proven = self._mathematics.is_signed_challenge(
             key or self._nobodys_key, challenge, signature
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from serverwamp.authentication import Authentication, CRAMethod, TicketMethod
-from serverwamp.cryptosign import CryptosignMethod, mathematics
+from serverwamp.cryptosign import CryptosignMethod, ServerProof
 from serverwamp.scram import scram_methods
 
 Function: TypeAlias = Callable[..., Any]
@@ -70,25 +70,31 @@ class Logins(ABC):
         )
 
     def set_cryptosign_handlers(
-        self, requirement_provider: Function, identity_provider: Function
+        self,
+        requirement_provider: Function,
+        identity_provider: Function,
+        *,
+        private_key: str | None = None,
     ) -> None:
         """Authenticate by WAMP-cryptosign.
 
         ``requirement_provider(session)`` returns a `CryptosignAuthRequirement`, or None for who is
         unknown; ``session.auth_extra["pubkey"]`` is the key that the client announces.
         ``identity_provider(session)`` is asked after the proof. A client that says no name gets
-        one by `requirement_provider`, or else its key is its name.
+        one by `requirement_provider`, or else its key is its name. With a `private_key`, which has
+        to be used for nothing else, the server proves who it is, too, to clients that ask for it.
 
-        Raises: ConfigurationError without the extra ``crypto``.
+        Raises: ConfigurationError without the extra ``crypto``, or for what isn't a key.
         """
         self._check_not_frozen()
-        mathematics()
+        proof = ServerProof(private_key)
         self.authentication.set_methods(
             "cryptosign handlers",
             lambda compiled: [
                 CryptosignMethod(
                     compiled(requirement_provider, ("session",)),
                     compiled(identity_provider, ("session",)),
+                    proof,
                 )
             ],
         )

@@ -89,7 +89,7 @@ def test_what_is_no_key() -> None:
 # ---- logging in
 
 
-def with_cryptosign() -> Application:
+def with_cryptosign(private_key: str | None = None) -> Application:
     app = Application()
 
     def requirement(session: Session) -> CryptosignAuthRequirement | None:
@@ -102,7 +102,9 @@ def with_cryptosign() -> Application:
             session.auth_id = "joe-by-key"
         return CryptosignAuthRequirement(PUBLIC[JOES], "member", "database")
 
-    app.set_cryptosign_handlers(requirement, lambda session: {"who": session.auth_id})
+    app.set_cryptosign_handlers(
+        requirement, lambda session: {"who": session.auth_id}, private_key=private_key
+    )
 
     @app.route("whoami")
     async def whoami(session: Session) -> Any:
@@ -168,6 +170,28 @@ async def test_the_challenge(extra: dict[str, Any]) -> None:
             await client.send([5, signed, {}])
             assert (await client.receive())[0] == 2
     assert len(seen) == 2
+
+
+@pytest.mark.spec("CSG-05")
+async def test_the_server_proves_who_it_is() -> None:
+    servers, asked = "5e" * 32, "20" * 32
+    app = with_cryptosign(private_key=servers)
+    async with connect(app, None) as client:
+        _, _, told = await challenged(client, challenge=asked)
+        assert set(told) == {"challenge", "pubkey", "signature"}
+        assert told["pubkey"] == cryptosign_credential(servers)["public_key"]
+        assert auth_cryptosign.is_signed_challenge(told["pubkey"], asked, told["signature"])
+        await client.send([5, auth_cryptosign.signed_challenge(JOES, told["challenge"]), {}])
+        assert (await client.receive())[0] == 2
+    for challenge in (None, "", "20", 5, "zz" * 32):
+        async with connect(app, None) as client:
+            _, _, told = await challenged(client, challenge=challenge)
+            assert set(told) == {"challenge"}
+
+
+def test_a_private_key_of_the_server_that_is_none() -> None:
+    with pytest.raises(ConfigurationError, match="64 hexadecimal"):
+        with_cryptosign(private_key="5e")
 
 
 @pytest.mark.spec("CSG-01")
