@@ -111,12 +111,21 @@ def _with_integral_ids(raw: Any, failure: Exception) -> list[Any]:
         raise failure
     mended = list(raw)
     for position in cls.id_positions:
-        value = mended[position] if position < len(mended) else None
-        if type(value) is float and value.is_integer():
-            mended[position] = int(value)
+        if position < len(mended):
+            mended[position] = _integral(mended[position])
+    options = mended[cls.options_position] if len(mended) > cls.options_position else None
+    if type(options) is dict:
+        lists = {name: options[name] for name in cls.id_options if type(options.get(name)) is list}
+        ids = {name: [_integral(value) for value in values] for name, values in lists.items()}
+        if ids:
+            mended[cls.options_position] = {**options, **ids}
     if all(a is b for a, b in zip(mended, raw, strict=True)):
         raise failure
     return mended
+
+
+def _integral(value: Any) -> Any:
+    return int(value) if type(value) is float and value.is_integer() else value
 
 
 def undecodable(format_name: str, failure: Exception) -> ProtocolViolation:

@@ -40,6 +40,8 @@ class Message(
     """Where ids stand on the wire."""
     options_position: ClassVar[int] = 2
     """Where the options or details stand on the wire."""
+    id_options: ClassVar[tuple[str, ...]] = ()
+    """Which of the options are lists of ids."""
 
     def wire(self) -> tuple[Any, ...]:
         """Return the message as the list that goes over the wire."""
@@ -172,6 +174,8 @@ class PublishOptions(Options, frozen=True):
 
 class Publish(PayloadMessage, tag=16, frozen=True):
     """``[PUBLISH, Request|id, Options|dict, Topic|uri, Arguments|list, ArgumentsKw|dict]``"""
+
+    id_options: ClassVar[tuple[str, ...]] = ("exclude", "eligible")
 
     request: Id
     options: PublishOptions
