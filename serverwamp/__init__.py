@@ -3,6 +3,7 @@
 from serverwamp.application import Application as Application
 from serverwamp.authentication import CRAAuthRequirement as CRAAuthRequirement
 from serverwamp.broker import Subscription as Subscription
+from serverwamp.clientcalls import ClientCall as ClientCall
 from serverwamp.cryptosign import CryptosignAuthRequirement as CryptosignAuthRequirement
 from serverwamp.cryptosign import cryptosign_credential as cryptosign_credential
 from serverwamp.errors import ConfigurationError as ConfigurationError
@@ -30,6 +31,7 @@ __all__ = [
     "Application",
     "Audience",
     "CRAAuthRequirement",
+    "ClientCall",
     "ConfigurationError",
     "CryptosignAuthRequirement",
     "Limits",

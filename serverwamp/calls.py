@@ -1,14 +1,11 @@
-"""The running calls of one session: each a task, each with exactly one final reply.
-
-One module, though a long one: how a call runs and how it is answered can't be told apart.
-"""
+"""The running calls of one session: each a task, unless another client is to answer it."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Mapping
+from collections.abc import AsyncIterable, Awaitable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -21,48 +18,23 @@ from serverwamp.errors import (
     CallCanceled,
     CallTimeout,
     FeatureNotSupported,
-    InvalidArgument,
     RuntimeFailure,
-    SerializationError,
     Unavailable,
     WAMPError,
 )
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call, Cancel, Result
-from serverwamp.results import SCALARS, RPCErrorResult, RPCProgressReport, as_result
+from serverwamp.replies import Replies
+from serverwamp.results import SCALARS, RPCProgressReport
+from serverwamp.routed import RoutedCalls
+from serverwamp.running import RunningCall
 from serverwamp.session import RPCRequest
-from serverwamp.starting import StartedTask, cancel_once, escaping
-from serverwamp.streams import Stream, Streams
+from serverwamp.starting import escaping
+from serverwamp.streams import Streams
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 CALL: Final = Call.type_code
-RESULT: Final = Result.type_code
-NO_DETAILS: Final[Mapping[str, Any]] = {}
-
-
-class RunningCall:
-    """A call from its arrival until its handler has ended, which may be after its reply."""
-
-    task: StartedTask | None = None
-    stream: Stream | None = None
-    answered: bool = False
-    cancelled: bool = False
-    ended: bool = False
-    deadline: float = 0.0
-    failure: Exception | None = None
-    """What the handler raised: default args from factories see it before the call is over."""
-
-    def __init__(self, call: Call, unit: Unit) -> None:
-        self.call: Call = call
-        self.unit: Unit = unit
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        if self.task is not None and self.ended:  # it closes nothing any more, but sends
-            self.task.cancel()
-        elif self.task is not None:
-            cancel_once(self.task)
 
 
 class Calls:
@@ -74,7 +46,6 @@ class Calls:
         self._handlers = conversation.realm.handlers
         self._counters = conversation.realm.counters
         self._outbound = conversation.outbound
-        self._encode_wire = conversation.serializer.encode_wire
         self._send = conversation.send
         self._start = conversation.starter.start
         self._has_timeout = conversation.limits.call_timeout < math.inf
@@ -84,8 +55,19 @@ class Calls:
         self._is_serving_waiting = False
         self._turn: anyio.Event | None = None
         self._streams = Streams(conversation, self.refuse, self._renew_deadline)
+        self._replies = Replies(conversation, self._streams)
+        self._encoded_reply = self._replies.encoded
         self._deadlines = Deadlines(self._running, conversation.starter, self._time_out)
         self._one_has_ended: anyio.Event | None = None
+        self._routed: RoutedCalls | None = None
+        if conversation.realm.shares_registrations:
+            self._routed = RoutedCalls(
+                conversation,
+                self._replies,
+                self._running,
+                renew_deadline=self._renew_deadline,
+                note_end=self._notify_of_end,
+            )
         self._most = conversation.limits.calls_in_flight
         self._newest_when_stuck = 0
 
@@ -104,6 +86,10 @@ class Calls:
         if len(self._running) >= self._most:
             return self._start_later(call, unit)
         self._counters.calls += 1
+        if self._routed is not None and self._routed.start(call, unit):
+            if call.request in self._running:
+                self._limit(call)
+            return None
         running = RunningCall(call, unit)
         if call.options.progress:
             running.stream = self._streams.begin(call)
@@ -114,8 +100,7 @@ class Calls:
             if running.ended:
                 return None
         self._running[call.request] = running
-        if call.options.timeout or self._has_timeout:
-            self._deadlines.set(call.request, self._seconds_for(call))
+        self._limit(call)
         if self._is_over:  # it has closed the session
             self.cancel_all()
         elif self._waiting is not None and not self._is_serving_waiting:
@@ -150,7 +135,7 @@ class Calls:
         """Answer a call that isn't to be run, or whose further arguments can't be taken."""
         running = self._running.get(call.request)
         if running is not None:
-            self._answer_error(running, error)
+            self._replies.answer_error(running, error)
             running.cancel()
             return
         if call.options.progress:
@@ -180,9 +165,11 @@ class Calls:
         if running is None or running.answered:
             return  # it crossed the reply on the wire
         mode = cancel.options.mode or "killnowait"
-        if mode != "kill" or running.task is None:
-            self._answer_error(running, CallCanceled("the call was cancelled"))
-        if mode != "skip":
+        if mode != "kill" or not running.can_be_cancelled:
+            self._replies.answer_error(running, CallCanceled("the call was cancelled"))
+        if mode == "skip":
+            running.leave()
+        else:
             running.cancel()
 
     def cancel_all(self) -> None:
@@ -192,7 +179,7 @@ class Calls:
         if self._waiting is not None:
             self._waiting.clear()
         for running in list(self._running.values()):
-            self._answer_error(running, CallCanceled())  # which nobody hears any more
+            self._replies.answer_error(running, CallCanceled())  # which nobody hears any more
             running.cancel()
             if running.task is None:
                 self._end(running)
@@ -201,7 +188,7 @@ class Calls:
     def answer_all(self, error: WAMPError) -> None:
         """Answer every call that has no answer yet; their handlers go on."""
         for running in self._running.values():
-            self._answer_error(running, error)
+            self._replies.answer_error(running, error)
 
     @property
     def are_running(self) -> bool:
@@ -236,19 +223,19 @@ class Calls:
                 if type(outcome) not in SCALARS and hasattr(outcome, "__aiter__"):
                     await self._answer_from(running, handler, outcome)
                 else:
-                    reply = self._reply(running, outcome)
+                    reply = self._encoded_reply(running, outcome)
             elif handler.has_factories:
                 async with shielded_exit_stack() as stack:
                     await self._answer(running, handler, stack)
             else:
                 await self._answer(running, handler, None)
         except Exception as error:
-            await self._answer_exception(running, error)
+            await self._replies.answer_exception(running, error)
         except BaseException as error:
             escapes = escaping(error)
             if escapes is not error:
                 logger.critical("the handler of %r failed", running.call.procedure, exc_info=error)
-                self._answer_error(running, RuntimeFailure("the handler failed"))
+                self._replies.answer_error(running, RuntimeFailure("the handler failed"))
             if escapes is not None:
                 raise escapes from None
         finally:
@@ -265,7 +252,7 @@ class Calls:
         if running.stream is not None:
             self._streams.end(running.call.request, running.stream)
         if not running.answered:  # however it came here: a call has an answer when it ends
-            self._answer_error(running, CallCanceled("the call was cancelled"))
+            self._replies.answer_error(running, CallCanceled("the call was cancelled"))
         self._running.pop(running.call.request, None)
         if self._turn is not None:
             self._turn.set()
@@ -280,10 +267,10 @@ class Calls:
             if hasattr(outcome, "__aiter__"):
                 await self._answer_from(running, handler, outcome)
             else:
-                self._answer_result(running, outcome)
+                self._replies.answer(running, outcome)
         except Exception as error:
             if stack is not None:
-                await self._answer_exception(running, error)
+                await self._replies.answer_exception(running, error)
             raise
 
     def _invoke(
@@ -329,7 +316,7 @@ class Calls:
                 stack.push_async_callback(_close, iterator)
             async for result in iterator:
                 if not isinstance(result, RPCProgressReport):
-                    self._answer_result(running, result)
+                    self._replies.answer(running, result)
                     return
                 await self._report(running, result)
         raise RuntimeError(f"{handler.name} ended without a final result")
@@ -341,64 +328,11 @@ class Calls:
             self._send(Result(call.request, {"progress": True}, report.args, report.kwargs))
         await self._outbound.room_for_replies  # sent or not: a handler may wait nowhere else
 
-    # ---- replies
-
-    def _answer_result(self, running: RunningCall, value: Any) -> None:
-        reply = self._reply(running, value)
-        if running.stream is not None:
-            self._streams.end(running.call.request, running.stream)
-        if reply is not None and self._conversation.is_open:
-            self._outbound.put(reply)
-
-    def _reply(self, running: RunningCall, value: Any) -> Unit | None:
-        """Return the RESULT to be sent, if the call isn't answered yet, and `value` is no error.
-
-        Raises: SerializationError.
-        """
-        if running.answered:
-            return None
-        request = running.call.request
-        if type(value) in SCALARS:  # so are most, and need no more than this
-            wire: tuple[Any, ...] = (RESULT, request, NO_DETAILS, (value,))
-        else:
-            result = as_result(value)
-            if isinstance(result, RPCErrorResult):
-                error = WAMPError(result.error_uri, result.args, result.kwargs)
-                self._answer_error(running, error)
-                return None
-            wire = Result(request, NO_DETAILS, result.args, result.kwargs).wire()
-        reply = self._encode_wire(wire)
-        running.answered = True
-        self._counters.results += 1
-        return reply
-
-    async def _answer_exception(self, running: RunningCall, error: Exception) -> None:
-        if error is running.failure:
-            return  # it has passed through the default args since
-        running.failure = error
-        doing = f"the call of {running.call.procedure!r} by session {self._session.id}"
-        if running.answered:
-            if not isinstance(error, WAMPError):
-                logger.error("%s failed after its answer", doing, exc_info=error)
-            return
-        if isinstance(error, SerializationError):
-            logger.error("%s has an unusable result: %s", doing, error)
-            self._answer_error(running, InvalidArgument("the result can't be serialized"))
-            return
-        conversation = self._conversation
-        answer = await conversation.realm.error_for(error, doing, debug=conversation.host.debug)
-        self._answer_error(running, answer)
-
-    def _answer_error(self, running: RunningCall, error: WAMPError) -> None:
-        if running.answered:
-            return
-        running.answered = True
-        if running.stream is not None:
-            self._streams.end(running.call.request, running.stream)
-        self._counters.note_error(error.uri)
-        self._conversation.send_error(CALL, running.call.request, error)
-
     # ---- deadlines
+
+    def _limit(self, call: Call) -> None:
+        if call.options.timeout or self._has_timeout:
+            self._deadlines.set(call.request, self._seconds_for(call))
 
     def _seconds_for(self, call: Call) -> float:
         limit = min(self._conversation.limits.call_timeout, LONGEST)
@@ -414,7 +348,7 @@ class Calls:
         if not call.options.timeout or call.options.timeout > limit * 1000:
             text = "a call of %.100r had no result in %s seconds"
             self._conversation.limit_log.note("call_timeout", text, call.procedure, limit)
-        self._answer_error(running, CallTimeout("the call took too long"))
+        self._replies.answer_error(running, CallTimeout("the call took too long"))
         running.cancel()
 
 

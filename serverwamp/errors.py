@@ -99,6 +99,10 @@ class NoSuchSubscription(PredefinedError):
     default_uri = uris.NO_SUCH_SUBSCRIPTION
 
 
+class ProcedureAlreadyExists(PredefinedError):
+    default_uri = uris.PROCEDURE_ALREADY_EXISTS
+
+
 class NoSuchRegistration(PredefinedError):
     default_uri = uris.NO_SUCH_REGISTRATION
 

@@ -26,6 +26,12 @@ OF_EVERY_DEALER: Final = (
     "call_timeout",
 )
 
+OF_SHARING_DEALERS: Final = (
+    "caller_identification",
+    "pattern_based_registration",
+    "shared_registration",
+)
+
 
 class Features:
     """What a realm offers, by the names of features: only what a test proves.

@@ -242,6 +242,18 @@ class Handlers:
             raise NoSuchProcedure(f"no procedure {uri!r}")
         return route.handler
 
+    def serves(self, uri: str, match: MatchPolicy = "exact") -> bool:
+        """Tell whether the application serves a procedure, or whatever a pattern matches."""
+        return (
+            uri in self._exact_procedures
+            or self._rpc_handler is not None
+            or self._procedures.resolve_pattern(uri, match) is not None
+        )
+
+    def has_procedure(self, uri: str, match: MatchPolicy) -> bool:
+        """Tell whether there is a route for just this procedure or pattern."""
+        return self._procedures.has(uri, match)
+
     @property
     def custom_rpc(self) -> bool:
         """Whether calls go to a custom handler, which takes its arguments from the request."""

@@ -72,6 +72,13 @@ class Limits:
     nothing more is read from the client."""
     stream_bytes: float = 1024 * 1024
     """The same in bytes; one chunk is taken anyway."""
+    registrations: float = 1_000
+    """How many procedures a session may have registered at once."""
+    invocations_in_flight: float = 10_000
+    """How many calls a client may be given that it hasn't answered; more are refused. So are those
+    to a client that doesn't read what it is sent."""
+    invocation_timeout: float = 30.0
+    """How long a client has to answer a call that the application makes, which can ask for more."""
     message_rate: float = 20_000
     """How many messages of a client are read in a second, those in batches counted each."""
     outbound_messages: float = 10_000

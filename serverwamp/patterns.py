@@ -48,6 +48,9 @@ class PatternTable(Generic[Target]):
         """Whether anything stands there that isn't exact."""
         return bool(self._prefixes or self._wildcards)
 
+    def __bool__(self) -> bool:
+        return bool(self._exact) or self.has_patterns
+
     # ---- by pattern
 
     def get(self, uri: str, match: MatchPolicy) -> Target | None:

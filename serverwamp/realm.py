@@ -13,9 +13,10 @@ from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
 from serverwamp.binding import DefaultArg, Handler, is_async_generator, name_of
 from serverwamp.broker import Broker
+from serverwamp.dealer import Dealer
 from serverwamp.errors import ConfigurationError, RuntimeFailure, WAMPError
 from serverwamp.events import Events
-from serverwamp.features import Features
+from serverwamp.features import OF_SHARING_DEALERS, Features
 from serverwamp.handlers import (
     SOURCES_OF_CALLS,
     SOURCES_OF_OVERFLOWS,
@@ -27,6 +28,8 @@ from serverwamp.logins import Logins
 from serverwamp.meta_api import ToldOf
 from serverwamp.migration import RealmSpellings
 from serverwamp.overflow import OverflowPolicy, checked_policy
+from serverwamp.patterns import PatternTable
+from serverwamp.registrations import Registrations, Sharing
 from serverwamp.results import RPCErrorResult
 from serverwamp.routing import (
     PublicationRoute,
@@ -46,7 +49,7 @@ ErrorMapping: TypeAlias = str | Callable[[Any], Any]
 NO_LIFESPAN: Final = nullcontext()
 
 
-class Realm(RPCDecorators, TopicDecorators, Events, Logins, ToldOf, RealmSpellings):
+class Realm(RPCDecorators, TopicDecorators, Events, Registrations, Logins, ToldOf, RealmSpellings):
     """Procedures, topics, and authentication under one URI.
 
     A realm is configured before it is used: with the first connection it is frozen, and whatever
@@ -73,7 +76,9 @@ class Realm(RPCDecorators, TopicDecorators, Events, Logins, ToldOf, RealmSpellin
         self._lifespan_functions: list[tuple[Function, bool]] = []
         self._overflow_functions: list[Function] = []
         self._frozen = False
+        self.sharings: PatternTable[Sharing] = PatternTable()
         self.handlers: Handlers = Handlers(camel_snake_conversion=camel_snake_conversion)
+        self.dealer: Dealer[Any] = Dealer()
         self.broker: Broker = Broker(self.handlers.topic_route)
         self.members: dict[int, Session] = {}
         self.features: Features = Features()
@@ -191,6 +196,8 @@ class Realm(RPCDecorators, TopicDecorators, Events, Logins, ToldOf, RealmSpellin
             )
         )
         self._offer_protocol()
+        if self.shares_registrations:
+            self.features.offer(dealer=OF_SHARING_DEALERS)
         self.handlers.compile_routes()
         self._lifespan_handlers = [
             (compiled(function), authenticated_only)

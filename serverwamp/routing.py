@@ -375,3 +375,7 @@ class RouteTable(Generic[Target]):
         if match == "exact":
             return self.resolve(uri)
         return next(self._patterns.covering(uri, match), None)
+
+    def has(self, uri: str, match: MatchPolicy) -> bool:
+        """Tell whether something is served by just this pattern."""
+        return self._patterns.get(uri, match) is not None

@@ -1,10 +1,14 @@
-"""The course of a session: it begins, is open, and comes to its end."""
+"""The course of a session: it begins, is open, and comes to its end.
+
+One module, though a long one: every message has its place here, and every way to end.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
 from time import time
 from typing import Any, Final
 
@@ -13,6 +17,7 @@ import anyio.lowlevel
 
 from serverwamp import uris
 from serverwamp.calls import Calls
+from serverwamp.clientcalls import ClientCall
 from serverwamp.conversation import (
     GOING_AWAY,
     INTERNAL_ERROR,
@@ -24,18 +29,16 @@ from serverwamp.conversation import (
 )
 from serverwamp.errors import (
     CallCanceled,
-    InvalidURI,
     LimitExceeded,
-    NoSuchRegistration,
-    NotAuthorized,
     ProtocolViolation,
-    WAMPError,
 )
+from serverwamp.invocations import Invocations, PendingInvocation
 from serverwamp.joining import Joining
 from serverwamp.protocol.messages import (
     Abort,
     Call,
     Cancel,
+    Error,
     Goodbye,
     Message,
     Publish,
@@ -43,6 +46,7 @@ from serverwamp.protocol.messages import (
     Subscribe,
     Unregister,
     Unsubscribe,
+    Yield,
 )
 from serverwamp.protocol.session import State
 from serverwamp.publications import Publications
@@ -95,6 +99,11 @@ class ServedSession:
     @property
     def has_begun(self) -> bool:
         return self._state.state is not State.AWAITING_HELLO
+
+    @cached_property
+    def _invocations(self) -> Invocations:
+        """What the client serves; most serve nothing."""
+        return Invocations(self._conversation)
 
     async def run(self) -> int | None:
         """Serve the session until it ends.
@@ -244,6 +253,8 @@ class ServedSession:
         self._calls.cancel_all()
         self._publications.cancel_all()
         self._subscriptions.close_all()
+        if "_invocations" in vars(self):
+            self._invocations.close()
         was_known = self._conversation.realm.leave(self._conversation.session)
         if was_known and self._testaments is not None:
             self._conversation.starter.start(self._testaments.publish)
@@ -269,14 +280,16 @@ class ServedSession:
         self._conversation.close_code = REFUSED
 
     def _on_register(self, message: Register) -> None:
-        error: WAMPError = NotAuthorized("clients may not register here")
-        if not uris.is_valid_uri(message.procedure) or uris.is_reserved(message.procedure):
-            error = InvalidURI(f"{message.procedure!r} is not a URI that clients may register")
-        self._conversation.send_error(Register.type_code, message.request, error)
+        self._invocations.register(message)
 
     def _on_unregister(self, message: Unregister) -> None:
-        error = NoSuchRegistration("the session has no such registration")
-        self._conversation.send_error(Unregister.type_code, message.request, error)
+        self._invocations.unregister(message)
+
+    def _on_yield(self, message: Yield) -> None:
+        self._invocations.on_yield(message)
+
+    def _on_error(self, message: Error) -> None:
+        self._invocations.on_error(message)
 
     _on: Final[Mapping[type[Message], Callable[[ServedSession, Any], None]]] = {
         Cancel: _on_cancel,
@@ -284,6 +297,8 @@ class ServedSession:
         Unsubscribe: _on_unsubscribe,
         Register: _on_register,
         Unregister: _on_unregister,
+        Yield: _on_yield,
+        Error: _on_error,
         Goodbye: _on_goodbye,
         Abort: _on_abort,
     }
@@ -298,6 +313,19 @@ class ServedSession:
             logger.debug("session %s isn't welcomed yet", self._conversation.session.id)
             return self._conversation.outbound.room_for_events
         return self._subscriptions.send_event(topic, subscription, args, kwargs)
+
+    def call(
+        self, uri: str, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float | None
+    ) -> ClientCall:
+        """Call a procedure that the client has registered."""
+
+        def begin(call: ClientCall, details: Mapping[str, Any]) -> PendingInvocation:
+            if not self.is_open:
+                raise CallCanceled("the session isn't open")
+            registration = self._invocations.registration_for(uri)
+            return self._invocations.invoke(registration, uri, args, kwargs, call, details)
+
+        return ClientCall(begin, timeout)
 
     async def challenge(
         self, method: str, extra: Mapping[str, Any]

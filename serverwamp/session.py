@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from anyio import from_thread
 
 from serverwamp import uris
+from serverwamp.clientcalls import ClientCall
 from serverwamp.errors import checked_args
 
 
@@ -39,6 +40,10 @@ class Link(Protocol):
     def send_event(
         self, topic: str | None, subscription: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Awaitable[None]: ...
+
+    def call(
+        self, uri: str, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float | None
+    ) -> ClientCall: ...
 
     async def close(self, reason: str, message: str | None) -> None: ...
 
@@ -202,6 +207,23 @@ class Session:
         if get_ident() != self._thread:  # nothing of ours can be touched from there
             return from_thread.run_sync(send, topic, self._subscription, args, kwargs)
         return send(topic, self._subscription, args, kwargs)
+
+    def call(
+        self,
+        uri: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> ClientCall:
+        """Call a procedure that this client has registered; awaiting it gives the result.
+
+        `timeout` is in seconds, and counts anew with each report of progress; it is
+        `Limits.invocation_timeout` if not given.
+
+        Raises: WAMPError when awaited; see `ClientCall`.
+        """
+        return self._link.call(uri, checked_args(args), kwargs or {}, timeout)
 
     async def close(self, reason: str = uris.CLOSE_REALM, message: str | None = None) -> None:
         """Say GOODBYE: running calls are cancelled and subscriptions end.

@@ -13,6 +13,8 @@ from typing import Final, Literal, TypeAlias
 
 MatchPolicy: TypeAlias = Literal["exact", "prefix", "wildcard"]
 """How a pattern is understood that is asked for, or offered."""
+InvokePolicy: TypeAlias = Literal["single", "roundrobin", "random", "first", "last"]
+"""Which of several callees of a procedure is called."""
 
 # ---- errors: carried by ERROR and ABORT
 INVALID_URI: Final = "wamp.error.invalid_uri"
@@ -21,6 +23,8 @@ NO_SUCH_PROCEDURE: Final = "wamp.error.no_such_procedure"
 """No procedure matches the URI of a CALL."""
 NO_SUCH_SUBSCRIPTION: Final = "wamp.error.no_such_subscription"
 """The session holds no subscription of that id."""
+PROCEDURE_ALREADY_EXISTS: Final = "wamp.error.procedure_already_exists"
+"""Somebody has registered the procedure, and shares it with nobody, or not in that way."""
 NO_SUCH_REGISTRATION: Final = "wamp.error.no_such_registration"
 """The session holds no registration of that id."""
 NO_SUCH_SESSION: Final = "wamp.error.no_such_session"

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import astuple
 
 from serverwamp.protocol.ids import MAX_ID
-from serverwamp.uris import MatchPolicy
+from serverwamp.uris import InvokePolicy, MatchPolicy
 
 Id: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_ID)]
 RequestOrZero: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_ID)]
@@ -289,7 +289,7 @@ class Result(PayloadMessage, tag=50, frozen=True):
 
 class RegisterOptions(Options, frozen=True):
     match: MatchPolicy | None = None
-    invoke: Literal["single", "roundrobin", "random", "first", "last"] | None = None
+    invoke: InvokePolicy | None = None
     disclose_caller: bool | None = None
     forward_timeout: bool | None = None
 

@@ -35,17 +35,22 @@ from serverwamp.protocol.messages import (
     Goodbye,
     Hello,
     HelloDetails,
+    Interrupt,
+    Invocation,
     Message,
     Publish,
     Published,
     Register,
+    Registered,
     Result,
     Subscribe,
     Subscribed,
     Unregister,
+    Unregistered,
     Unsubscribe,
     Unsubscribed,
     Welcome,
+    Yield,
 )
 
 
@@ -72,7 +77,18 @@ RECEIVED: Final[Mapping[State, Moves]] = {
     State.CHALLENGED: {Authenticate: State.AUTHENTICATING, Abort: State.CLOSED},
     State.OPEN: {
         **dict.fromkeys(
-            (Call, Cancel, Publish, Subscribe, Unsubscribe, Register, Unregister), State.OPEN
+            (
+                Call,
+                Cancel,
+                Publish,
+                Subscribe,
+                Unsubscribe,
+                Register,
+                Unregister,
+                Yield,
+                Error,
+            ),
+            State.OPEN,
         ),
         Goodbye: State.LEAVING,
         Abort: State.CLOSED,
@@ -91,7 +107,21 @@ SENT: Final[Mapping[State, Moves]] = {
     },
     State.CHALLENGED: {Abort: State.CLOSED},
     State.OPEN: {
-        **dict.fromkeys((Result, Error, Subscribed, Unsubscribed, Event, Published), State.OPEN),
+        **dict.fromkeys(
+            (
+                Result,
+                Error,
+                Subscribed,
+                Unsubscribed,
+                Event,
+                Published,
+                Registered,
+                Unregistered,
+                Invocation,
+                Interrupt,
+            ),
+            State.OPEN,
+        ),
         Goodbye: State.CLOSING,
         Abort: State.CLOSED,
     },

@@ -18,7 +18,7 @@ from tests.benchmark.servers import LOAD_CORE, ServerProcess
 
 
 def measured_rows(
-    modes: Sequence[Mode], cycles: int, parts: int = 1, peers: Mapping[str, str] | None = None
+    modes: Sequence[Mode], cycles: int, parts: int, peers: Mapping[str, str]
 ) -> Sequence[Row]:
     """Put the loads of `modes` on their servers in turns, `cycles` times.
 
@@ -29,7 +29,7 @@ def measured_rows(
     with ExitStack() as stack:
         turns = []
         for mode in modes:
-            more = peers if peers and mode.peers else {}
+            more = {name: peers[name] for name in mode.peers if name in peers}
             for name in (*mode.servers, *more):
                 server = stack.enter_context(ServerProcess(name, more.get(name, sys.executable)))
                 operations = max(mode.operations // parts, 1)
@@ -81,7 +81,7 @@ def compare(cycles: int, parts: int, peers: Mapping[str, str], only: str) -> Seq
 def compare_batching(cycles: int, parts: int) -> None:
     """Write what batching gains."""
     write(f"\nBatched; to be measured by the rate, which should be 3 times the other\n{HEADER}")
-    for row in measured_rows(BATCHING, cycles, parts):
+    for row in measured_rows(BATCHING, cycles, parts, {}):
         write(row.text())
 
 
@@ -101,7 +101,7 @@ def weigh(count: int, peers: Mapping[str, str]) -> None:
     """Write what an idle session weighs."""
     write(f"\nMemory of an idle session, {count:,} held, KiB; target at most 8.0 above bare")
     mode = COMPARISONS[0]
-    for name in (*mode.servers, *peers):
+    for name in (*mode.servers, *(peer for peer in mode.peers if peer in peers)):
         subprotocol, *_ = mode.spoken_by(name)
         weight = memory.per_session(name, peers.get(name, sys.executable), subprotocol, count)
         write(f"  {name:28}{weight:8.1f}")
@@ -111,7 +111,7 @@ def scale(cycles: int, parts: int) -> None:
     """Write how the cost grows with sessions and payloads."""
     write(f"\nHow the cost grows\n{HEADER}")
     for mode in SCALING:
-        for row in measured_rows([mode], cycles, parts):
+        for row in measured_rows([mode], cycles, parts, {}):
             write(row.text())
 
 
@@ -127,8 +127,8 @@ def parsed_options(arguments: Sequence[str] | None = None) -> argparse.Namespace
         action="append",
         default=[],
         metavar="NAME=PYTHON",
-        help='"serverwamp 2.0.0", "fastapi-headless-wamp" or "python-socketio", and the Python'
-        " interpreter that has it",
+        help='"serverwamp 2.0.0", "fastapi-headless-wamp", "python-socketio" or "crossbar", and the'
+        " Python interpreter that has it",
     )
     return parser.parse_args(arguments)
 

@@ -9,19 +9,26 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgpack
 import orjson
 
-HELLO, GOODBYE, SUBSCRIBE, CALL = 1, 6, 32, 48
-WELCOME, SUBSCRIBED, EVENT, RESULT = 2, 33, 36, 50
+HELLO, GOODBYE, SUBSCRIBE, CALL, REGISTER, YIELD = 1, 6, 32, 48, 64, 70
+WELCOME, SUBSCRIBED, EVENT, RESULT, REGISTERED, INVOCATION = 2, 33, 36, 50, 65, 68
 ADD, ECHO, PUBLISH, NEWS = "bench.add", "bench.echo", "bench.publish", "bench.news"
+OF_CLIENTS = "bench.of_clients."
+"""What the URIs of the clients' own procedures begin with."""
 NEWS_TEXT = "x" * 64
+BACKLOG = 4096
 WELCOME_DETAILS = {
     "realm": "realm1",
     "agent": "benchmark",
@@ -50,6 +57,9 @@ CODECS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], str]] = {
 }
 SendFrame = Callable[[Any], Awaitable[None]]
 subscribers: dict[SendFrame, Callable[[Any], Any]] = {}
+callees: dict[str, tuple[SendFrame, Callable[[Any], Any]]] = {}
+callers: list[tuple[SendFrame, Callable[[Any], Any], int]] = []
+"""Who has called a client, at the number of the invocation."""
 
 
 async def publish_bare(count: int) -> None:
@@ -71,6 +81,19 @@ async def answer_rarely(message: Any, dumps: Callable[[Any], Any], send_frame: S
     elif message[0] == SUBSCRIBE:
         await send_frame(dumps([SUBSCRIBED, message[1], 1]))
         subscribers[send_frame] = dumps
+    elif message[0] == REGISTER:
+        callees[message[3]] = send_frame, dumps
+        await send_frame(dumps([REGISTERED, message[1], 1]))
+    elif message[0] == YIELD:
+        call_back, dumps, request = callers[message[1]]
+        await call_back(dumps([RESULT, request, {}, message[3]]))
+
+
+async def pass_on(message: Any, dumps: Callable[[Any], Any], send_frame: SendFrame) -> None:
+    """Send a call to the client that has registered the procedure."""
+    callee, dumps_there = callees[message[3]]
+    callers.append((send_frame, dumps, message[1]))
+    await callee(dumps_there([INVOCATION, len(callers) - 1, 1, {}, message[4]]))
 
 
 async def bare(scope: Any, receive: Any, send: Any) -> None:
@@ -94,6 +117,9 @@ async def bare(scope: Any, receive: Any, send: Any) -> None:
             _, request, _, procedure, args = message
             if procedure == ADD:
                 result = args[0] + args[1]
+            elif procedure.startswith(OF_CLIENTS):
+                await pass_on(message, dumps, send_frame)
+                continue
             else:
                 result = args[0]
                 if procedure == PUBLISH:
@@ -138,6 +164,7 @@ def ours() -> Any:
     # A single client shall show what the server can do, and not what it is allowed.
     limits = serverwamp.Limits(calls_in_flight=10_000, message_rate=math.inf)
     app = serverwamp.Application(limits=limits)
+    app.client_register(OF_CLIENTS, match="prefix")
 
     @app.route(ADD)
     async def add(a: int, b: int) -> int:
@@ -245,12 +272,41 @@ class orjson_for_socketio:
         return dump_json(value)
 
 
+def run_crossbar(listener: socket.socket) -> None:
+    """Run a Crossbar node with one worker at the port of `listener`, which it opens itself."""
+    port = listener.getsockname()[1]
+    listener.close()
+    permissions = dict.fromkeys(("call", "register", "publish", "subscribe"), True)
+    role = {
+        "name": "anonymous",
+        "permissions": [{"uri": "", "match": "prefix", "allow": permissions}],
+    }
+    worker = {
+        "type": "router",
+        "realms": [{"name": "realm1", "roles": [role]}],
+        "transports": [
+            {
+                "type": "websocket",
+                "endpoint": {"type": "tcp", "port": port, "interface": "127.0.0.1"},
+                "serializers": ["json", "msgpack"],
+                "auth": {"anonymous": {"type": "static", "role": "anonymous"}},
+            }
+        ],
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        node = {"version": 2, "controller": {}, "workers": [worker]}
+        Path(directory, "config.json").write_bytes(orjson.dumps(node))
+        program = str(Path(sys.executable).with_name("crossbar"))
+        subprocess.run([program, "start", f"--cbdir={directory}", "--loglevel=error"], check=True)
+
+
 # ---- the servers
 
 
 def run_uvicorn(app: Any, listener: socket.socket) -> None:
     import uvicorn
 
+    listener.listen(BACKLOG)
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -259,7 +315,7 @@ def run_uvicorn(app: Any, listener: socket.socket) -> None:
         ws_ping_interval=None,
         lifespan="off",
         log_level="error",
-        backlog=4096,
+        backlog=BACKLOG,
     )
     uvicorn.Server(config).run(sockets=[listener])
 
@@ -267,6 +323,8 @@ def run_uvicorn(app: Any, listener: socket.socket) -> None:
 def run_aiohttp(handler: Any, listener: socket.socket) -> None:
     import uvloop
     from aiohttp import web
+
+    listener.listen(BACKLOG)
 
     async def serve() -> None:
         app = web.Application()
@@ -284,6 +342,7 @@ def run_hypercorn_trio(app: Any, listener: socket.socket) -> None:
     import trio
     from hypercorn.config import Config, Sockets
 
+    listener.listen(BACKLOG)
     config = Config()
     config.create_sockets = lambda: Sockets([], [listener], [])  # type: ignore[method-assign]
     config.errorlog = config.accesslog = None
@@ -302,13 +361,14 @@ SERVICES: dict[str, Callable[[socket.socket], None]] = {
     "serverwamp 2.0.0": lambda listener: run_uvicorn(published(), listener),
     "fastapi-headless-wamp": lambda listener: run_uvicorn(headless(), listener),
     "python-socketio": lambda listener: run_uvicorn(socket_io(), listener),
+    "crossbar": run_crossbar,
 }
 
 
 def end_with_parent() -> None:
-    """Exit when standard input ends: whoever started this process is gone."""
+    """End this process and its children when standard input ends: who started it is gone."""
     sys.stdin.read()
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def main(services: Mapping[str, Callable[[socket.socket], None]]) -> None:

@@ -6,6 +6,7 @@ arrives only the messages are counted.
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import struct
@@ -20,12 +21,25 @@ import msgpack
 import orjson
 
 from tests.benchmark import socketio_packets
-from tests.benchmark.applications import CALL, GOODBYE, HELLO, NEWS, PUBLISH, SUBSCRIBE
+from tests.benchmark.applications import (
+    CALL,
+    GOODBYE,
+    HELLO,
+    NEWS,
+    OF_CLIENTS,
+    PUBLISH,
+    REGISTER,
+    SUBSCRIBE,
+    YIELD,
+)
 
 TIMEOUT = 30.0
 RECEIVE_SIZE = 65536  # from 128 KiB on, allocating the buffer costs more than receiving
 MASK = b"\x37\xfa\x21\x3d"
 TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+
+INVOCATIONS = re.compile(rb"\[68,(\d+),\d+,\{[^}]*\},\[(\d+),2\]\]")
+LONGEST_INVOCATION = 200
 
 Address = tuple[str, int]
 
@@ -108,7 +122,7 @@ class Client:
 
     def join(self) -> None:
         """Open a session."""
-        hello = [HELLO, "realm1", {"roles": {"caller": {}, "subscriber": {}}}]
+        hello = [HELLO, "realm1", {"roles": {"caller": {}, "callee": {}, "subscriber": {}}}]
         # A Socket.IO server has something to say by itself, too.
         self.ask(hello, 2 if self.subprotocol == socketio_packets.SOCKET_IO else 1)
 
@@ -116,7 +130,11 @@ class Client:
         data = self.socket.recv(RECEIVE_SIZE)
         if not data:
             raise RuntimeError("the server has closed the connection")
+        self.noticed(data)
         return data
+
+    def noticed(self, data: bytes) -> None:
+        """Do what is to be done with what has arrived, beside counting it."""
 
     def ask(self, message: Any, answers: int = 1) -> None:
         """Send a message and wait for another, or several."""
@@ -184,6 +202,27 @@ class Client:
         self.socket.close()
 
 
+class Callee(Client):
+    """A client that answers the calls of one procedure, over JSON."""
+
+    def __init__(self, address: Address, subprotocol: str, procedure: str) -> None:
+        self._unread = b""
+        super().__init__(address, subprotocol)
+        self.ask([REGISTER, 1, {}, procedure])
+
+    def noticed(self, data: bytes) -> None:
+        """Answer the invocations that are complete."""
+        data = self._unread + data
+        answers, end = [], 0
+        for invocation in INVOCATIONS.finditer(data):
+            message = [YIELD, int(invocation[1]), {}, [int(invocation[2])]]
+            answers.append(message_frame(self.subprotocol, message))
+            end = invocation.end()
+        self._unread = data[max(end, len(data) - LONGEST_INVOCATION) :]
+        if answers:
+            self.send(b"".join(answers))
+
+
 class Frames:
     """CALL frames with the requests 1, 2, 3, ...; every session needs the same ones."""
 
@@ -207,16 +246,29 @@ class Arrivals:
 
     def __init__(self, clients: Sequence[Client]) -> None:
         self._epoll = select.epoll()
-        self._clients = {client.socket.fileno(): client for client in clients}
-        for descriptor in self._clients:
-            self._epoll.register(descriptor, select.EPOLLIN)
+        self._clients: dict[int, Client] = {}
+        self._others: dict[int, Client] = {}
+        self._watch(clients, self._clients)
+
+    def also(self, others: Sequence[Client]) -> None:
+        """Let others receive while these are waited for."""
+        self._watch(others, self._others)
+
+    def _watch(self, clients: Sequence[Client], among: dict[int, Client]) -> None:
+        for client in clients:
+            among[client.socket.fileno()] = client
+            self._epoll.register(client.socket.fileno(), select.EPOLLIN)
 
     def wait(self) -> list[Client]:
-        """Return the clients that have received something, at least one."""
+        """Return the clients that have received something."""
         ready = self._epoll.poll(TIMEOUT)
         if not ready:
             raise TimeoutError(f"no answer within {TIMEOUT} seconds")
-        return [self._clients[descriptor] for descriptor, _ in ready]
+        descriptors = [descriptor for descriptor, _ in ready]
+        for descriptor in descriptors:
+            if descriptor in self._others:
+                self._others[descriptor].receive()
+        return [self._clients[d] for d in descriptors if d in self._clients]
 
     def close(self) -> None:
         self._epoll.close()
@@ -275,6 +327,31 @@ class Calls:
         self._arrivals.close()
         for client in self._clients:
             client.close()
+
+
+class RoutedCalls(Calls):
+    """Clients that call others, of which each has one that calls it."""
+
+    def __init__(
+        self, address: Address, subprotocols: Sequence[str], outstanding: int, operations: int
+    ) -> None:
+        """Connect two clients for each of `subprotocols`."""
+        procedures = [f"{OF_CLIENTS}number{number}" for number in range(len(subprotocols))]
+        self._callees = [
+            Callee(address, name, procedure)
+            for name, procedure in zip(subprotocols, procedures, strict=True)
+        ]
+        frames = [
+            Frames(name, procedure)
+            for name, procedure in zip(subprotocols, procedures, strict=True)
+        ]
+        super().__init__(address, frames, outstanding, operations)
+        self._arrivals.also(self._callees)
+
+    def close(self) -> None:
+        super().close()
+        for callee in self._callees:
+            callee.close()
 
 
 class Events:
@@ -341,12 +418,24 @@ class Sessions:
 
 
 def connected(address: Address, receive_buffer: int | None = None) -> socket.socket:
-    """Return a blocking TCP connection; its operations fail after a while."""
-    connection = socket.socket()
-    if receive_buffer is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    connection.settimeout(TIMEOUT)
-    connection.connect(address)
+    """Return a blocking TCP connection; its operations fail after a while.
+
+    A server that doesn't listen yet is waited for.
+    """
+    given_up = time.monotonic() + TIMEOUT
+    while True:
+        connection = socket.socket()
+        if receive_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.settimeout(TIMEOUT)
+        try:
+            connection.connect(address)
+            break
+        except ConnectionRefusedError:
+            connection.close()
+            if time.monotonic() > given_up:
+                raise
+            time.sleep(0.05)
     # A timeout of Python's own would cost a poll() for each operation.
     connection.settimeout(None)
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):

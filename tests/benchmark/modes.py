@@ -9,11 +9,12 @@ from typing import Protocol
 
 from tests.benchmark import socketio_packets
 from tests.benchmark.applications import ADD, ECHO
-from tests.benchmark.load import Address, Calls, Events, Frames, Sessions, Window
+from tests.benchmark.load import Address, Calls, Events, Frames, RoutedCalls, Sessions, Window
 
 JSON, MSGPACK, BATCHED = "wamp.2.json", "wamp.2.msgpack", "wamp.2.json.batched"
 
 PAIR = ("bare", "serverwamp")
+FRAMEWORKS = ("serverwamp 2.0.0", "fastapi-headless-wamp", "python-socketio")
 
 REFERENCES = {
     "serverwamp, aiohttp": "bare, aiohttp",
@@ -52,8 +53,8 @@ class Mode:
         "serverwamp, aiohttp",
         "serverwamp, hypercorn, trio",
     )
-    peers: bool = False
-    """Whether other packages take part."""
+    peers: Sequence[str] = ()
+    """The other packages that take part."""
 
     def spoken_by(self, server: str) -> Sequence[str]:
         """Return the subprotocols with which clients connect to a server."""
@@ -69,6 +70,12 @@ _frames = cache(Frames)
 def _calls(outstanding: int) -> Connect:
     return lambda address, subprotocols, operations: Calls(
         address, [_frames(name, ADD) for name in subprotocols], outstanding, operations
+    )
+
+
+def _routed_calls(outstanding: int) -> Connect:
+    return lambda address, subprotocols, operations: RoutedCalls(
+        address, subprotocols, outstanding, operations
     )
 
 
@@ -89,13 +96,21 @@ def _sessions(address: Address, subprotocols: Sequence[str], operations: int) ->
 
 
 COMPARISONS = (
-    Mode("calls, 32 x 8, JSON", [JSON] * 32, _calls(8), 8192, 1.35, peers=True),
+    Mode("calls, 32 x 8, JSON", [JSON] * 32, _calls(8), 8192, 1.35, peers=FRAMEWORKS),
     Mode("calls, 32 x 8, MessagePack", [MSGPACK] * 32, _calls(8), 8192, 1.35),
-    Mode("calls, 1 x 1, JSON", [JSON], _calls(1), 2048, 1.25, peers=True),
-    Mode("events to 100, JSON", [JSON] * 100, _events(), 20_000, 1.15, peers=True),
-    Mode("events to 1,000, JSON", [JSON] * 1000, _events(), 20_000, servers=PAIR, peers=True),
+    Mode("calls, 1 x 1, JSON", [JSON], _calls(1), 2048, 1.25, peers=FRAMEWORKS),
+    Mode("events to 100, JSON", [JSON] * 100, _events(), 20_000, 1.15, peers=FRAMEWORKS),
+    Mode("events to 1,000, JSON", [JSON] * 1000, _events(), 20_000, servers=PAIR, peers=FRAMEWORKS),
     Mode("events to 1,000, both", [JSON, MSGPACK] * 500, _events(), 20_000, 1.15),
-    Mode("sessions, JSON", [JSON], _sessions, 256, 1.20, peers=True),
+    Mode("sessions, JSON", [JSON], _sessions, 256, 1.20, peers=FRAMEWORKS),
+    Mode(
+        "client to client, 16 x 8",
+        [JSON] * 16,
+        _routed_calls(8),
+        4096,
+        servers=PAIR,
+        peers=("crossbar",),
+    ),
 )
 """Modes in which servers are compared."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -33,15 +34,16 @@ class ServerProcess:
     ) -> None:
         """Run a service of `program`, which is what `python` is given to run."""
         self.name = name
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-        self.address: tuple[str, int] = self._listener.getsockname()
-        descriptor = self._listener.fileno()
-        self._process = subprocess.Popen(
-            [python, *program, name, str(descriptor), str(SERVER_CORE)],
-            stdin=subprocess.PIPE,
-            pass_fds=[descriptor],
-        )
-        self._listener.close()  # the server's copy stays open
+        with socket.socket() as reserved:  # the server has a copy of it, to listen there
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reserved.bind(("127.0.0.1", 0))
+            self.address: tuple[str, int] = reserved.getsockname()
+            self._process = subprocess.Popen(
+                [python, *program, name, str(reserved.fileno()), str(SERVER_CORE)],
+                stdin=subprocess.PIPE,
+                pass_fds=[reserved.fileno()],
+                start_new_session=True,
+            )
 
     def __enter__(self) -> ServerProcess:
         return self
@@ -52,14 +54,12 @@ class ServerProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)  # with its children
         self._process.communicate()
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time of all threads of the process, exact to less than a microsecond."""
-        tasks = Path(f"/proc/{self._process.pid}/task")
-        times = [(task / "schedstat").read_text().split()[0] for task in tasks.iterdir()]
-        return sum(map(int, times)) / 1e9
+        """Return the CPU time of the process and its children, exact to less than a microsecond."""
+        return sum(map(_nanoseconds, _tasks(self._process.pid))) / 1e9
 
     def memory(self) -> int:
         """Return the bytes of memory that belong to the process alone."""
@@ -67,3 +67,15 @@ class ServerProcess:
             if line.startswith("Private_Dirty:"):
                 return int(line.split()[1]) * 1024
         raise RuntimeError("the kernel doesn't tell the memory of a process")
+
+
+def _tasks(process: int) -> Iterator[Path]:
+    """Yield the threads of a process and of all below it."""
+    for task in Path(f"/proc/{process}/task").iterdir():
+        yield task
+        for child in (task / "children").read_text().split():
+            yield from _tasks(int(child))
+
+
+def _nanoseconds(task: Path) -> int:
+    return int((task / "schedstat").read_text().split()[0])

@@ -1,0 +1,94 @@
+"""The final replies to the calls of one session: exactly one for each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from serverwamp.conversation import Conversation
+from serverwamp.errors import InvalidArgument, SerializationError, WAMPError
+from serverwamp.protocol.formats import Unit
+from serverwamp.protocol.messages import Call, Result
+from serverwamp.results import SCALARS, RPCErrorResult, as_result
+from serverwamp.running import RunningCall
+from serverwamp.streams import Streams
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+CALL: Final = Call.type_code
+RESULT: Final = Result.type_code
+NO_DETAILS: Final[Mapping[str, Any]] = {}
+
+
+class Replies:
+    """What answers the calls of a session, however they come to their end."""
+
+    def __init__(self, conversation: Conversation, streams: Streams) -> None:
+        self._conversation = conversation
+        self._session = conversation.session
+        self._counters = conversation.realm.counters
+        self._outbound = conversation.outbound
+        self._encode_wire = conversation.serializer.encode_wire
+        self._streams = streams
+
+    def answer(self, running: RunningCall, value: Any) -> None:
+        """Send a result, unless the call has an answer.
+
+        Raises: SerializationError.
+        """
+        reply = self.encoded(running, value)
+        if running.stream is not None:
+            self._streams.end(running.call.request, running.stream)
+        if reply is not None and self._conversation.is_open:
+            self._outbound.put(reply)
+
+    def encoded(self, running: RunningCall, value: Any) -> Unit | None:
+        """Return the RESULT to be sent, if the call isn't answered yet, and `value` is no error.
+
+        Raises: SerializationError.
+        """
+        if running.answered:
+            return None
+        request = running.call.request
+        if type(value) in SCALARS:  # so are most, and need no more than this
+            wire: tuple[Any, ...] = (RESULT, request, NO_DETAILS, (value,))
+        else:
+            result = as_result(value)
+            if isinstance(result, RPCErrorResult):
+                error = WAMPError(result.error_uri, result.args, result.kwargs)
+                self.answer_error(running, error)
+                return None
+            wire = Result(request, NO_DETAILS, result.args, result.kwargs).wire()
+        reply = self._encode_wire(wire)
+        running.answered = True
+        self._counters.results += 1
+        return reply
+
+    async def answer_exception(self, running: RunningCall, error: Exception) -> None:
+        """Answer with what a client is told about an exception; the log gets the rest."""
+        if error is running.failure:
+            return  # it has passed through the default args since
+        running.failure = error
+        doing = f"the call of {running.call.procedure!r} by session {self._session.id}"
+        if running.answered:
+            if not isinstance(error, WAMPError):
+                logger.error("%s failed after its answer", doing, exc_info=error)
+            return
+        if isinstance(error, SerializationError):
+            logger.error("%s has an unusable result: %s", doing, error)
+            self.answer_error(running, InvalidArgument("the result can't be serialized"))
+            return
+        conversation = self._conversation
+        answer = await conversation.realm.error_for(error, doing, debug=conversation.host.debug)
+        self.answer_error(running, answer)
+
+    def answer_error(self, running: RunningCall, error: WAMPError) -> None:
+        """Send an error, unless the call has an answer."""
+        if running.answered:
+            return
+        running.answered = True
+        if running.stream is not None:
+            self._streams.end(running.call.request, running.stream)
+        self._counters.note_error(error.uri)
+        self._conversation.send_error(CALL, running.call.request, error)

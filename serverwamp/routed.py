@@ -1,0 +1,164 @@
+"""Calls of one client that another answers: from the caller's side.
+
+Spec: Basic Profile, "Remote Procedure Call"; Advanced Profile, "Caller Identification".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from serverwamp.conversation import Conversation
+from serverwamp.errors import (
+    CallCanceled,
+    FeatureNotSupported,
+    InvalidArgument,
+    SerializationError,
+    Unavailable,
+    WAMPError,
+)
+from serverwamp.invocations import PendingInvocation
+from serverwamp.protocol.formats import Unit
+from serverwamp.protocol.messages import Args, Call, Kwargs, Result
+from serverwamp.replies import Replies
+from serverwamp.results import RPCResult
+from serverwamp.running import RunningCall
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+class RoutedCall(RunningCall):
+    """A call that another client is to answer."""
+
+    invocation: PendingInvocation | None = None
+
+    def __init__(self, call: Call, unit: Unit, calls: RoutedCalls) -> None:
+        super().__init__(call, unit)
+        self._calls = calls
+
+    @property
+    def can_be_cancelled(self) -> bool:
+        return self.invocation is not None and self.invocation.can_be_cancelled
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self.invocation is None:
+            return
+        if self.answered:
+            self.invocation.abandon()
+            self._calls.end(self)
+        else:
+            self.invocation.interrupt()
+
+    def leave(self) -> None:
+        if self.invocation is not None:
+            self.invocation.forget()
+        self._calls.end(self)
+
+    # ---- what the client says
+
+    def take_progress(self, args: Args, kwargs: Kwargs) -> None:
+        self._calls.report(self, args, kwargs)
+
+    def take_result(self, args: Args, kwargs: Kwargs) -> None:
+        self._calls.answer(self, args, kwargs)
+
+    def take_error(self, error: WAMPError) -> None:
+        # Some clients answer an INTERRUPT with an error of their own.
+        error = CallCanceled("the call was cancelled") if self.cancelled else error
+        self._calls.answer_error(self, error)
+
+
+class RoutedCalls:
+    """The calls of a session that go to other clients; they are `running` with all the others.
+
+    No task waits for them: their callees' sessions say what becomes of them.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        replies: Replies,
+        running: MutableMapping[int, RunningCall],
+        *,
+        renew_deadline: Callable[[RunningCall], None],
+        note_end: Callable[[], None],
+    ) -> None:
+        self._conversation = conversation
+        self._session = conversation.session
+        self._outbound = conversation.outbound
+        self._handlers = conversation.realm.handlers
+        self._dealer = conversation.realm.dealer
+        self._replies = replies
+        self._running = running
+        self._renew_deadline = renew_deadline
+        self._note_end = note_end
+
+    def start(self, call: Call, unit: Unit) -> bool:
+        """Give a call to who has registered the procedure; tell whether anybody has.
+
+        What the application itself serves is left to it.
+        """
+        if self._handlers.serves(call.procedure):
+            return False
+        registration = self._dealer.best(call.procedure)
+        if registration is None:
+            return False
+        routed = RoutedCall(call, unit, self)
+        details: dict[str, Any] = {}
+        if call.options.receive_progress:
+            details["receive_progress"] = True
+        if call.options.disclose_me or registration.discloses_callers:
+            session = self._session
+            details.update(
+                caller=session.id, caller_authid=session.auth_id, caller_authrole=session.auth_role
+            )
+        try:
+            if call.options.progress:
+                raise FeatureNotSupported("the callee takes its arguments all at once")
+            routed.invocation = registration.pick().invoke(
+                registration, call.procedure, call.args or (), call.kwargs or {}, routed, details
+            )
+        except WAMPError as error:
+            self._replies.answer_error(routed, error)
+        if not routed.answered:
+            self._running[call.request] = routed
+        return True
+
+    def report(self, routed: RoutedCall, args: Args, kwargs: Kwargs) -> None:
+        """Send what a client has reported of its progress."""
+        call = routed.call
+        if routed.answered or not call.options.receive_progress:
+            return
+        if (
+            self._outbound.is_clogged
+        ):  # the callee can't be made to wait for just one of its callers
+            error = Unavailable("progress is reported faster than it is read")
+            self._replies.answer_error(routed, error)
+            routed.cancel()
+            return
+        self._renew_deadline(routed)
+        try:
+            self._conversation.send(Result(call.request, {"progress": True}, args, kwargs))
+        except SerializationError as error:
+            logger.error("a report to session %s is lost: %s", self._session.id, error)
+
+    def answer(self, routed: RoutedCall, args: Args, kwargs: Kwargs) -> None:
+        """Send a client's result."""
+        try:
+            self._replies.answer(routed, RPCResult(args, kwargs))
+        except SerializationError as error:
+            text = f"the result can't be sent: {error}"
+            self._replies.answer_error(routed, InvalidArgument(text))
+        self.end(routed)
+
+    def answer_error(self, routed: RoutedCall, error: WAMPError) -> None:
+        """Send a client's error."""
+        self._replies.answer_error(routed, error)
+        self.end(routed)
+
+    def end(self, routed: RoutedCall) -> None:
+        """Take note that a call is over for whoever has called."""
+        if self._running.pop(routed.call.request, None) is not None:
+            self._note_end()
