@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-from typing import Any, get_args
+from collections.abc import Collection, Iterator
+from typing import Any
 
 from serverwamp import uris
-from serverwamp.broker import Subscription
-from serverwamp.errors import NoSuchSubscription
-from serverwamp.meta import MetaAPI
-from serverwamp.protocol.messages import Id, SubscribeOptions
+from serverwamp.broker import Subscriber, Subscription
+from serverwamp.errors import NoSuchSubscription, WAMPError
+from serverwamp.meta_tables import TableMetaAPI
+from serverwamp.protocol.messages import SubscribeOptions
 from serverwamp.results import RPCResult
 from serverwamp.session import Session
-from serverwamp.uris import MatchPolicy
 
 
-class SubscriptionMetaAPI(MetaAPI):
+class SubscriptionMetaAPI(TableMetaAPI[Subscription]):
     """What the sessions of a realm are subscribed to, but for topics of the protocol.
 
     Spec: Advanced Profile, "Subscription Meta API".
@@ -24,78 +23,53 @@ class SubscriptionMetaAPI(MetaAPI):
     prefix = "wamp.subscription"
     procedures = ("list", "lookup", "match", "get", "list_subscribers", "count_subscribers")
     topics = ("on_create", "on_subscribe", "on_unsubscribe", "on_delete")
-
-    # ---- who is subscribed to what
-
-    async def _list(self, caller: Session, /) -> RPCResult:
-        self._check(caller)
-        ids: dict[str, list[int]] = {match: [] for match in get_args(MatchPolicy)}
-        for subscription in filter(self._is_shown, self._broker):
-            ids[subscription.match].append(subscription.id)
-        return RPCResult((ids,))
+    joining = "subscribe"
 
     async def _lookup(
         self, caller: Session, topic: str, options: SubscribeOptions | None = None, /
     ) -> int | None:
         self._check(caller)
-        match = (options and options.match) or "exact"
-        subscription = self._broker.lookup(topic, match)
-        return (
-            subscription.id if subscription is not None and self._is_shown(subscription) else None
-        )
+        subscription = self._broker.lookup(topic, (options and options.match) or "exact")
+        is_found = subscription is not None and self._is_shown(subscription)
+        return subscription.id if subscription is not None and is_found else None
 
     async def _match(self, caller: Session, topic: str, /) -> RPCResult:
         self._check(caller)
         matching = filter(self._is_shown, self._broker.matching(topic))
         return RPCResult(([subscription.id for subscription in matching] or None,))
 
-    async def _get(self, caller: Session, id_: Id, /) -> RPCResult:
-        return RPCResult((_details(self._found(caller, id_)),))
+    _list_subscribers = TableMetaAPI._list_holders
+    _count_subscribers = TableMetaAPI._count_holders
 
-    async def _list_subscribers(self, caller: Session, id_: Id, /) -> RPCResult:
-        subscribers = self._broker.subscribers(self._found(caller, id_))
-        return RPCResult(([subscriber.session.id for subscriber in subscribers],))
-
-    async def _count_subscribers(self, caller: Session, id_: Id, /) -> int:
-        return len(self._broker.subscribers(self._found(caller, id_)))
-
-    def _found(self, caller: Session, id_: int) -> Subscription:
-        self._check(caller)
-        subscription = self._broker.find(id_)
-        if subscription is None or not self._is_shown(subscription):
-            raise NoSuchSubscription(f"there is no subscription {id_}")
-        return subscription
+    # ---- the table
 
     def _is_shown(self, subscription: Subscription) -> bool:
         has_subscribers = bool(self._broker.subscribers(subscription))
         return has_subscribers and not uris.is_reserved(subscription.topic)
 
+    def _entries(self) -> Iterator[Subscription]:
+        return filter(self._is_shown, self._broker)
+
+    def _find(self, id_: int) -> Subscription | None:
+        subscription = self._broker.find(id_)
+        is_found = subscription is not None and self._is_shown(subscription)
+        return subscription if is_found else None
+
+    def _holders(self, entry: Subscription) -> Collection[Subscriber]:
+        return self._broker.subscribers(entry)
+
+    def _described(self, entry: Subscription) -> dict[str, Any]:
+        return {"uri": entry.topic}
+
+    def _no_such(self, id_: int) -> WAMPError:
+        return NoSuchSubscription(f"there is no subscription {id_}")
+
     # ---- events
 
-    def note_joined(self, session_id: int, subscription: Subscription) -> None:
-        """Tell who listens that a session has been added to a subscription."""
-        if uris.is_reserved(subscription.topic):
-            return
-        if len(self._broker.subscribers(subscription)) == 1:
-            self._tell("on_create", (session_id, _details(subscription)))
-        self._tell("on_subscribe", (session_id, subscription.id))
+    def note_joined(self, session: Session, entry: Subscription) -> None:
+        if not uris.is_reserved(entry.topic):
+            super().note_joined(session, entry)
 
-    def note_left(self, session: Session, subscription: Subscription) -> None:
-        """Tell who listens that a session has been removed from a subscription."""
-        if uris.is_reserved(subscription.topic):
-            return
-        args = (session.id, subscription.id)
-        exclude = () if session.is_open else (session.id,)  # nothing may follow its GOODBYE
-        self._tell("on_unsubscribe", args, exclude)
-        if not self._broker.subscribers(subscription):
-            self._tell("on_delete", args, exclude)
-
-
-def _details(subscription: Subscription) -> dict[str, Any]:
-    created = datetime.fromtimestamp(subscription.created, timezone.utc)
-    return {
-        "id": subscription.id,
-        "created": created.isoformat(timespec="milliseconds"),
-        "uri": subscription.topic,
-        "match": subscription.match,
-    }
+    def note_left(self, session: Session, entry: Subscription) -> None:
+        if not uris.is_reserved(entry.topic):
+            super().note_left(session, entry)

@@ -231,7 +231,7 @@ class Subscriptions:
             return
         self._realm.broker.join(subscriber.subscription, subscriber)
         if self._realm.subscription_meta is not None:
-            self._realm.subscription_meta.note_joined(self.session.id, subscriber.subscription)
+            self._realm.subscription_meta.note_joined(self.session, subscriber.subscription)
         for unit in held:
             subscriber.receive(unit)
 

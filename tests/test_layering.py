@@ -103,10 +103,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "uris",
     },
+    "meta_tables": {"meta", "session", "results", "protocol.messages", "errors", "uris"},
     "meta_subscriptions": {
-        "publication",
-        "meta",
-        "features",
+        "meta_tables",
         "broker",
         "session",
         "results",
