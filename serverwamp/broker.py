@@ -36,7 +36,7 @@ class Subscription:
         self.topic: str = topic
         """The URI; of a pattern, what was asked for."""
         self.match: MatchPolicy = match
-        """How the URI is understood: "exact", or as a pattern, "prefix" or "wildcard"."""
+        """Whether that is one topic, "exact", or a pattern, "prefix" or "wildcard"."""
         self.admitted_by: Any = admitted_by
         """The route that allows it, which is always the same."""
         self.created: float = time.time()
