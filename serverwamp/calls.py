@@ -64,6 +64,7 @@ class Calls:
             self._routed = RoutedCalls(
                 conversation,
                 self._replies,
+                self._streams,
                 self._running,
                 renew_deadline=self._renew_deadline,
                 note_end=self._notify_of_end,
@@ -249,8 +250,6 @@ class Calls:
                 await self._outbound.run(reply)
 
     def _end(self, running: RunningCall) -> None:
-        if running.stream is not None:
-            self._streams.end(running.call.request, running.stream)
         if not running.answered:  # however it came here: a call has an answer when it ends
             self._replies.answer_error(running, CallCanceled("the call was cancelled"))
         self._running.pop(running.call.request, None)

@@ -18,6 +18,7 @@ from serverwamp.conversation import Conversation
 from serverwamp.dealer import Registration
 from serverwamp.errors import (
     CallCanceled,
+    FeatureNotSupported,
     InvalidArgument,
     InvalidURI,
     NoSuchProcedure,
@@ -30,6 +31,7 @@ from serverwamp.errors import (
 )
 from serverwamp.features import CalleeFeatures
 from serverwamp.limits import Limits
+from serverwamp.outbound import Room
 from serverwamp.patterns import PatternTable
 from serverwamp.protocol.messages import (
     Args,
@@ -64,13 +66,16 @@ class Caller(Protocol):
 class PendingInvocation:
     """A call that a client has been given and not yet answered."""
 
-    __slots__ = ("_callee", "_caller", "id")
+    __slots__ = ("_callee", "_caller", "first", "id")
 
     def __init__(self, id: int, callee: Invocations, caller: Caller) -> None:
         self.id: int = id
         """The request id of the INVOCATION."""
         self._callee = callee
         self._caller = caller
+        self.first: Invocation | None = None
+        """Where others with further arguments may follow, the one that they follow, without its
+        own."""
 
     @property
     def timeout(self) -> float:
@@ -91,6 +96,18 @@ class PendingInvocation:
         self._callee.forget(self)
         self._callee.interrupt(self, "killnowait")
 
+    @property
+    def room(self) -> Room:
+        """What can be awaited until the client has read enough to be sent more."""
+        return self._callee.room
+
+    def go_on(self, args: Args, kwargs: Kwargs, *, is_last: bool) -> None:
+        """Send further arguments.
+
+        Raises: WAMPError when they can't be sent.
+        """
+        self._callee.go_on(self, args, kwargs, is_last=is_last)
+
     def forget(self) -> None:
         """Wait for no answer any more, and don't tell."""
         self._callee.forget(self)
@@ -107,6 +124,7 @@ class Invocations:
         self._realm = conversation.realm
         self._outbound = conversation.outbound
         self._encode = conversation.serializer.encode
+        self.room: Room = conversation.outbound.room_for_replies
         self.session: Session = conversation.session
         self.limits: Limits = conversation.limits
         self._registrations: PatternTable[OwnRegistration] = PatternTable()
@@ -204,7 +222,8 @@ class Invocations:
     ) -> PendingInvocation:
         """Have the client answer a call: `caller` is told what becomes of it.
 
-        `details` may ask for progress, which is left out for a client that can't report any.
+        `details` may ask for progress, which is left out for a client that can't report any, and
+        may say that further arguments follow.
 
         Raises: WAMPError when it can't be called.
         """
@@ -216,6 +235,8 @@ class Invocations:
             count = len(self._pending)
             conversation.limit_log.note("invocations_in_flight", text, self.session.id, count)
             raise Unavailable("the client that was called is busy")
+        if "progress" in details and not self.features.progressive_call_invocations:
+            raise FeatureNotSupported("the callee takes its arguments all at once")
         id_ = self._last_id + 1
         if registration.match != "exact":
             details = {**details, "procedure": procedure}
@@ -227,8 +248,28 @@ class Invocations:
             raise InvalidArgument(f"the callee can't be sent the arguments: {error}") from None
         self._last_id = id_
         invocation = self._pending[id_] = PendingInvocation(id_, self, caller)
+        if "progress" in details:
+            invocation.first = Invocation(id_, registration.id, details)
         self._outbound.put(unit)
         return invocation
+
+    def go_on(
+        self, invocation: PendingInvocation, args: Args, kwargs: Kwargs, *, is_last: bool
+    ) -> None:
+        """Send further arguments of a call, with the details of the first.
+
+        Raises: InvalidArgument.
+        """
+        first = invocation.first
+        assert first is not None
+        details = dict(first.details)
+        if is_last:
+            del details["progress"]
+        try:
+            message = Invocation(first.request, first.registration, details, args, kwargs)
+            self._conversation.send(message)
+        except SerializationError as error:
+            raise InvalidArgument(f"the callee can't be sent the arguments: {error}") from None
 
     def interrupt(self, invocation: PendingInvocation, mode: str) -> None:
         """Send INTERRUPT to a client that understands it."""

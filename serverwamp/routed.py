@@ -9,10 +9,11 @@ import logging
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+import anyio
+
 from serverwamp.conversation import Conversation
 from serverwamp.errors import (
     CallCanceled,
-    FeatureNotSupported,
     InvalidArgument,
     SerializationError,
     Unavailable,
@@ -24,6 +25,7 @@ from serverwamp.protocol.messages import Args, Call, Kwargs, Result
 from serverwamp.replies import Replies
 from serverwamp.results import RPCResult
 from serverwamp.running import RunningCall
+from serverwamp.streams import Streams
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class RoutedCall(RunningCall):
     """A call that another client is to answer."""
 
     invocation: PendingInvocation | None = None
+    stream: ForwardedChunks | None = None
 
     def __init__(self, call: Call, unit: Unit, calls: RoutedCalls) -> None:
         super().__init__(call, unit)
@@ -52,8 +55,12 @@ class RoutedCall(RunningCall):
             self.invocation.interrupt()
 
     def leave(self) -> None:
-        if self.invocation is not None:
+        if self.invocation is None:
+            pass
+        elif self.stream is None or self.stream.is_complete:
             self.invocation.forget()
+        else:  # it would wait for ever for what doesn't come any more
+            self.invocation.abandon()
         self._calls.end(self)
 
     # ---- what the client says
@@ -70,6 +77,36 @@ class RoutedCall(RunningCall):
         self._calls.answer_error(self, error)
 
 
+class ForwardedChunks:
+    """The chunks of a call that another client is to answer: they go on as they come."""
+
+    def __init__(self, invocation: PendingInvocation) -> None:
+        self._invocation = invocation
+        self._waiting: anyio.CancelScope | None = None
+        self.is_complete: bool = False
+        """Whether the last one has come."""
+        self.is_over: bool = False
+
+    @property
+    def has_room(self) -> bool:
+        return self.is_over or not self._invocation.room.is_lacking
+
+    def put(self, call: Call, unit: Unit) -> None:
+        if not self.is_over:
+            self.is_complete = not call.options.progress
+            self._invocation.go_on(call.args or (), call.kwargs or {}, is_last=self.is_complete)
+
+    async def wait_for_room(self) -> None:
+        with anyio.CancelScope() as self._waiting:
+            while not self.has_room:
+                await self._invocation.room
+
+    def break_off(self) -> None:
+        self.is_over = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+
 class RoutedCalls:
     """The calls of a session that go to other clients; they are `running` with all the others.
 
@@ -80,6 +117,7 @@ class RoutedCalls:
         self,
         conversation: Conversation,
         replies: Replies,
+        streams: Streams,
         running: MutableMapping[int, RunningCall],
         *,
         renew_deadline: Callable[[RunningCall], None],
@@ -91,6 +129,7 @@ class RoutedCalls:
         self._handlers = conversation.realm.handlers
         self._dealer = conversation.realm.dealer
         self._replies = replies
+        self._streams = streams
         self._running = running
         self._renew_deadline = renew_deadline
         self._note_end = note_end
@@ -107,6 +146,8 @@ class RoutedCalls:
             return False
         routed = RoutedCall(call, unit, self)
         details: dict[str, Any] = {}
+        if call.options.progress:
+            details["progress"] = True
         if call.options.receive_progress:
             details["receive_progress"] = True
         if call.options.disclose_me or registration.discloses_callers:
@@ -115,13 +156,17 @@ class RoutedCalls:
                 caller=session.id, caller_authid=session.auth_id, caller_authrole=session.auth_role
             )
         try:
-            if call.options.progress:
-                raise FeatureNotSupported("the callee takes its arguments all at once")
             routed.invocation = registration.pick().invoke(
                 registration, call.procedure, call.args or (), call.kwargs or {}, routed, details
             )
         except WAMPError as error:
             self._replies.answer_error(routed, error)
+        if call.options.progress:
+            if routed.invocation is None:
+                self._streams.ignore(call)
+            else:
+                self._streams.expect(call)
+                routed.stream = ForwardedChunks(routed.invocation)
         if not routed.answered:
             self._running[call.request] = routed
         return True

@@ -5,14 +5,14 @@ from __future__ import annotations
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call
 from serverwamp.starting import StartedTask, cancel_once
-from serverwamp.streams import Stream
+from serverwamp.streams import ChunkTaker
 
 
 class RunningCall:
     """A call from its arrival until its handler has ended, which may be after its reply."""
 
     task: StartedTask | None = None
-    stream: Stream | None = None
+    stream: ChunkTaker | None = None
     answered: bool = False
     cancelled: bool = False
     ended: bool = False

@@ -29,6 +29,33 @@ from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call
 
 
+class ChunkTaker(Protocol):
+    """Who gets the chunks of a call as they are read."""
+
+    is_over: bool
+    """Whether it takes nothing any more."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another chunk may be put in."""
+        ...
+
+    def put(self, call: Call, unit: Unit) -> None:
+        """Take what a further CALL brings; nobody wants it any more when the call is over.
+
+        Raises: WAMPError.
+        """
+        ...
+
+    async def wait_for_room(self) -> None:
+        """Return when another chunk may be put in."""
+        ...
+
+    def break_off(self) -> None:
+        """Take no more chunks."""
+        ...
+
+
 class Stream(AsyncGenerator[Any, None]):
     """The chunks of one call: the session's reader puts them in, the handler iterates over them.
 
@@ -135,7 +162,7 @@ class Streamed(Protocol):
     """A call, as far as its stream is concerned."""
 
     call: Call
-    stream: Stream | None
+    stream: ChunkTaker | None
 
 
 class Streams:
@@ -157,12 +184,16 @@ class Streams:
 
     def begin(self, call: Call) -> Stream:
         """Return the stream of a call that others will follow."""
-        self._conversation.state.begin_stream(call)
+        self.expect(call)
         return Stream(call, self._conversation.limits)
+
+    def expect(self, call: Call) -> None:
+        """Let further CALLs of the same id follow."""
+        self._conversation.state.begin_stream(call)
 
     def ignore(self, call: Call) -> None:
         """Let the CALLs that follow one that isn't run come to nothing."""
-        self._conversation.state.begin_stream(call)
+        self.expect(call)
         self._conversation.state.end_stream(call.request)
 
     def bind(
@@ -173,7 +204,9 @@ class Streams:
         values_by_name: Mapping[str, Any],
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Return the values that a handler takes with the stream among them."""
-        stream = running.stream = running.stream or Stream(running.call, self._conversation.limits)
+        stream = running.stream or Stream(running.call, self._conversation.limits)
+        assert isinstance(stream, Stream)
+        running.stream = stream
         first, values, values_by_name = handler.put_stream(stream, values, values_by_name)
         stream.open(first, partial(self._chunk, handler))
         return values, values_by_name
@@ -194,11 +227,12 @@ class Streams:
             raise ProtocolViolation(f"call {call.request} is still running", kind="out of sequence")
         if not stream.has_room:
             return self._go_on_later(running, stream, call, unit)
-        self._renew(running)
-        stream.put(call, unit)
+        self._put(running, stream, call, unit)
         return None
 
-    async def _go_on_later(self, running: Streamed, stream: Stream, call: Call, unit: Unit) -> None:
+    async def _go_on_later(
+        self, running: Streamed, stream: ChunkTaker, call: Call, unit: Unit
+    ) -> None:
         """Wait until the handler has taken chunks; end its call if that takes too long.
 
         CANCEL, and the end of the connection, can only be found by reading.
@@ -209,14 +243,20 @@ class Streams:
         if stream.is_over:
             return
         if stream.has_room:
-            self._renew(running)
-            stream.put(call, unit)
+            self._put(running, stream, call, unit)
             return
         text = "a call of %.100r has taken none of its chunks in %s seconds"
         self._conversation.limit_log.note("busy_timeout", text, call.procedure, timeout)
         self._refuse(call, Unavailable("the call doesn't keep up with what is streamed into it"))
 
-    def end(self, request: int, stream: Stream) -> None:
+    def _put(self, running: Streamed, stream: ChunkTaker, call: Call, unit: Unit) -> None:
+        self._renew(running)
+        try:
+            stream.put(call, unit)
+        except WAMPError as error:
+            self._refuse(call, error)
+
+    def end(self, request: int, stream: ChunkTaker) -> None:
         """Let nothing more into a call that is answered; what its client still sends is ignored."""
         self._conversation.state.end_stream(request)
         stream.break_off()

@@ -201,6 +201,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "invocations": {
         "conversation",
+        "outbound",
         "dealer",
         "features",
         "limits",
@@ -217,6 +218,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "replies",
         "results",
         "running",
+        "streams",
         "protocol.formats",
         "protocol.messages",
         "errors",
