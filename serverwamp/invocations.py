@@ -150,6 +150,8 @@ class Invocations:
         self._conversation.send(Registered(message.request, registration.id))
         self._registrations.add(registration.procedure, registration.match, registration)
         self._by_id[registration.id] = registration
+        if registration.callees and self._realm.registration_meta is not None:
+            self._realm.registration_meta.note_joined(self.session, registration)
 
     def _registered(self, message: Register) -> OwnRegistration:
         uri, match = message.procedure, message.options.match or "exact"
@@ -188,6 +190,8 @@ class Invocations:
         self._registrations.remove(registration.procedure, registration.match)
         if self in registration.callees:  # so it is shared
             self._realm.dealer.unregister(registration, self)
+            if self._realm.registration_meta is not None:
+                self._realm.registration_meta.note_left(self.session, registration)
 
     def registration_for(self, procedure: str) -> OwnRegistration:
         """Return the client's own registration that serves a procedure.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from serverwamp.authentication import Authentication
 from serverwamp.broker import Broker
+from serverwamp.dealer import Dealer
 from serverwamp.features import Admits, Features
 from serverwamp.handlers import Handlers
 from serverwamp.meta import Requirement, admitting
+from serverwamp.meta_registrations import RegistrationMetaAPI
 from serverwamp.meta_sessions import SessionMetaAPI
 from serverwamp.meta_subscriptions import SubscriptionMetaAPI
 from serverwamp.meta_testaments import TestamentAPI
@@ -21,6 +24,7 @@ class ToldOf(ABC):
 
     authentication: Authentication
     broker: Broker
+    dealer: Dealer[Any]
     features: Features
     handlers: Handlers
     members: dict[int, Session]
@@ -29,6 +33,8 @@ class ToldOf(ABC):
     """Whom to tell of sessions, if anybody may know of them."""
     subscription_meta: SubscriptionMetaAPI | None = None
     """Whom to tell of subscriptions, if anybody may know of them."""
+    registration_meta: RegistrationMetaAPI | None = None
+    """Whom to tell of registrations, if anybody may know of them."""
     _meta_requires: Requirement | None = None
     _kill_requires: Requirement = ()
     _testaments_require: Requirement | None = None
@@ -79,11 +85,12 @@ class ToldOf(ABC):
             self.members, admits, admits_to_kill, broker, self._deliver
         )
         self.subscription_meta = SubscriptionMetaAPI(admits, broker, self._deliver)
-        for part in (self.session_meta, self.subscription_meta):
+        self.registration_meta = RegistrationMetaAPI(self.dealer, admits, broker, self._deliver)
+        for part in (self.session_meta, self.subscription_meta, self.registration_meta):
             self.handlers.add_protocol_routes(part.routes())
         self.features.offer(
             broker=("session_meta_api", "subscription_meta_api"),
-            dealer=("session_meta_api",),
+            dealer=("session_meta_api", "registration_meta_api"),
             admits=admits,
         )
 

@@ -522,6 +522,116 @@ async def test_a_question_about_subscriptions_that_makes_no_sense(
         assert await refusal(call) == "wamp.error.invalid_argument"
 
 
+# ---- registrations
+
+OF_REGISTRATIONS = "wamp.registration"
+
+
+def sharing() -> Application:
+    """Return an application whose clients may serve one another."""
+    app = killable()
+    app.client_register("shared.", match="prefix")
+    return app
+
+
+async def register(client: Client, procedure: str, **options: Any) -> int:
+    request = client.next_request()
+    await client.send([64, request, options, procedure])
+    answer = await client.expect(lambda m: m[:2] == [65, request])
+    return int(answer[2])
+
+
+@pytest.mark.spec("MRE-01", "MRE-02")
+async def test_the_life_of_a_registration() -> None:
+    events = ("on_create", "on_register", "on_unregister", "on_delete")
+    async with joined(sharing(), "alice", "bob", "carol") as (alice, bob, carol):
+        topics = await listen_to(alice, *(f"{OF_REGISTRATIONS}.{event}" for event in events))
+        id_ = await register(bob, "shared.a", invoke="first")
+        name, (session, details) = await heard(alice, topics)
+        assert datetime.fromisoformat(details.pop("created")).tzinfo is not None
+        assert (name, session) == ("on_create", bob.session)
+        assert details == {"id": id_, "uri": "shared.a", "match": "exact", "invoke": "first"}
+        assert await heard(alice, topics) == ("on_register", (bob.session, id_))
+        assert await register(carol, "shared.a", invoke="first") == id_
+        assert await heard(alice, topics) == ("on_register", (carol.session, id_))
+
+        await register(bob, "private.a")  # for the application alone, which is nobody's business
+        request = bob.next_request()
+        await bob.send([66, request, id_])
+        await bob.expect(lambda m: m[:2] == [67, request])
+        assert await heard(alice, topics) == ("on_unregister", (bob.session, id_))
+        session = carol.session
+        await carol.leave()
+        assert await heard(alice, topics) == ("on_unregister", (session, id_))
+        assert await heard(alice, topics) == ("on_delete", (session, id_))
+        await alice.expect_nothing()
+
+
+@pytest.mark.spec("MRE-01")
+async def test_who_leaves_does_not_hear_of_its_own_registrations() -> None:
+    async with joined(sharing(), "alice", "bob") as (alice, bob):
+        for client in (alice, bob):
+            await listen_to(client, f"{OF_REGISTRATIONS}.on_delete")
+        await register(bob, "shared.a")
+        await alice.call("wamp.session.kill", (bob.session,))
+        await expect_goodbye(bob, "wamp.close.killed", {})
+        assert not bob._inbox
+        await alice.expect_event()
+
+
+@pytest.mark.spec("MRE-03")
+async def test_registrations_are_found() -> None:
+    async with joined(sharing(), "alice", "bob", "carol") as (alice, bob, carol):
+
+        async def asked(name: str, *args: Any) -> Any:
+            result = await alice.call(f"{OF_REGISTRATIONS}.{name}", args)
+            assert not result.kwargs
+            (value,) = result.args
+            return value
+
+        await register(carol, "private.a")
+        assert await asked("list") == {"exact": [], "prefix": [], "wildcard": []}
+        exact = await register(bob, "shared.a", invoke="roundrobin")
+        assert await register(carol, "shared.a", invoke="roundrobin") == exact
+        prefix = await register(bob, "shared.a", match="prefix")
+        wildcard = await register(carol, "shared..b", match="wildcard")
+        lists = {"exact": [exact], "prefix": [prefix], "wildcard": [wildcard]}
+        assert await asked("list") == lists
+        for procedure, options, found in (
+            ("shared.a", (), exact),
+            ("shared.a", ({"match": "prefix", "invoke": "single"},), prefix),
+            ("shared..b", ({"match": "wildcard"},), wildcard),
+            ("shared..b", (), None),
+            ("private.a", (), None),
+            ("procedure", (), None),  # of the application
+            ("wamp.session.count", (), None),
+        ):
+            assert await asked("lookup", procedure, *options) == found
+        for procedure, found in (
+            ("shared.a", exact),
+            ("shared.a.b", prefix),
+            ("shared.c.b", wildcard),
+            ("shared.c", None),
+            ("private.a", None),
+        ):
+            assert await asked("match", procedure) == found
+        assert await asked("list_callees", exact) == [bob.session, carol.session]
+        assert await asked("count_callees", exact) == 2
+        assert await asked("count_callees", wildcard) == 1
+        details = await asked("get", prefix)
+        assert datetime.fromisoformat(details.pop("created")).tzinfo is not None
+        expected = {"id": prefix, "uri": "shared.a", "match": "prefix", "invoke": "single"}
+        assert details == expected
+        for name in ("get", "list_callees", "count_callees"):
+            call = alice.call(f"{OF_REGISTRATIONS}.{name}", (10**6,))
+            assert await refusal(call) == "wamp.error.no_such_registration"
+            call = alice.call(f"{OF_REGISTRATIONS}.{name}", ("shared.a",))
+            assert await refusal(call) == "wamp.error.invalid_argument"
+        for args in ((), (1,), ("shared.a", {"match": "none"})):
+            call = alice.call(f"{OF_REGISTRATIONS}.lookup", args)
+            assert await refusal(call) == "wamp.error.invalid_argument"
+
+
 # ---- whom it is offered to
 
 ASKING: Mapping[str, tuple[Any, ...]] = {
@@ -534,6 +644,12 @@ ASKING: Mapping[str, tuple[Any, ...]] = {
     "subscription.get": (1,),
     "subscription.list_subscribers": (1,),
     "subscription.count_subscribers": (1,),
+    "registration.list": (),
+    "registration.lookup": ("a",),
+    "registration.match": ("a",),
+    "registration.get": (1,),
+    "registration.list_callees": (1,),
+    "registration.count_callees": (1,),
 }
 KILLING: Mapping[str, tuple[Any, ...]] = {
     "session.kill": (1,),
@@ -548,6 +664,10 @@ TOPICS = (
     "subscription.on_subscribe",
     "subscription.on_unsubscribe",
     "subscription.on_delete",
+    "registration.on_create",
+    "registration.on_register",
+    "registration.on_unregister",
+    "registration.on_delete",
 )
 
 
@@ -598,7 +718,9 @@ async def test_who_may_use_it(
             broker, dealer = features_of(client)
             assert ("session_meta_api" in broker) is ("session_meta_api" in dealer) is asks
             assert ("subscription_meta_api" in broker) is asks
+            assert ("registration_meta_api" in dealer) is asks
             assert "subscription_meta_api" not in dealer
+            assert "registration_meta_api" not in broker
 
 
 async def test_it_can_be_offered_to_everybody() -> None:
@@ -637,6 +759,7 @@ async def test_it_is_announced() -> None:
         assert broker["session_meta_api"] is True
         assert dealer["session_meta_api"] is True
         assert broker["subscription_meta_api"] is True
+        assert dealer["registration_meta_api"] is True
 
 
 @pytest.mark.parametrize("custom", ["set_rpc_handler", "set_subscription_handler", None])
