@@ -22,6 +22,7 @@ from serverwamp import (
     Limits,
     Session,
     WAMPError,
+    cra_credential,
     derive_cra_secret,
 )
 from serverwamp.protocol import auth
@@ -273,6 +274,16 @@ async def test_salted_cra(keylen: int) -> None:
     async with connect(app, authid="joe", secret="secret123") as client:
         assert client.welcome["authmethod"] == "wampcra"
     assert await refusal(app, authid="joe", secret="secret124") == FAILED
+
+
+@pytest.mark.spec("CRA-04")
+async def test_what_is_stored_of_a_secret() -> None:
+    stored, again = (cra_credential("secret123", iterations=50) for _ in range(2))
+    assert not {stored["salt"], stored["secret"]} & set(again.values())
+    assert json.loads(json.dumps(stored)) == stored
+    async with connect(with_cra(**stored), authid="joe", secret="secret123") as client:
+        assert client.welcome["authmethod"] == "wampcra"
+    assert await refusal(with_cra(**stored), authid="joe", secret=stored["secret"]) == FAILED
 
 
 async def challenged(client: Client, authid: str) -> dict[str, Any]:
