@@ -107,6 +107,7 @@ class Handler:
     with the type that `sources` gives for it, takes it. `leading` names the sources that are
     passed to the first parameters, whatever those are called. Every further parameter takes the
     default arg of its name, or else an argument of the message, where `takes_arguments` is true.
+    A plain function is called in a thread, unless `in_thread` is false.
 
     Raises: ConfigurationError when the function can't be called in that way; NameError when an
         annotation can't be resolved (yet).
@@ -121,8 +122,10 @@ class Handler:
         leading: Sequence[str] = (),
         takes_arguments: bool = False,
         camel_snake_conversion: bool = False,
+        in_thread: bool = True,
     ) -> None:
         self.function = function
+        self._in_thread = in_thread
         self.name: str = name_of(function)
         self.is_generator: bool = is_async_generator(function)
         self.is_coroutine: bool = inspect.iscoroutinefunction(_called(function))
@@ -405,7 +408,7 @@ class Handler:
         """Call the function; what is awaited is its result, or an async iterator of results.
 
         `values` are what `bind` returned. Default args from factories are released when `stack`
-        is closed; without factories no stack is needed. A plain function runs in a thread.
+        is closed; without factories no stack is needed.
         """
         if self._plain and self.is_coroutine:
             result: Awaitable[Any] = self.function(*values)
@@ -424,6 +427,9 @@ class Handler:
             return await self.function(*positional, **named)
         if self.is_generator:
             return self.function(*positional, **named)
+        if not self._in_thread:
+            value = self.function(*positional, **named)
+            return await value if inspect.isawaitable(value) else value
 
         def run() -> tuple[Any]:  # in a tuple, because trio refuses a coroutine from a thread
             return (self.function(*positional, **named),)

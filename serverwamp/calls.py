@@ -191,6 +191,10 @@ class Calls:
         for running in self._running.values():
             self._replies.answer_error(running, error)
 
+    def is_running(self, request: int) -> bool:
+        """Tell whether the call of that request id is."""
+        return request in self._running
+
     @property
     def are_running(self) -> bool:
         """Whether any call is."""

@@ -11,6 +11,7 @@
     │   ├── NoSuchRegistration
     │   ├── NoSuchSession
     │   ├── NotAuthorized
+    │   ├── AuthorizationFailed
     │   ├── OptionNotAllowed
     │   ├── RuntimeFailure
     │   ├── Unavailable
@@ -117,6 +118,10 @@ class FeatureNotSupported(PredefinedError):
 
 class NotAuthorized(PredefinedError):
     default_uri = uris.NOT_AUTHORIZED
+
+
+class AuthorizationFailed(PredefinedError):
+    default_uri = uris.AUTHORIZATION_FAILED
 
 
 class OptionNotAllowed(PredefinedError):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from serverwamp import uris
-from serverwamp.binding import DefaultArg, Handler
+from serverwamp.authorization import SOURCES_OF_QUESTIONS, Action, Rule
+from serverwamp.binding import DefaultArg, Handler, name_of
 from serverwamp.broker import Subscription
 from serverwamp.errors import (
     ConfigurationError,
@@ -55,11 +56,13 @@ SOURCES_OF_OVERFLOWS: Final[Mapping[str, type | None]] = {
 class Route:
     """What the realm serves at a URI: its definition, and its handler once compiled."""
 
-    __slots__ = ("_handler", "definition", "is_exact")
+    __slots__ = ("_handler", "definition", "is_exact", "rules")
 
     def __init__(self, definition: Definition) -> None:
         self.definition: Definition = definition
         self.is_exact: bool = definition.kind == "exact"
+        self.rules: Sequence[Rule] = ()
+        """What it requires, once compiled."""
         self._handler: Handler | None = None
 
     @property
@@ -158,6 +161,10 @@ class Handlers:
         for route in self.routes:
             try:
                 route._handler = self._compile_route(route.definition)
+                route.rules = [
+                    self.compile_rule(required) if callable(required) else required
+                    for required in route.definition.requires
+                ]
             except NameError as error:
                 raise ConfigurationError(
                     f"an annotation of the handler of {route.definition.uri!r}: {error}"
@@ -170,6 +177,7 @@ class Handlers:
         }
 
     def _compile_custom_handlers(self) -> None:
+        self._check_no_rule_is_ignored()
         self._rpc_handler: Route | None = None
         if self.rpc_function is not None:
             self._rpc_handler = Route(RPCRoute("", self.rpc_function, "prefix"))
@@ -182,6 +190,30 @@ class Handlers:
             self._subscription_handler._handler = self.compile(
                 self.subscription_function, sources=SOURCES_OF_TOPICS, leading=("topic", "session")
             )
+
+    def _check_no_rule_is_ignored(self) -> None:
+        for function, kind in (
+            (self.rpc_function, RPCRoute),
+            (self.subscription_function, TopicRoute),
+        ):
+            for route in self.routes:
+                if function is not None and route.rules and isinstance(route.definition, kind):
+                    raise ConfigurationError(
+                        f"{route.definition.uri!r} requires something, but its route isn't looked"
+                        f" at: everything goes to {name_of(function)}"
+                    )
+
+    def compile_rule(self, function: Function) -> Handler:
+        """Return the `Handler` of a function that decides what sessions may do."""
+        handler = Handler(
+            function,
+            sources=SOURCES_OF_QUESTIONS,
+            default_args=self.default_args,
+            in_thread=False,
+        )
+        if handler.is_generator:
+            raise ConfigurationError(f"{handler.name} can't decide: it is an async generator")
+        return handler
 
     def compile(
         self,
@@ -279,6 +311,22 @@ class Handlers:
     def topic_route(self, uri: str) -> Route | None:
         """Return the route of a topic, if it has one."""
         return self._subscription_handler or self._topics.resolve(uri)
+
+    def rules_for(self, action: Action, uri: str, match: MatchPolicy) -> Sequence[Rule]:
+        """Return what the route requires that serves an action, if there is one."""
+        route = None
+        if action == "call":
+            route = self._rpc_handler or self._procedures.resolve(uri)
+        elif action == "subscribe":
+            route = self._subscription_handler or self._topics.resolve_pattern(uri, match)
+        elif action == "publish":
+            route = self._publications.resolve(uri) or self._topics.resolve(uri)
+        return () if route is None else route.rules
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether any route requires anything."""
+        return any(route.rules for route in self.routes)
 
     def publication(self, topic: str) -> Handler | None:
         """Return what decides about publications to `topic`; None where clients simply may.

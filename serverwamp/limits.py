@@ -24,6 +24,11 @@ class Limits:
     """From the opening of a connection, or the end of a session, to HELLO."""
     authentication_timeout: float = 30.0
     """From HELLO to WELCOME, the authenticators' own time included."""
+    authorization_timeout: float = 10.0
+    """How long a function may take that decides what a session may do; meanwhile nothing more is
+    read from that client."""
+    authorizations: float = 1_000
+    """How many answers of a realm's authorizer are remembered for a session."""
     goodbye_timeout: float = 5.0
     """From the server's GOODBYE to the client's; for handing a last message to the network; and for
     what the client has published when it leaves."""

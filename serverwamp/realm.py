@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from serverwamp import uris
 from serverwamp.authentication import Authentication
+from serverwamp.authorization import Authorizing
 from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
 from serverwamp.binding import DefaultArg, Handler, is_async_generator, name_of
@@ -49,7 +50,16 @@ ErrorMapping: TypeAlias = str | Callable[[Any], Any]
 NO_LIFESPAN: Final = nullcontext()
 
 
-class Realm(RPCDecorators, TopicDecorators, Events, Registrations, Logins, ToldOf, RealmSpellings):
+class Realm(
+    RPCDecorators,
+    TopicDecorators,
+    Events,
+    Registrations,
+    Logins,
+    Authorizing,
+    ToldOf,
+    RealmSpellings,
+):
     """Procedures, topics, and authentication under one URI.
 
     A realm is configured before it is used: with the first connection it is frozen, and whatever
@@ -199,6 +209,9 @@ class Realm(RPCDecorators, TopicDecorators, Events, Registrations, Logins, ToldO
         if self.shares_registrations:
             self.features.offer(dealer=OF_SHARING_DEALERS)
         self.handlers.compile_routes()
+        self._set_up_authorization(
+            self.handlers.compile_rule, self.handlers.rules_for, has_rules=self.handlers.has_rules
+        )
         self._lifespan_handlers = [
             (compiled(function), authenticated_only)
             for function, authenticated_only in self._lifespan_functions

@@ -2,6 +2,8 @@
 
 A route is a pattern and a function. Route sets are plain tables, usable without an application;
 `RouteTable` is the compiled form, in which a realm looks up what a client asked for.
+
+One module, though a long one: there are many decorators, and all say the same of what they make.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
 
 from serverwamp import uris
+from serverwamp.authorization import Requirement, Requirements, checked_requirements
 from serverwamp.binding import is_async_generator, name_of
 from serverwamp.errors import ConfigurationError
 from serverwamp.migration import TopicRouteSetSpellings
@@ -39,6 +42,8 @@ class Route:
     handler: Callable[..., Any]
     kind: RouteKind = "exact"
     camel_snake_conversion: bool = False
+    requires: Requirements = ()
+    """What a session needs to be served: all of it."""
     is_of_protocol: ClassVar[bool] = False
     """Whether the protocol itself defines what is served, so that it stands below ``wamp.``."""
 
@@ -114,42 +119,65 @@ class RPCDecorators:
     def _add_rpc_route(self, route: RPCRoute) -> None: ...
 
     def route(
-        self, uri: str, *, camel_snake_conversion: bool = False
+        self,
+        uri: str,
+        *,
+        camel_snake_conversion: bool = False,
+        requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
         """Serve calls of exactly `uri`.
 
         With `camel_snake_conversion` a client may write ``countTo`` for a parameter ``count_to``.
+        `requires` is what it takes to call it: a role, a collection of roles of which one is
+        needed, or a function that returns whether the session may, as for `Realm.set_authorizer`.
         """
-        return self._rpc_decorator(uri, "exact", camel_snake_conversion)
+        return self._rpc_decorator(uri, "exact", camel_snake_conversion, requires)
 
     def prefix_route(
-        self, uri_prefix: str, *, camel_snake_conversion: bool = False
+        self,
+        uri_prefix: str,
+        *,
+        camel_snake_conversion: bool = False,
+        requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
         """Serve calls of every URI that starts with `uri_prefix`, unless a longer one matches."""
-        return self._rpc_decorator(uri_prefix, "prefix", camel_snake_conversion)
+        return self._rpc_decorator(uri_prefix, "prefix", camel_snake_conversion, requires)
 
     def wildcard_route(
-        self, uri_pattern: str, *, camel_snake_conversion: bool = False
+        self,
+        uri_pattern: str,
+        *,
+        camel_snake_conversion: bool = False,
+        requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
         """Serve calls of URIs with as many components as `uri_pattern`, its empty ones being any.
 
         Spec: Advanced Profile, "Pattern-based Registrations", wildcard matching.
         """
-        return self._rpc_decorator(uri_pattern, "wildcard", camel_snake_conversion)
+        return self._rpc_decorator(uri_pattern, "wildcard", camel_snake_conversion, requires)
 
     def regex_route(
-        self, uri_pattern: str | re.Pattern[str], *, camel_snake_conversion: bool = False
+        self,
+        uri_pattern: str | re.Pattern[str],
+        *,
+        camel_snake_conversion: bool = False,
+        requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
         """Serve calls of URIs that `uri_pattern` matches from their start, as `re.match` does."""
-        return self._rpc_decorator(_text(uri_pattern), "regex", camel_snake_conversion)
+        return self._rpc_decorator(_text(uri_pattern), "regex", camel_snake_conversion, requires)
 
     def _rpc_decorator(
-        self, uri: str, kind: RouteKind, camel_snake_conversion: bool
+        self,
+        uri: str,
+        kind: RouteKind,
+        camel_snake_conversion: bool,
+        requires: Requirement | None,
     ) -> Callable[[Function], Function]:
         _check_is_text(uri)
+        needed = checked_requirements(requires)
 
         def decorate(function: Function) -> Function:
-            self._add_rpc_route(RPCRoute(uri, function, kind, camel_snake_conversion))
+            self._add_rpc_route(RPCRoute(uri, function, kind, camel_snake_conversion, needed))
             return function
 
         return decorate
@@ -172,15 +200,21 @@ class TopicDecorators:
     # ---- subscriptions
 
     def topic(
-        self, uri: str, *, overflow: OverflowPolicy | None = None, client_publish: bool = False
+        self,
+        uri: str,
+        *,
+        overflow: OverflowPolicy | None = None,
+        client_publish: bool = False,
+        requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to exactly `uri`.
 
         `overflow` says what becomes of events for a client that is too slow for them: it is the
         `OverflowPolicy` of the realm where it isn't given. With `client_publish` every client may
         publish there, what and to whom it likes, unless a publication handler decides about that.
+        `requires` is what that and subscribing takes, as for `RPCDecorators.route`.
         """
-        return self._topic_decorator(uri, "exact", overflow, client_publish)
+        return self._topic_decorator(uri, "exact", overflow, client_publish, requires)
 
     def prefix_topic(
         self,
@@ -188,9 +222,10 @@ class TopicDecorators:
         *,
         overflow: OverflowPolicy | None = None,
         client_publish: bool = False,
+        requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to every topic that starts with `uri_prefix`."""
-        return self._topic_decorator(uri_prefix, "prefix", overflow, client_publish)
+        return self._topic_decorator(uri_prefix, "prefix", overflow, client_publish, requires)
 
     def wildcard_topic(
         self,
@@ -198,9 +233,10 @@ class TopicDecorators:
         *,
         overflow: OverflowPolicy | None = None,
         client_publish: bool = False,
+        requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to topics with as many components, the empty ones being any."""
-        return self._topic_decorator(uri_pattern, "wildcard", overflow, client_publish)
+        return self._topic_decorator(uri_pattern, "wildcard", overflow, client_publish, requires)
 
     def regex_topic(
         self,
@@ -208,18 +244,34 @@ class TopicDecorators:
         *,
         overflow: OverflowPolicy | None = None,
         client_publish: bool = False,
+        requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to topics that `uri_pattern` matches from their start."""
-        return self._topic_decorator(_text(uri_pattern), "regex", overflow, client_publish)
+        return self._topic_decorator(
+            _text(uri_pattern), "regex", overflow, client_publish, requires
+        )
 
     def _topic_decorator(
-        self, uri: str, kind: RouteKind, overflow: OverflowPolicy | None, client_publish: bool
+        self,
+        uri: str,
+        kind: RouteKind,
+        overflow: OverflowPolicy | None,
+        client_publish: bool,
+        requires: Requirement | None,
     ) -> Callable[[Function], Function]:
         _check_is_text(uri)
+        needed = checked_requirements(requires)
 
         def decorate(function: Function) -> Function:
             self._add_topic_route(
-                TopicRoute(uri, function, kind, overflow=overflow, client_publish=client_publish)
+                TopicRoute(
+                    uri,
+                    function,
+                    kind,
+                    requires=needed,
+                    overflow=overflow,
+                    client_publish=client_publish,
+                )
             )
             return function
 
@@ -228,39 +280,67 @@ class TopicDecorators:
     # ---- publications
 
     def publication(
-        self, uri: str, *, camel_snake_conversion: bool = False
+        self,
+        uri: str,
+        *,
+        camel_snake_conversion: bool = False,
+        requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
         """Decide about what clients publish to exactly `uri`.
 
         With `camel_snake_conversion` a client may write ``sentBy`` for a parameter ``sent_by``.
+        `requires` is what publishing takes, as for `RPCDecorators.route`.
         """
-        return self._publication_decorator(uri, "exact", camel_snake_conversion)
+        return self._publication_decorator(uri, "exact", camel_snake_conversion, requires)
 
     def prefix_publication(
-        self, uri_prefix: str, *, camel_snake_conversion: bool = False
+        self,
+        uri_prefix: str,
+        *,
+        camel_snake_conversion: bool = False,
+        requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
         """Decide about what clients publish to every topic that starts with `uri_prefix`."""
-        return self._publication_decorator(uri_prefix, "prefix", camel_snake_conversion)
+        return self._publication_decorator(uri_prefix, "prefix", camel_snake_conversion, requires)
 
     def wildcard_publication(
-        self, uri_pattern: str, *, camel_snake_conversion: bool = False
+        self,
+        uri_pattern: str,
+        *,
+        camel_snake_conversion: bool = False,
+        requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
         """Decide about publications to topics with as many components, the empty ones being any."""
-        return self._publication_decorator(uri_pattern, "wildcard", camel_snake_conversion)
+        return self._publication_decorator(
+            uri_pattern, "wildcard", camel_snake_conversion, requires
+        )
 
     def regex_publication(
-        self, uri_pattern: str | re.Pattern[str], *, camel_snake_conversion: bool = False
+        self,
+        uri_pattern: str | re.Pattern[str],
+        *,
+        camel_snake_conversion: bool = False,
+        requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
         """Decide about publications to topics that `uri_pattern` matches from their start."""
-        return self._publication_decorator(_text(uri_pattern), "regex", camel_snake_conversion)
+        return self._publication_decorator(
+            _text(uri_pattern), "regex", camel_snake_conversion, requires
+        )
 
     def _publication_decorator(
-        self, uri: str, kind: RouteKind, camel_snake_conversion: bool
+        self,
+        uri: str,
+        kind: RouteKind,
+        camel_snake_conversion: bool,
+        requires: Requirement | None,
     ) -> Callable[[Function], Function]:
         _check_is_text(uri)
+        needed = checked_requirements(requires)
 
         def decorate(function: Function) -> Function:
-            self._add_topic_route(PublicationRoute(uri, function, kind, camel_snake_conversion))
+            self._add_topic_route(
+                PublicationRoute(uri, function, kind, camel_snake_conversion, needed)
+            )
             return function
 
         return decorate
@@ -281,10 +361,14 @@ RouteType = TypeVar("RouteType", bound=Route)
 
 
 class RouteSet(Sequence[RouteType]):
-    """A table of route definitions, below a common prefix if one is given."""
+    """A table of route definitions, below a common prefix if one is given.
 
-    def __init__(self, prefix: str = "") -> None:
+    What it `requires` it does for each route, beside what that requires itself.
+    """
+
+    def __init__(self, prefix: str = "", *, requires: Requirement | None = None) -> None:
         self.prefix = prefix
+        self._requires = checked_requirements(requires)
         self._routes: list[RouteType] = []
 
     @overload
@@ -306,14 +390,22 @@ class RouteSet(Sequence[RouteType]):
         return f"<{type(self).__name__} of {len(self)} routes>"
 
     def _add(self, route: Any) -> None:
+        if self._requires:
+            route = replace(route, requires=self._requires + route.requires)
         self._routes.append(route.below(self.prefix) if self.prefix else route)
 
 
 class RPCRouteSet(RouteSet[RPCRoute], RPCDecorators):
     """A table of procedures; `Application.add_routes` and `Realm.add_routes` take it over."""
 
-    def __init__(self, prefix: str = "", *, camel_snake_conversion: bool = False) -> None:
-        super().__init__(prefix)
+    def __init__(
+        self,
+        prefix: str = "",
+        *,
+        camel_snake_conversion: bool = False,
+        requires: Requirement | None = None,
+    ) -> None:
+        super().__init__(prefix, requires=requires)
         self._camel_snake_conversion = camel_snake_conversion
 
     def _add_rpc_route(self, route: RPCRoute) -> None:

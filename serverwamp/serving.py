@@ -16,6 +16,7 @@ import anyio
 import anyio.lowlevel
 
 from serverwamp import uris
+from serverwamp.authorization import Authorization, question_about
 from serverwamp.calls import Calls
 from serverwamp.clientcalls import ClientCall
 from serverwamp.conversation import (
@@ -31,6 +32,7 @@ from serverwamp.errors import (
     CallCanceled,
     LimitExceeded,
     ProtocolViolation,
+    WAMPError,
 )
 from serverwamp.invocations import Invocations, PendingInvocation
 from serverwamp.joining import Joining
@@ -177,6 +179,7 @@ class ServedSession:
     async def _read(self) -> None:
         state, start_call = self._state, self._calls.start
         receive = self._conversation.carrier.receive
+        authorization = self._conversation.realm.authorization
         while state.state is not State.CLOSED:
             try:
                 received = await receive()
@@ -189,6 +192,8 @@ class ServedSession:
                 return
             message, unit = received
             if state.receive(message):
+                if authorization is not None and not await self._may(authorization, message):
+                    continue
                 if type(message) is Call:
                     waiting = start_call(message, unit)
                     if waiting is not None:
@@ -201,6 +206,29 @@ class ServedSession:
                     if type(message) is Goodbye:
                         await self._finish_publishing()
                     self._on[type(message)](self, message)
+
+    async def _may(self, authorization: Authorization, message: Message) -> bool:
+        """Tell whether a message is to be heeded, now that it was asked about; else refuse it."""
+        question = question_about(self._conversation.session, message)
+        if question is None:
+            return True
+        if isinstance(message, Call) and self._calls.is_running(message.request):
+            return True  # it goes on with what was allowed
+        answer = authorization.known(question)
+        if answer is None:
+            answer = await authorization.ask(question, self._conversation.limits)
+            if not self.is_open:
+                return False
+        if answer is not True:
+            self._refuse(message, question.refusal(answer))
+        return answer is True
+
+    def _refuse(self, request: Message, error: WAMPError) -> None:
+        if isinstance(request, Call):
+            self._calls.refuse(request, error)
+        elif not isinstance(request, Publish) or request.options.acknowledge:
+            request_id: int = request.request  # type: ignore[attr-defined]
+            self._conversation.send_error(request.type_code, request_id, error)
 
     async def _finish_publishing(self) -> None:
         """Let what a client has published take effect before it leaves, for a bounded time."""
@@ -216,11 +244,7 @@ class ServedSession:
         if not self._state.receive(request):
             return
         self._conversation.limit_log.note(exceeded.limit, "%s", exceeded.message)
-        error = exceeded.error(exceeded.message)
-        if isinstance(request, Call):
-            self._calls.refuse(request, error)
-        elif not isinstance(request, Publish) or request.options.acknowledge:
-            self._conversation.send_error(request.type_code, request.request, error)
+        self._refuse(request, exceeded.error(exceeded.message))
 
     async def _end_when_idle(self) -> None:
         """Close the session when nothing has come for a while, and no call is running."""

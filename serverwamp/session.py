@@ -97,6 +97,8 @@ class Session:
     welcome_extra: Mapping[str, Any] | None = None
     """What WELCOME has as its ``authextra``; an authenticator can set it."""
     _expires_at: float | None = None
+    _answers: dict[Any, tuple[bool, float]] | None = None
+    """What an authorizer has said, and until when that is good."""
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio
 
+from serverwamp.authorization import question_about
 from serverwamp.conversation import Conversation
 from serverwamp.errors import Unavailable, WAMPError
 from serverwamp.protocol.messages import Publish
@@ -64,7 +65,10 @@ class Testaments:
     async def _publish(self, message: Publish) -> None:
         conversation = self._conversation
         topic, session = message.topic, conversation.session
+        authorization = conversation.realm.authorization
         try:
+            if authorization is not None:
+                await authorization.check(question_about(session, message), conversation.limits)
             await conversation.realm.publish_for(session, publication_of(message, session))
         except WAMPError as error:
             logger.warning(

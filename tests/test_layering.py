@@ -19,7 +19,8 @@ PACKAGE = Path(serverwamp.__file__).parent
 # leaves behind;
 # `protocol.formats`, `protocol.cbor` (it needs cbor2) and `protocol.framings`, of which a
 # serializer is made; `protocol.shapes`, the
-# limits of a single message; `overflow`, what waits to be sent and how that stays within limits;
+# limits of a single message; `authorization`, what is asked before anything is done, and which
+# routes refer to; `overflow`, what waits to be sent and how that stays within limits;
 # `outbound`, `calls` (`deadlines`, `streams`) and `subscriptions`, the three parts of an open
 # session, `joining`, how it begins, `conversation`, what all of them share, and `serving`, which is
 # its course from HELLO to GOODBYE, so that `connection` is left with frames; `statistics`, for
@@ -56,12 +57,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol.auth_scram": set(),
     "protocol.auth_cryptosign": set(),
     "protocol.session": {"protocol.messages", "protocol.ids", "errors", "uris"},
+    "authorization": {
+        "binding",
+        "errors",
+        "limits",
+        "protocol.messages",
+        "session",
+        "starting",
+        "uris",
+    },
     "conversion": {"errors"},
     "results": {"errors", "uris"},
     "binding": {"conversion", "errors", "protocol.messages", "starting"},
     "overflow": {"protocol.formats", "limits", "errors"},
     "statistics": {"overflow", "uris"},
-    "routing": {"patterns", "binding", "overflow", "uris", "errors", "migration"},
+    "routing": {"authorization", "patterns", "binding", "overflow", "uris", "errors", "migration"},
     "publication": {"session", "protocol.ids"},
     "broker": {"patterns", "session", "uris"},
     "events": {
@@ -89,7 +99,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backplanes.memory": {"backplanes.base"},
     "clientcalls": {"results", "errors"},
     "session": {"clientcalls", "protocol.session", "errors", "uris"},
-    "handlers": {"routing", "binding", "publication", "broker", "session", "errors", "uris"},
+    "handlers": {
+        "authorization",
+        "routing",
+        "binding",
+        "publication",
+        "broker",
+        "session",
+        "errors",
+        "uris",
+    },
     "features": {"session", "protocol.messages"},
     "meta": {"publication", "broker", "features", "routing", "session", "errors"},
     "meta_sessions": {
@@ -144,6 +163,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "registrations",
         "dealer",
         "patterns",
+        "authorization",
         "events",
         "features",
         "meta_api",
@@ -279,11 +299,19 @@ MAY_IMPORT: dict[str, set[str]] = {
         "starting",
         "errors",
     },
-    "testaments": {"conversation", "publications", "protocol.messages", "starting", "errors"},
+    "testaments": {
+        "authorization",
+        "conversation",
+        "publications",
+        "protocol.messages",
+        "starting",
+        "errors",
+    },
     "serving": {
         "testaments",
         "invocations",
         "clientcalls",
+        "authorization",
         "publications",
         "conversation",
         "joining",
