@@ -8,30 +8,59 @@ Spec: Advanced Profile, "Meta API".
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from typing import Any, ClassVar, TypeAlias
 
+from serverwamp.binding import is_async_generator, name_of
 from serverwamp.broker import Broker
-from serverwamp.errors import NotAuthorized
+from serverwamp.errors import ConfigurationError, NotAuthorized
 from serverwamp.features import Admits
 from serverwamp.publication import Audience, Publication
 from serverwamp.routing import ProtocolRoute, ProtocolTopicRoute
 from serverwamp.session import Session
 
+logger: logging.Logger = logging.getLogger(__name__)
+
 Requirement: TypeAlias = str | Collection[str] | Callable[[Session], bool]
+
+
+def checked(requirement: Requirement | None) -> Requirement | None:
+    """Return a requirement.
+
+    Raises: ConfigurationError when it is none.
+    """
+    if callable(requirement):
+        if is_async_generator(requirement) or inspect.iscoroutinefunction(requirement):
+            raise ConfigurationError(f"{name_of(requirement)} has to be a plain function")
+    elif requirement is not None and not isinstance(requirement, str):
+        if not isinstance(requirement, Collection) or not all(
+            isinstance(role, str) for role in requirement
+        ):
+            raise ConfigurationError(f"{requirement!r} is not a role, roles, or a function")
+    return requirement
 
 
 def admitting(requirement: Requirement | None) -> Admits:
     """Return what tells whether a session meets a requirement; without one, whoever is known does.
 
-    That is a role, or one of several roles, or else a function decides.
+    That is a role, or one of several roles, or else a function decides; if it fails, against it.
     """
     if requirement is None:
         return lambda session: session.is_authenticated and session.auth_role != "anonymous"
-    if callable(requirement):
-        return requirement
-    roles = {requirement} if isinstance(requirement, str) else frozenset(requirement)
-    return lambda session: session.auth_role in roles
+    if not callable(requirement):
+        roles = {requirement} if isinstance(requirement, str) else frozenset(requirement)
+        return lambda session: session.auth_role in roles
+
+    def admits(session: Session) -> bool:
+        try:
+            return requirement(session) is True
+        except Exception:
+            logger.exception("whether %r may use the meta API is not known", session)
+            return False
+
+    return admits
 
 
 class Offer:

@@ -10,7 +10,7 @@ from serverwamp.broker import Broker
 from serverwamp.dealer import Dealer
 from serverwamp.features import Admits, Features
 from serverwamp.handlers import Handlers
-from serverwamp.meta import Requirement, admitting
+from serverwamp.meta import Requirement, admitting, checked
 from serverwamp.meta_registrations import RegistrationMetaAPI
 from serverwamp.meta_sessions import SessionMetaAPI
 from serverwamp.meta_subscriptions import SubscriptionMetaAPI
@@ -55,14 +55,17 @@ class ToldOf(ABC):
         """Say who may use the procedures and topics that the protocol has below ``wamp.``.
 
         `requires` is what it takes to ask, and to hear, who is there and what they do: a role, a
-        collection of roles, or a function that is given the session and returns whether it may.
+        collection of roles, or a plain function that is given the session and returns True if it
+        may.
         `kill` is what it takes to end the sessions of others, and `testaments` what it takes to
         leave something to be published at the session's end. Sessions that are authenticated may
         do all that unless something else is said here, but for ending others: nobody may.
+
+        Raises: ConfigurationError.
         """
         self._check_not_frozen()
-        self._meta_requires, self._kill_requires = requires, kill
-        self._testaments_require = testaments
+        self._meta_requires, self._testaments_require = checked(requires), checked(testaments)
+        self._kill_requires = checked(kill) or ()
 
     def _offer_protocol(self) -> None:
         """Add the routes of the protocol, as far as anybody could use them."""

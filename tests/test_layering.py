@@ -110,7 +110,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "uris",
     },
     "features": {"session", "protocol.messages"},
-    "meta": {"publication", "broker", "features", "routing", "session", "errors"},
+    "meta": {"binding", "publication", "broker", "features", "routing", "session", "errors"},
     "meta_sessions": {
         "publication",
         "meta",

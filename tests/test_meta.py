@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from serverwamp import Application, Realm, Session, WAMPError
+from serverwamp import Application, ConfigurationError, Realm, Session, WAMPError
 from serverwamp.features import CalleeFeatures
 from serverwamp.protocol.messages import Role
 from serverwamp.testing import Client, connect
@@ -721,6 +721,26 @@ async def test_who_may_use_it(
             assert ("registration_meta_api" in dealer) is asks
             assert "subscription_meta_api" not in dealer
             assert "registration_meta_api" not in broker
+
+
+async def test_a_function_that_fails_admits_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    app = guarded()
+    app.set_meta_api(lambda session: session.no_such_thing)
+    async with joined(app, "alice") as (alice,):
+        assert "session_meta_api" not in features_of(alice)[0]
+        assert not await allowed_calls(alice, {"session.count": ()})
+    assert {record.levelname for record in caplog.records} == {"ERROR"}
+
+
+async def decide(session: Session) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("requirement", [decide, 5, [5], True, b"admin"])
+@pytest.mark.parametrize("name", ["requires", "kill", "testaments"])
+def test_what_is_no_requirement(requirement: Any, name: str) -> None:
+    with pytest.raises(ConfigurationError):
+        Application().set_meta_api(**{name: requirement})
 
 
 async def test_it_can_be_offered_to_everybody() -> None:
