@@ -11,9 +11,10 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
-from serverwamp.binding import is_async_generator, name_of
+from serverwamp.authorization import Requirement, checked_requirements
+from serverwamp.binding import name_of
 from serverwamp.broker import Broker
 from serverwamp.errors import ConfigurationError, NotAuthorized
 from serverwamp.features import Admits
@@ -23,22 +24,15 @@ from serverwamp.session import Session
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-Requirement: TypeAlias = str | Collection[str] | Callable[[Session], bool]
-
 
 def checked(requirement: Requirement | None) -> Requirement | None:
-    """Return a requirement.
+    """Return a requirement of routes, if it is one that needs no time.
 
-    Raises: ConfigurationError when it is none.
+    Raises: ConfigurationError.
     """
-    if callable(requirement):
-        if is_async_generator(requirement) or inspect.iscoroutinefunction(requirement):
-            raise ConfigurationError(f"{name_of(requirement)} has to be a plain function")
-    elif requirement is not None and not isinstance(requirement, str):
-        if not isinstance(requirement, Collection) or not all(
-            isinstance(role, str) for role in requirement
-        ):
-            raise ConfigurationError(f"{requirement!r} is not a role, roles, or a function")
+    checked_requirements(requirement)
+    if callable(requirement) and inspect.iscoroutinefunction(requirement):
+        raise ConfigurationError(f"{name_of(requirement)} has to be a plain function")
     return requirement
 
 

@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from serverwamp.authentication import Authentication
+from serverwamp.authorization import Requirement
 from serverwamp.broker import Broker
 from serverwamp.dealer import Dealer
 from serverwamp.features import Admits, Features
 from serverwamp.handlers import Handlers
-from serverwamp.meta import Requirement, admitting, checked
+from serverwamp.meta import admitting, checked
 from serverwamp.meta_registrations import RegistrationMetaAPI
 from serverwamp.meta_sessions import SessionMetaAPI
 from serverwamp.meta_subscriptions import SubscriptionMetaAPI

@@ -110,7 +110,16 @@ MAY_IMPORT: dict[str, set[str]] = {
         "uris",
     },
     "features": {"session", "protocol.messages"},
-    "meta": {"binding", "publication", "broker", "features", "routing", "session", "errors"},
+    "meta": {
+        "authorization",
+        "binding",
+        "publication",
+        "broker",
+        "features",
+        "routing",
+        "session",
+        "errors",
+    },
     "meta_sessions": {
         "publication",
         "meta",
@@ -144,6 +153,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "meta_testaments": {"meta", "features", "session", "results", "protocol.messages"},
     "meta_api": {
+        "authorization",
         "meta_testaments",
         "meta_registrations",
         "dealer",
