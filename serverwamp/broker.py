@@ -62,6 +62,7 @@ class Broker:
         self._ids = itertools.count(1)
         self._exact: dict[str, Subscription] = {}
         self._patterns: PatternTable[Subscription] = PatternTable()
+        self._has_patterns = False  # what most realms never have isn't to cost them anything
         self._by_id: dict[int, Subscription] = {}
 
     def hold(
@@ -75,6 +76,7 @@ class Broker:
                 self._exact[topic] = subscription
             else:
                 self._patterns.add(topic, match, subscription)
+                self._has_patterns = True
             self._by_id[subscription.id] = subscription
         subscription._holders += 1
         return subscription
@@ -87,6 +89,7 @@ class Broker:
                 del self._exact[subscription.topic]
             else:
                 self._patterns.remove(subscription.topic, subscription.match)
+                self._has_patterns = self._patterns.has_patterns
             del self._by_id[subscription.id]
 
     def join(self, subscription: Subscription, subscriber: Subscriber) -> None:
@@ -121,7 +124,7 @@ class Broker:
         """
         exact = self._exact.get(topic)
         matching = [] if exact is None else [exact]
-        if self._patterns.has_patterns:
+        if self._has_patterns:
             route = self._route_of(topic)
             matching += [s for s in self._patterns.matching(topic) if s.admitted_by is route]
         return matching
@@ -133,7 +136,7 @@ class Broker:
 
     def recipients(self, topic: str) -> Sequence[tuple[Subscription, Sequence[Any]]]:
         """Return the subscriptions that `matching` does, each with its subscribers now."""
-        if self._patterns.has_patterns:
-            return [(s, tuple(s._subscribers)) for s in self.matching(topic)]
-        exact = self._exact.get(topic)
-        return () if exact is None else ((exact, tuple(exact._subscribers)),)
+        if not self._has_patterns:
+            exact = self._exact.get(topic)
+            return () if exact is None else ((exact, tuple(exact._subscribers)),)
+        return [(s, tuple(s._subscribers)) for s in self.matching(topic)]

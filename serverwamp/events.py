@@ -81,7 +81,7 @@ class Events:
                 exclude_authrole=_texts(exclude_authrole),
                 eligible_authrole=None if eligible_authrole is None else _texts(eligible_authrole),
             )
-        publication = Publication(topic, checked_args(args), kwargs or {}, audience, retain=retain)
+        publication = Publication(topic, checked_args(args), kwargs or {}, audience)
         if publisher is not None:
             publication = replace(
                 publication,
@@ -89,6 +89,8 @@ class Events:
                 exclude_me=exclude_me,
                 disclosed=disclosure(publisher) if disclose_me else {},
             )
+        if retain:
+            publication = replace(publication, retain=True)
         await self.backplane.publish(publication, self._deliver)
         return publication.id
 
@@ -127,7 +129,7 @@ class Events:
             )
             receivers = (
                 subscribers
-                if publication.is_for_all
+                if publication.audience is None and publication.publisher is None
                 else [s for s in subscribers if publication.is_for(s.session)]
             )
             self.counters.events += len(receivers)

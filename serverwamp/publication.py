@@ -66,11 +66,6 @@ class Publication(Struct, frozen=True):
     id: int = field(default_factory=new_publication_id)
     """The same for everybody who receives it."""
 
-    @property
-    def is_for_all(self) -> bool:
-        """Whether `is_for` needn't be asked."""
-        return self.publisher is None and self.audience is None
-
     def is_for(self, session: Session) -> bool:
         """Tell whether a session receives it, if it is subscribed."""
         if self.exclude_me and session.id == self.publisher:
