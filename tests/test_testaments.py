@@ -149,6 +149,29 @@ async def test_the_application_decides_about_testaments(caplog: pytest.LogCaptur
         assert levels == [("WARNING", True), ("ERROR", True), ("WARNING", True)]
 
 
+async def test_the_authorizer_is_asked_about_testaments(caplog: pytest.LogCaptureFixture) -> None:
+    app = application()
+    is_allowed = True
+
+    def authorize(action: str) -> bool:
+        return action != "publish" or is_allowed
+
+    app.set_authorizer(authorize)
+
+    async with connected(app) as listener, connected(app) as client:
+        subscription = await listener.subscribe("open")
+        await client.call(ADD, ("open", [1]))
+        await client.leave()
+        assert await heard(listener, subscription) == ((1,), {})
+        await client.join(ticket="user", authid="user")
+        await client.call(ADD, ("open", [2]))
+        is_allowed = False
+        await client.leave()
+        await listener.expect_nothing()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "not_authorized" in caplog.text
+
+
 @pytest.mark.spec("TES-01")
 async def test_testaments_that_can_not_be_made() -> None:
     app = application()

@@ -258,12 +258,18 @@ async def identify_by_cookie(session: Session) -> str | None:
 
 # ---- the application
 
+
+async def nothing_to_do() -> AsyncIterator[None]:
+    yield
+
+
 ticket_realm = Realm("clients.ticket")
 ticket_realm.set_ticket_authenticator(identify_by_ticket)
 cra_realm = Realm("clients.cra")
 cra_realm.set_cra_handlers(provide_requirement, identify_by_cra)
 cra_realm.set_meta_api(kill="admin")
 cra_realm.add_topics(topics)
+cra_realm.topic("test.presence", client_publish=True)(nothing_to_do)
 scram_realm = Realm("clients.scram")
 scram_realm.set_scram_handlers(provide_scram_requirement, identify_by_password)
 key_realm = Realm("clients.key")

@@ -684,3 +684,26 @@ async def test_who_is_there(connector: Connector) -> None:
         assert await next_event(id_) == ("on_leave", (id_, "bert", "member"))
         uri, *_ = await fails(anna.call("wamp.session.get", id_))
         assert uri == "wamp.error.no_such_session"
+
+
+async def test_a_testament(connector: Connector) -> None:
+    received: asyncio.Queue[tuple[Any, Any]] = asyncio.Queue()
+
+    def note(*args: Any, **kwargs: Any) -> None:
+        received.put_nowait((list(args), kwargs))
+
+    async with connector.join(**ANNA) as anna:
+        await soon(anna.subscribe(note, "test.presence"))
+        async with connector.join(**BERT) as bert:
+            id_ = bert.welcome.result().session
+            add = "wamp.session.add_testament"
+            for args in (["forgotten"], [id_, "is gone"]):
+                await soon(bert.call("wamp.session.flush_testaments"))
+                result = await soon(bert.call(add, "test.presence", args, {"name": "bert"}))
+                assert result is None
+        while True:
+            args, kwargs = await soon(received.get())
+            assert args != ["forgotten"]
+            if args[0] == id_:  # other sessions may have come and gone meanwhile
+                break
+        assert (args, kwargs) == ([id_, "is gone"], {"name": "bert"})

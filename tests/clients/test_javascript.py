@@ -44,6 +44,7 @@ SCENARIOS = (
     "cryptosign",
     "several_methods",
     "who_is_there",
+    "a_testament",
     "cookie",
     "refused_tickets",
     "refused_secrets",

@@ -404,6 +404,25 @@ export const scenarios = {
         await anna.leave();
     },
 
+    async a_testament(open) {
+        const anna = await open({ ...CRA, authid: 'anna', secret: "anna's secret" });
+        const bert = await open({ ...CRA, authid: 'bert', secret: "bert's password" });
+        const received = [];
+        const note = (args, kwargs) => {
+            received.push([args, kwargs]);
+        };
+        await anna.subscribe('test.presence', note);
+        const args = [String(bert.id), 'is gone'];
+        const testament = ['test.presence', args, { name: 'bert' }];
+        await bert.call('wamp.session.add_testament', testament);
+        await bert.leave();
+        await anna.call('wamp.session.count'); // its reply comes after the event
+        // Other sessions may have come and gone meanwhile.
+        const own = received.filter(([[id]]) => id === String(bert.id));
+        assert.deepEqual(own, [[args, { name: 'bert' }]]);
+        await anna.leave();
+    },
+
     cookie: (open) =>
         logsIn(
             open,
