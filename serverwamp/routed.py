@@ -92,9 +92,8 @@ class ForwardedChunks:
         return self.is_over or not self._invocation.room.is_lacking
 
     def put(self, call: Call, unit: Unit) -> None:
-        if not self.is_over:
-            self.is_complete = not call.options.progress
-            self._invocation.go_on(call.args or (), call.kwargs or {}, is_last=self.is_complete)
+        self.is_complete = not call.options.progress
+        self._invocation.go_on(call.args or (), call.kwargs or {}, is_last=self.is_complete)
 
     async def wait_for_room(self) -> None:
         with anyio.CancelScope() as self._waiting:

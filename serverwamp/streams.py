@@ -41,7 +41,7 @@ class ChunkTaker(Protocol):
         ...
 
     def put(self, call: Call, unit: Unit) -> None:
-        """Take what a further CALL brings; nobody wants it any more when the call is over.
+        """Take what a further CALL brings, before the call is answered.
 
         Raises: WAMPError.
         """
@@ -89,7 +89,7 @@ class Stream(AsyncGenerator[Any, None]):
         return self.is_over or not is_full
 
     def put(self, call: Call, unit: Unit) -> None:
-        """Add what a further CALL brings; nobody wants it when the stream is over."""
+        """Add what a further CALL brings, unless the handler has closed the stream."""
         if not self.is_over:
             self._waiting.append((call, unit))
             self._size += len(unit)

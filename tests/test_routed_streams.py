@@ -273,11 +273,20 @@ async def test_a_callee_that_reads_slowly_is_waited_for() -> None:
         assert (await call.result()).args == (300,)
 
 
-@pytest.mark.parametrize("leaves", [False, True])
-async def test_a_callee_that_doesnt_read(leaves: bool) -> None:
-    app = sharing(outbound_bytes=200_000, busy_timeout=60 if leaves else 0.1)
+@pytest.mark.parametrize(
+    ("busy_timeout", "options", "leaves", "error"),
+    [
+        (0.1, {}, False, "unavailable"),
+        (60, {}, True, "canceled"),
+        (60, {"timeout": 500}, False, "timeout"),
+    ],
+)
+async def test_a_callee_that_doesnt_read(
+    busy_timeout: float, options: dict[str, Any], leaves: bool, error: str
+) -> None:
+    app = sharing(outbound_bytes=200_000, busy_timeout=busy_timeout)
     async with callee_of(app) as callee, connect(app) as client, anyio.create_task_group() as tasks:
-        call = await client.start_call("fleet.sum", progress=True)
+        call = await client.start_call("fleet.sum", progress=True, options=options)
         await invocation(callee)
         callee.pause()
 
@@ -289,6 +298,5 @@ async def test_a_callee_that_doesnt_read(leaves: bool) -> None:
         await anyio.wait_all_tasks_blocked()
         if leaves:
             await callee.disconnect()
-        expected = "wamp.error.canceled" if leaves else "wamp.error.unavailable"
-        assert await error_of(call) == expected
+        assert await error_of(call) == f"wamp.error.{error}"
         await client.expect_nothing()

@@ -680,6 +680,27 @@ async def test_a_handler_that_closes_its_stream() -> None:
         await client.expect_nothing()
 
 
+async def test_chunks_for_a_handler_that_has_closed_its_stream() -> None:
+    may_end = anyio.Event()
+
+    async def procedure(numbers: AsyncGenerator[int, None]) -> str:
+        await numbers.aclose()
+        await may_end.wait()
+        return "result"
+
+    app = serving(procedure, limits=Limits(stream_chunks=1))
+    async with connect(app) as client:
+        call = await client.start_call("procedure", progress=True)
+        await anyio.wait_all_tasks_blocked()
+        for chunk in range(10):
+            await call.send_chunk(chunk)
+        await call.end_chunks()
+        await anyio.wait_all_tasks_blocked()
+        may_end.set()
+        assert (await call.result()).args == ("result",)
+        await client.expect_nothing()
+
+
 async def test_two_tasks_share_a_stream() -> None:
     async def procedure(numbers: AsyncIterator[int]) -> int:
         sums = [0, 0]
