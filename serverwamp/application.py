@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -12,12 +14,15 @@ from contextlib import (
     contextmanager,
 )
 from random import uniform
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import anyio
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
 from starlette.responses import HTMLResponse, PlainTextResponse
 
 from serverwamp import uris
+from serverwamp.adapters import rawsocket
 from serverwamp.authentication import CRAAuthRequirement as CRAAuthRequirement  # where 2.0 has it
 from serverwamp.connection import Connection, Receive, Scope, Send
 from serverwamp.conversation import SHUTTING_DOWN
@@ -33,6 +38,7 @@ from serverwamp.limits import Limits
 from serverwamp.overflow import OverflowPolicy, checked_policy
 from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
 from serverwamp.protocol.shapes import Shape
+from serverwamp.rawsockets import RawSocketServer
 from serverwamp.realm import Realm
 from serverwamp.serving import ServedSession
 from serverwamp.session import Session
@@ -105,7 +111,7 @@ class Application(Realm):
         self._lifespan = lifespan
         self._drains = 0
         self._is_graceful = False
-        self._websockets = 0  # accepted, or about to be
+        self._connected = 0  # whether they have a session or not
 
     # ---- realms
 
@@ -144,7 +150,7 @@ class Application(Realm):
         backlogs = [connection.outbound for connection in self.connections]
         return self.counters.statistics(
             sessions=len(self.sessions),
-            connections=self._websockets,
+            connections=self._connected,
             outbound_messages=sum(backlog.messages for backlog in backlogs),
             outbound_bytes=sum(backlog.bytes for backlog in backlogs),
         )
@@ -163,21 +169,18 @@ class Application(Realm):
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
-        try:
-            if self.is_draining:
-                raise HandshakeRefused(SHUTTING_DOWN, status=503)
-            self._check_unauthenticated()
-            check_origin(scope, self._allowed_origins)
-            subprotocol = chosen_subprotocol(scope)
-        except HandshakeRefused as reason:
-            logger.warning("a WebSocket handshake was refused: %s", reason)
+        with ExitStack() as stack:
             try:
-                await refuse(scope, send, reason.status)
-            except Exception as error:
-                logger.debug("refusing failed, the client is gone: %r", error)
-            return
-        self._websockets += 1
-        try:
+                stack.enter_context(self._admitted())
+                check_origin(scope, self._allowed_origins)
+                subprotocol = chosen_subprotocol(scope)
+            except HandshakeRefused as reason:
+                logger.warning("a WebSocket handshake was refused: %s", reason)
+                try:
+                    await refuse(scope, send, reason.status)
+                except Exception as error:
+                    logger.debug("refusing failed, the client is gone: %r", error)
+                return
             try:
                 await send({"type": "websocket.accept", "subprotocol": subprotocol})
             except Exception as error:
@@ -185,16 +188,56 @@ class Application(Realm):
                 return
             serializer = serializer_for(subprotocol, self._shape)
             await Connection(self, scope, receive, send, serializer).serve()
-        finally:
-            self._websockets -= 1
 
-    def _check_unauthenticated(self) -> None:
-        count = self._websockets - len(self.sessions)
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Count a connection for as long as it lasts.
+
+        Raises: HandshakeRefused when there may be no other one.
+        """
+        if self.is_draining:
+            raise HandshakeRefused(SHUTTING_DOWN, status=503)
+        count = self._connected - len(self.sessions)
         if count >= self.limits.unauthenticated_sessions:
             self.counters.violations["unauthenticated_sessions"] += 1
             raise HandshakeRefused(
                 f"Limits.unauthenticated_sessions: {count} connections have no session", status=503
             )
+        self._connected += 1
+        try:
+            yield
+        finally:
+            self._connected -= 1
+
+    async def serve_rawsocket(
+        self,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        task_status: TaskStatus[int | str] = TASK_STATUS_IGNORED,
+    ) -> NoReturn:
+        """Serve RawSocket clients at a TCP port, or at the Unix socket `path`, until cancelled.
+
+        In a task group ``await tasks.start(app.serve_rawsocket, host, port)`` returns when clients
+        can connect, with the port, which the system chooses if it is 0. With an `ssl_context` they
+        speak TLS. The sessions are ended in good order by `close_sessions`; when this is cancelled,
+        what is left of them is cut off.
+
+        Raises: TypeError unless there is either a port or a path; OSError when it can't listen
+        there.
+
+        Spec: Advanced Profile, "RawSocket Transport".
+        """
+        if (port is None) == (path is None):
+            raise TypeError("serve_rawsocket() needs a port, or the path of a Unix socket")
+        self.freeze()
+
+        server = RawSocketServer(self, self._shape, ssl_context, self._admitted)
+        async with rawsocket.listening(host, port, path) as (listeners, address):
+            task_status.started(address)
+            await rawsocket.accept_all(listeners, server.serve)
 
     async def _serve_page(self, scope: Scope, receive: Receive, send: Send) -> None:
         names = "".join(f"<li><code>{name}</code></li>" for name in SUBPROTOCOLS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import cached_property
 from typing import Any, Final, TypeAlias
@@ -14,11 +15,11 @@ from starlette.requests import cookie_parser
 from serverwamp.conversation import GOING_AWAY, Host
 from serverwamp.errors import LimitExceeded, ProtocolViolation
 from serverwamp.limits import LimitLog
-from serverwamp.outbound import Outbound
+from serverwamp.outbound import LimitedOutbound, Outbound
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.framings import Frame
 from serverwamp.protocol.messages import Message
-from serverwamp.protocol.serializers import Serializer
+from serverwamp.protocol.serializers import Serializer, is_longer
 from serverwamp.serving import ServedSession
 from serverwamp.starting import open_starter
 
@@ -37,12 +38,14 @@ long as they have something, and batches hold many."""
 
 
 class Connection:
-    """A WebSocket that has been accepted.
+    """A WebSocket that has been accepted, or a RawSocket after its handshake.
 
     Its `transport_info` is what is known of the client: ``http_cookies`` (a mapping),
     ``http_headers_raw`` (pairs of bytes), ``http_path``, ``http_query_string``, ``peer_address``
     (an IP address without port, or the path of a Unix socket), ``peer_certificate`` (PEM text
-    where the server provides it, else None) and ``subprotocol``.
+    where the server provides it, else None), ``peer_credentials`` (``pid``, ``uid`` and ``gid`` of
+    the process at the other end of a RawSocket over a Unix socket, else None) and ``subprotocol``
+    (for a RawSocket that of a WebSocket with the same format).
     """
 
     def __init__(
@@ -76,7 +79,8 @@ class Connection:
         """Serve sessions until the connection is closed."""
         async with open_starter() as starter:
             self._starter = starter
-            self.outbound: Outbound = Outbound(
+            is_limited = self.serializer.message_bytes < math.inf
+            self.outbound: Outbound = (LimitedOutbound if is_limited else Outbound)(
                 self._send,
                 self.serializer,
                 starter,
@@ -145,15 +149,24 @@ class Connection:
             raise ProtocolViolation(
                 f"{self.serializer.subprotocol} wants {kind} messages", kind="wrong frame type"
             )
+        self._check_length(lambda limit: is_longer(frame, limit))
+        return frame
+
+    def check_length(self, length: float) -> None:
+        """Check that a message of so many bytes may come now.
+
+        Raises: LimitExceeded.
+        """
+        self._check_length(lambda limit: length > limit)
+
+    def _check_length(self, exceeds: Callable[[float], bool]) -> None:
         limits, exceeded = self._host.limits, None
-        if _is_longer(frame, limits.message_bytes):
+        if exceeds(limits.message_bytes):
             exceeded = "message_bytes"
-        elif not self._serving.is_welcomed:
-            if _is_longer(frame, limits.unauthenticated_message_bytes):
-                exceeded = "unauthenticated_message_bytes"
+        elif not self._serving.is_welcomed and exceeds(limits.unauthenticated_message_bytes):
+            exceeded = "unauthenticated_message_bytes"
         if exceeded is not None:
             raise LimitExceeded(exceeded, "the message is too long", close_code=1009)
-        return frame
 
     async def _slow_down(self) -> None:
         """Wait until the second is over in which the client has sent as much as it may."""
@@ -232,15 +245,6 @@ class Connection:
             self._lose()
 
 
-def _is_longer(frame: str | bytes, limit: float) -> bool:
-    """Tell whether a frame has more than `limit` bytes."""
-    if len(frame) > limit:
-        return True
-    if isinstance(frame, bytes) or frame.isascii():
-        return False
-    return len(frame.encode("utf-8", "surrogatepass")) > limit
-
-
 def transport_info(scope: Scope, subprotocol: str) -> Mapping[str, Any]:
     """Return what an ASGI scope says about a client."""
     headers = [(bytes(name), bytes(value)) for name, value in scope.get("headers", ())]
@@ -248,7 +252,8 @@ def transport_info(scope: Scope, subprotocol: str) -> Mapping[str, Any]:
     for name, value in headers:
         if name.lower() == b"cookie":
             cookies.update(cookie_parser(value.decode("latin-1")))
-    tls = (scope.get("extensions") or {}).get("tls") or {}
+    extensions = scope.get("extensions") or {}
+    tls = extensions.get("tls") or {}
     certificates = tls.get("client_cert_chain") or (None,)
     return {
         "http_cookies": cookies,
@@ -257,6 +262,7 @@ def transport_info(scope: Scope, subprotocol: str) -> Mapping[str, Any]:
         "http_query_string": scope.get("query_string", b"").decode("latin-1"),
         "peer_address": _peer_address(scope),
         "peer_certificate": next(iter(certificates)),
+        "peer_credentials": extensions.get("peer_credentials"),
         "subprotocol": subprotocol,
     }
 

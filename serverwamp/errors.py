@@ -13,6 +13,7 @@
     │   ├── NotAuthorized
     │   ├── AuthorizationFailed
     │   ├── OptionNotAllowed
+    │   ├── PayloadSizeExceeded
     │   ├── RuntimeFailure
     │   ├── Unavailable
     │   ├── CallCanceled
@@ -24,6 +25,7 @@
     ├── ProtocolViolation          the peer's fault: ABORT, and the connection is closed
     │   └── LimitExceeded          it asks for too much: an ERROR where that is possible
     ├── SerializationError         a payload of ours that the format can't hold
+    │   └── MessageTooLong         or that is longer than the peer can receive
     └── ConfigurationError         the application's fault: raised to the developer, never sent
 """
 
@@ -128,6 +130,10 @@ class OptionNotAllowed(PredefinedError):
     default_uri = uris.OPTION_NOT_ALLOWED
 
 
+class PayloadSizeExceeded(PredefinedError):
+    default_uri = uris.PAYLOAD_SIZE_EXCEEDED
+
+
 class RuntimeFailure(PredefinedError):
     default_uri = uris.RUNTIME_ERROR
 
@@ -207,6 +213,15 @@ class LimitExceeded(ProtocolViolation):
 
 class SerializationError(Exception):
     """A message of ours holds what its format can't express."""
+
+    answer: type[PredefinedError] = InvalidArgument
+    """What is said to the caller whose arguments, or result, it was."""
+
+
+class MessageTooLong(SerializationError):
+    """A message of ours is longer than the peer can receive."""
+
+    answer = PayloadSizeExceeded
 
 
 class ConfigurationError(RuntimeError):

@@ -19,7 +19,6 @@ from serverwamp.dealer import Registration
 from serverwamp.errors import (
     CallCanceled,
     FeatureNotSupported,
-    InvalidArgument,
     InvalidURI,
     NoSuchProcedure,
     NoSuchRegistration,
@@ -249,7 +248,7 @@ class Invocations:
         try:
             unit = self._encode(Invocation(id_, registration.id, details, args, kwargs))
         except SerializationError as error:
-            raise InvalidArgument(f"the callee can't be sent the arguments: {error}") from None
+            raise error.answer(f"the callee can't be sent the arguments: {error}") from None
         self._last_id = id_
         invocation = self._pending[id_] = PendingInvocation(id_, self, caller)
         if "progress" in details:
@@ -273,7 +272,7 @@ class Invocations:
             message = Invocation(first.request, first.registration, details, args, kwargs)
             self._conversation.send(message)
         except SerializationError as error:
-            raise InvalidArgument(f"the callee can't be sent the arguments: {error}") from None
+            raise error.answer(f"the callee can't be sent the arguments: {error}") from None
 
     def interrupt(self, invocation: PendingInvocation, mode: str) -> None:
         """Send INTERRUPT to a client that understands it."""

@@ -18,7 +18,7 @@ import anyio.lowlevel
 from serverwamp.limits import LimitLog, Limits
 from serverwamp.overflow import Backlog, Origin
 from serverwamp.protocol.formats import Unit
-from serverwamp.protocol.serializers import Serializer
+from serverwamp.protocol.serializers import Serializer, is_longer
 from serverwamp.starting import StartedTask, Starter
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class Outbound(Backlog):
         self._asgi_send = send
         self._join = serializer.join
         self._batched = serializer.batched
+        self._message_bytes = serializer.message_bytes
         self._key = "text" if serializer.frame_type is str else "bytes"
         self.starter: Starter = starter
         self._limit_log = limit_log
@@ -280,3 +281,14 @@ class Outbound(Backlog):
             self._watcher.cancel()
         if self._changed is not None:
             self._notify()
+
+
+class LimitedOutbound(Outbound):
+    """The same for a client that can't receive messages of any length: longer events are lost."""
+
+    def takes(self, unit: Unit, origin: Origin) -> bool:
+        if is_longer(unit, self._message_bytes):
+            logger.warning("an event is lost: the client can't receive %d bytes", len(unit))
+            origin.note_lost()
+            return False
+        return super().takes(unit, origin)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from serverwamp.conversation import Conversation
-from serverwamp.errors import InvalidArgument, SerializationError, WAMPError
+from serverwamp.errors import SerializationError, WAMPError
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call, Result
 from serverwamp.results import SCALARS, RPCErrorResult, as_result
@@ -77,7 +77,7 @@ class Replies:
             return
         if isinstance(error, SerializationError):
             logger.error("%s has an unusable result: %s", doing, error)
-            self.answer_error(running, InvalidArgument("the result can't be serialized"))
+            self.answer_error(running, error.answer("the result can't be sent"))
             return
         conversation = self._conversation
         answer = await conversation.realm.error_for(error, doing, debug=conversation.host.debug)

@@ -14,7 +14,6 @@ import anyio
 from serverwamp.conversation import Conversation
 from serverwamp.errors import (
     CallCanceled,
-    InvalidArgument,
     SerializationError,
     Unavailable,
     WAMPError,
@@ -194,7 +193,7 @@ class RoutedCalls:
             self._replies.answer(routed, RPCResult(args, kwargs))
         except SerializationError as error:
             text = f"the result can't be sent: {error}"
-            self._replies.answer_error(routed, InvalidArgument(text))
+            self._replies.answer_error(routed, error.answer(text))
         self.end(routed)
 
     def answer_error(self, routed: RoutedCall, error: WAMPError) -> None:

@@ -24,7 +24,8 @@ PACKAGE = Path(serverwamp.__file__).parent
 # `outbound`, `calls` (`deadlines`, `streams`) and `subscriptions`, the three parts of an open
 # session, `joining`, how it begins, `conversation`, what all of them share, and `serving`, which is
 # its course from HELLO to GOODBYE, so that `connection` is left with frames; `statistics`, for
-# which all of these count; `shutdown`, which comes before a server takes a signal; `migration`,
+# which all of these count; `rawsockets`, connections that no ASGI server accepts; `shutdown`, which
+# comes before a server takes a signal; `migration`,
 # which holds the spellings of serverwamp 2.0 in one place; `scram` and `cryptosign`, two methods of
 # `authentication` that are long enough, with `logins`, where a realm gets
 # its authenticators, and their mathematics in `protocol.auth_scram` and
@@ -346,7 +347,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
     },
     "handshake": {"protocol.serializers", "errors"},
+    "rawsockets": {
+        "adapters.rawsocket",
+        "connection",
+        "conversation",
+        "handshake",
+        "protocol.serializers",
+        "protocol.shapes",
+    },
     "application": {
+        "rawsockets",
+        "adapters.rawsocket",
         "statistics",
         "authentication",
         "handshake",
@@ -366,6 +377,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "adapters": set(),
     "adapters.aiohttp": set(),
+    "adapters.rawsocket": {"errors"},
     "testing_logins": {"protocol.auth", "protocol.auth_scram", "protocol.auth_cryptosign"},
     "testing": {
         "testing_logins",

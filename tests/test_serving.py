@@ -369,6 +369,7 @@ async def test_transport_info_in_process() -> None:
             "http_query_string": "a=1&b=%20",
             "peer_address": "::1",
             "peer_certificate": certificate,
+            "peer_credentials": None,
             "subprotocol": "wamp.2.msgpack",
         }
 
@@ -398,6 +399,7 @@ async def test_transport_info_is_the_same_on_every_server() -> None:
                 "http_query_string": "a=1&b=%20",
                 "peer_address": "127.0.0.1",
                 "peer_certificate": None,
+                "peer_credentials": None,
                 "subprotocol": "wamp.2.msgpack",
             }, server
 

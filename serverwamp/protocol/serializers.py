@@ -6,12 +6,13 @@ A *format* turns one unit into one message; a *framing* cuts units out of frames
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
-from serverwamp.errors import SerializationError
+from serverwamp.errors import MessageTooLong, SerializationError
 from serverwamp.protocol.formats import JSON, UNLIMITED, Format, MessagePack, Unit
 from serverwamp.protocol.framings import Frame, Framing, PrefixedBatch, SeparatedBatch, Unbatched
 from serverwamp.protocol.messages import Message
@@ -34,6 +35,32 @@ class Serializer:
         self.split: Callable[[Frame], Sequence[Unit]] = framing.split
         self.join: Callable[[Sequence[Unit]], Frame] = framing.join
         self.batched: bool = framing.batched
+        self.message_bytes: float = math.inf
+        """How long a message to the peer may be."""
+
+
+class LimitedSerializer(Serializer):
+    """A serializer for a peer that can't receive messages of any length."""
+
+    def __init__(self, serializer: Serializer, message_bytes: int) -> None:
+        super().__init__(serializer.subprotocol, serializer.format, serializer.framing)
+        self.message_bytes = message_bytes
+        self.encode = lambda message: self._checked(self.format.encode(message))
+        self.encode_wire = lambda wire: self._checked(self.format.encode_wire(wire))
+
+    def _checked(self, unit: Unit) -> Unit:
+        if is_longer(unit, self.message_bytes):
+            raise MessageTooLong(f"the message has more than {self.message_bytes} bytes")
+        return unit
+
+
+def is_longer(frame: Frame, limit: float) -> bool:
+    """Tell whether a frame, or a unit, has more than `limit` bytes."""
+    if len(frame) > limit:
+        return True
+    if len(frame) <= limit / 4 or isinstance(frame, bytes) or frame.isascii():
+        return False  # text has up to 4 bytes a character
+    return len(frame.encode("utf-8", "surrogatepass")) > limit
 
 
 class EncodedOnce(dict[Format, Unit | None]):
