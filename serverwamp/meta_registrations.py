@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, ClassVar
 
 from serverwamp.broker import Broker
 from serverwamp.dealer import Dealer, Registration
@@ -23,10 +23,17 @@ class RegistrationMetaAPI(TableMetaAPI[Registration[Any]]):
     Spec: Advanced Profile, "Registration Meta API".
     """
 
-    prefix = "wamp.registration"
-    procedures = ("list", "lookup", "match", "get", "list_callees", "count_callees")
-    topics = ("on_create", "on_register", "on_unregister", "on_delete")
-    joining = "register"
+    prefix: ClassVar[str] = "wamp.registration"
+    procedures: ClassVar[Sequence[str]] = (
+        "list",
+        "lookup",
+        "match",
+        "get",
+        "list_callees",
+        "count_callees",
+    )
+    topics: ClassVar[Sequence[str]] = ("on_create", "on_register", "on_unregister", "on_delete")
+    joining: ClassVar[str] = "register"
 
     def __init__(
         self,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from typing import Any, ClassVar
 
 from serverwamp import uris
 from serverwamp.broker import Broker
@@ -22,9 +22,17 @@ class SessionMetaAPI(MetaAPI):
     Spec: Advanced Profile, "Session Meta API".
     """
 
-    prefix = "wamp.session"
-    procedures = ("count", "list", "get", "kill", "kill_by_authid", "kill_by_authrole", "kill_all")
-    topics = ("on_join", "on_leave")
+    prefix: ClassVar[str] = "wamp.session"
+    procedures: ClassVar[Sequence[str]] = (
+        "count",
+        "list",
+        "get",
+        "kill",
+        "kill_by_authid",
+        "kill_by_authrole",
+        "kill_all",
+    )
+    topics: ClassVar[Sequence[str]] = ("on_join", "on_leave")
 
     def __init__(
         self,

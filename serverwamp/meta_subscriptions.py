@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, ClassVar
 
 from serverwamp import uris
 from serverwamp.broker import Subscriber, Subscription
@@ -20,10 +20,17 @@ class SubscriptionMetaAPI(TableMetaAPI[Subscription]):
     Spec: Advanced Profile, "Subscription Meta API".
     """
 
-    prefix = "wamp.subscription"
-    procedures = ("list", "lookup", "match", "get", "list_subscribers", "count_subscribers")
-    topics = ("on_create", "on_subscribe", "on_unsubscribe", "on_delete")
-    joining = "subscribe"
+    prefix: ClassVar[str] = "wamp.subscription"
+    procedures: ClassVar[Sequence[str]] = (
+        "list",
+        "lookup",
+        "match",
+        "get",
+        "list_subscribers",
+        "count_subscribers",
+    )
+    topics: ClassVar[Sequence[str]] = ("on_create", "on_subscribe", "on_unsubscribe", "on_delete")
+    joining: ClassVar[str] = "subscribe"
 
     async def _lookup(
         self, caller: Session, topic: str, options: SubscribeOptions | None = None, /

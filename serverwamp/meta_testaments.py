@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from serverwamp.features import Admits
 from serverwamp.meta import Offer
@@ -22,8 +22,8 @@ class TestamentAPI(Offer):
     Spec: Advanced Profile, "Session Testament".
     """
 
-    prefix = "wamp.session"
-    procedures = ("add_testament", "flush_testaments")
+    prefix: ClassVar[str] = "wamp.session"
+    procedures: ClassVar[Sequence[str]] = ("add_testament", "flush_testaments")
 
     def __init__(self, admits: Admits, check_topic: Callable[[str], object]) -> None:
         super().__init__(admits)
