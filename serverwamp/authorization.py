@@ -257,6 +257,7 @@ class Authorizing(ABC):
 
     authorization: Authorization | None = None
     """What is asked; None where everything is allowed that there is."""
+    has_authorizer: bool = False
     members: dict[int, Session]
     _authorizer: tuple[Callable[..., Any], float] | None = None
 
@@ -303,5 +304,6 @@ class Authorizing(ABC):
         if self._authorizer is not None:
             function, lifetime = self._authorizer
             authorizer = Authorizer(compiled(function), lifetime)
+            self.has_authorizer = True
         if has_rules or authorizer is not None:
             self.authorization = Authorization(authorizer, rules_for)

@@ -31,6 +31,7 @@ class Events:
     broker: Broker
     backplane: Backplane
     counters: Counters
+    has_authorizer: bool
 
     async def publish(
         self,
@@ -132,6 +133,8 @@ class Events:
                 if publication.audience is None and publication.publisher is None
                 else [s for s in subscribers if publication.is_for(s.session)]
             )
+            if self.has_authorizer:
+                receivers = [s for s in receivers if s.admits(topic, event)]
             self.counters.events += len(receivers)
             start_each(
                 (subscriber.outbound, unit)

@@ -32,6 +32,7 @@ from serverwamp.protocol.messages import (
     Unsubscribed,
 )
 from serverwamp.protocol.serializers import EncodedOnce
+from serverwamp.questioned import QuestionedEvents
 from serverwamp.session import Session
 from serverwamp.starting import StartedTask, cancel_once, escaping
 from serverwamp.statistics import Counters
@@ -70,6 +71,11 @@ class Subscriber:
         self._subscriptions = session
         self._counters = session.counters
 
+    def admits(self, topic: str, event: Mapping[Format, Unit | None]) -> bool:
+        """Tell whether an event is to be queued now: it may have to wait, or be none of theirs."""
+        questioned = self._subscriptions.questioned
+        return questioned is None or questioned.admits(self, topic, event)
+
     @property
     def is_open(self) -> bool:
         return self.held is None and not self.closing.is_set()
@@ -107,6 +113,11 @@ class Subscriptions:
         self.counters: Counters = conversation.realm.counters
         self._subscribers: dict[int, Subscriber] = {}  # by the id; those that open, or are open
         self._closing: dict[int, Subscriber] = {}
+        authorization = conversation.realm.authorization
+        self.questioned: QuestionedEvents | None = None
+        """The events that wait for the realm's authorizer, where there is one."""
+        if authorization is not None and authorization.authorizer is not None:
+            self.questioned = QuestionedEvents(conversation, authorization.authorizer)
 
     # ---- requests
 
@@ -162,6 +173,8 @@ class Subscriptions:
 
     def close_all(self) -> None:
         """End every subscription; those that aren't open yet are cancelled."""
+        if self.questioned is not None:
+            self.questioned.close()
         for subscriber in list(self._subscribers.values()):
             if subscriber.is_open:
                 self._close(subscriber)
@@ -331,7 +344,7 @@ class Subscriptions:
         self.counters.events += 1
         if subscriber.held is not None:
             self._hold(subscriber, subscriber.held, unit)
-        else:
+        elif self.questioned is None or not self.questioned.precede(subscriber, unit):
             subscriber.receive(unit)
 
     def _hold(self, subscriber: Subscriber, held: deque[Unit], unit: Unit) -> None:

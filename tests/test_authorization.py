@@ -728,3 +728,118 @@ async def test_a_testament_needs_the_right_to_publish(
         assert (await carol.expect_event()).args == ("allowed",)
         await carol.expect_nothing()
     assert "refused" in caplog.text
+
+
+# ---- what a pattern matches
+
+
+async def test_an_event_needs_the_right_to_its_topic() -> None:
+    recorder = Recorder("a.refused")
+    app = asking(recorder)
+    async with connect(app) as client, connect(app) as other:
+        await client.subscribe("a.", match="prefix")
+        await other.subscribe("a.refused.not")
+        for topic in ("a.1", "a.refused", "a.2", "a.1", "a.refused", "a.refused.not"):
+            await app.publish(topic, [topic])
+        for topic in ("a.1", "a.2", "a.1", "a.refused.not"):
+            assert (await client.expect_event()).args == (topic,)
+        await client.expect_nothing()
+        assert (await other.expect_event()).args == ("a.refused.not",)
+    assert recorder.asked.count(("subscribe", "a.1", "exact")) == 1
+    assert recorder.asked.count(("subscribe", "a.refused", "exact")) == 1
+
+
+@pytest.mark.spec("AZN-05", "ORD-02")
+@pytest.mark.parametrize("lifetime", [0, 60])
+async def test_events_stay_in_order(lifetime: float) -> None:
+    gate = Gate()
+    app = asking(gate, lifetime=lifetime)
+    sessions: list[Session] = []
+
+    @app.route("a.me")
+    async def me(session: Session) -> None:
+        sessions.append(session)
+
+    async with connect(app) as client, connect(app) as publisher:
+        await client.call("a.me")
+        await client.subscribe("a.", match="prefix")
+        await client.subscribe("a.exact")
+        topics = ["a.1", "a.slow", "a.1", "a.refused", "a.exact", "a.2"]
+        for topic in topics:
+            await publisher.publish(topic, [topic])
+            if topic == "a.slow":
+                with anyio.fail_after(5):
+                    await gate.asked.wait()
+                gate.opened.set()
+        for topic in topics:
+            if topic != "a.refused":
+                assert (await client.expect_event()).args == (topic,)
+            if topic == "a.exact":
+                assert (await client.expect_event()).args == (topic,)
+        await client.expect_nothing()
+
+
+async def test_events_wait_behind_one_that_is_being_decided() -> None:
+    gate = Gate()
+    app = asking(gate)
+    sessions: list[Session] = []
+
+    @app.route("a.me")
+    async def me(session: Session) -> None:
+        sessions.append(session)
+
+    async with connect(app) as client, connect(app) as other:
+        await client.call("a.me")
+        pattern = await client.subscribe("a.", match="prefix")
+        exact = await client.subscribe("a.exact")
+        await other.subscribe("a.exact")
+        for topic in ("a.slow", "a.exact", "a.refused"):
+            await app.publish(topic, [topic])
+        sessions[0].send_event("a.exact", ["sent"])
+        assert (await other.expect_event()).args == ("a.exact",)
+        await client.expect_nothing()
+        gate.opened.set()
+        received = [await client.expect_event() for _ in range(5)]
+        assert [(event.args[0], event.subscription) for event in received[:1]] == [
+            ("a.slow", pattern.id)
+        ]
+        assert {(event.args[0], event.subscription) for event in received[1:3]} == {
+            ("a.exact", pattern.id),
+            ("a.exact", exact.id),
+        }
+        assert {event.args[0] for event in received[3:]} == {"sent"}
+        await client.expect_nothing()
+    assert app.statistics().events_delivered == 6
+
+
+@pytest.mark.parametrize("how", ["unsubscribe", "leave"])
+async def test_what_waits_when_its_subscription_ends(how: str) -> None:
+    gate = Gate()
+    app = asking(gate)
+    async with connect(app) as client:
+        pattern = await client.subscribe("a.", match="prefix")
+        for topic in ("a.slow", "a.1"):
+            await app.publish(topic, [topic])
+        if how == "unsubscribe":
+            await client.unsubscribe(pattern)
+            gate.opened.set()
+            await client.expect_nothing()
+        else:
+            await client.leave()
+    assert app.statistics().events_delivered == 0
+    assert gate.cancelled is (how == "leave")
+
+
+async def test_only_so_much_waits(caplog: pytest.LogCaptureFixture) -> None:
+    gate = Gate()
+    app = asking(gate, overflow="drop_newest", limits=Limits(outbound_messages=3))
+    async with connect(app) as client:
+        await client.subscribe("a.", match="prefix")
+        for number in range(9):
+            await app.publish("a.slow", [number])
+        gate.opened.set()
+        for number in range(3):
+            assert (await client.expect_event()).args == (number,)
+        await client.expect_nothing()
+    assert app.statistics().events_refused["drop_newest"] == 6
+    assert "outbound_messages" in caplog.text

@@ -20,7 +20,8 @@ PACKAGE = Path(serverwamp.__file__).parent
 # `protocol.formats`, `protocol.cbor` (it needs cbor2) and `protocol.framings`, of which a
 # serializer is made; `protocol.shapes`, the
 # limits of a single message; `authorization`, what is asked before anything is done, and which
-# routes refer to; `overflow`, what waits to be sent and how that stays within limits;
+# routes refer to, and `questioned`, the events that wait for it; `overflow`, what waits to be sent
+# and how that stays within limits;
 # `outbound`, `calls` (`deadlines`, `streams`) and `subscriptions`, the three parts of an open
 # session, `joining`, how it begins, `conversation`, what all of them share, and `serving`, which is
 # its course from HELLO to GOODBYE, so that `connection` is left with frames; `statistics`, for
@@ -282,7 +283,16 @@ MAY_IMPORT: dict[str, set[str]] = {
         "starting",
         "errors",
     },
+    "questioned": {
+        "authorization",
+        "broker",
+        "conversation",
+        "overflow",
+        "protocol.formats",
+        "starting",
+    },
     "subscriptions": {
+        "questioned",
         "patterns",
         "uris",
         "conversation",
