@@ -72,7 +72,7 @@ class ToldOf(ABC):
         """Add the routes of the protocol, as far as anybody could use them."""
         if self.handlers.has_custom_functions:  # which take all there is
             return
-        if self._is_for_anybody(self._meta_requires):
+        if self._is_for_anybody(self._meta_requires) or self._kill_requires != ():
             self._offer_meta_api(admitting(self._meta_requires))
         if self.handlers.takes_publications and self._is_for_anybody(self._testaments_require):
             admits = admitting(self._testaments_require)

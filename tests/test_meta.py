@@ -753,6 +753,16 @@ async def test_it_can_be_offered_to_everybody() -> None:
         assert features_of(client)[0]["session_meta_api"] is True
 
 
+async def test_who_may_end_sessions_needs_no_other_right() -> None:
+    app = Application()
+    app.set_meta_api(kill="anonymous")
+    async with connect(app) as client:
+        assert not await allowed_calls(client, ASKING)
+        assert not await allowed_topics(client)
+        assert await allowed_calls(client, KILLING) == set(KILLING)
+        assert "session_meta_api" not in features_of(client)[0]
+
+
 async def test_a_guest_is_nobody_in_particular() -> None:
     async def admit_guest(session: Session) -> str:
         session.auth_role = "anonymous"
