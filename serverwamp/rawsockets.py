@@ -21,7 +21,7 @@ from serverwamp.adapters.rawsocket import (
 from serverwamp.connection import Connection
 from serverwamp.conversation import Host
 from serverwamp.handshake import HandshakeRefused
-from serverwamp.protocol.serializers import SUBPROTOCOLS, LimitedSerializer, serializer_for
+from serverwamp.protocol.serializers import SUBPROTOCOLS, limited, serializer_for
 from serverwamp.protocol.shapes import Shape
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class RawSocketServer:
 
     async def _serve(self, opened: RawSocket) -> None:
         shared = serializer_for(opened.subprotocol, self._shape)
-        serializer = LimitedSerializer(shared, opened.longest_sent)
+        serializer = limited(shared, opened.longest_sent)
         connection = Connection(self._host, opened.scope, opened.receive, opened.send, serializer)
         opened.check_length = connection.check_length
         await connection.serve()

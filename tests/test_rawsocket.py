@@ -413,7 +413,7 @@ async def test_a_client_that_vanishes() -> None:
 
 
 async def test_a_client_that_reads_nothing_is_given_up() -> None:
-    app = application(limits=Limits(send_timeout=0.1, outbound_bytes=2**20))
+    app = application(limits=Limits(send_timeout=0.1, goodbye_timeout=0.1, outbound_bytes=2**20))
     async with connected(app) as peer:
         await peer.join()
         filling = "x" * 100_000

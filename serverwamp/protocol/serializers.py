@@ -39,19 +39,23 @@ class Serializer:
         """How long a message to the peer may be."""
 
 
-class LimitedSerializer(Serializer):
-    """A serializer for a peer that can't receive messages of any length."""
+def limited(serializer: Serializer, message_bytes: int) -> Serializer:
+    """Return a serializer for a peer that can receive messages of so many bytes.
 
-    def __init__(self, serializer: Serializer, message_bytes: int) -> None:
-        super().__init__(serializer.subprotocol, serializer.format, serializer.framing)
-        self.message_bytes = message_bytes
-        self.encode = lambda message: self._checked(self.format.encode(message))
-        self.encode_wire = lambda wire: self._checked(self.format.encode_wire(wire))
+    It raises MessageTooLong for longer ones.
+    """
+    format_ = serializer.format
 
-    def _checked(self, unit: Unit) -> Unit:
-        if is_longer(unit, self.message_bytes):
-            raise MessageTooLong(f"the message has more than {self.message_bytes} bytes")
+    def checked(unit: Unit) -> Unit:
+        if is_longer(unit, message_bytes):
+            raise MessageTooLong(f"the message has more than {message_bytes} bytes")
         return unit
+
+    made = Serializer(serializer.subprotocol, format_, serializer.framing)
+    made.message_bytes = message_bytes
+    made.encode = lambda message: checked(format_.encode(message))
+    made.encode_wire = lambda wire: checked(format_.encode_wire(wire))
+    return made
 
 
 def is_longer(frame: Frame, limit: float) -> bool:
