@@ -164,6 +164,24 @@ async def greeting(topic: str, session: Session) -> AsyncIterator[None]:
     yield
 
 
+@topics.prefix_topic("board.", client_publish=True)
+async def board() -> AsyncIterator[None]:
+    yield
+
+
+@topics.topic("measured")
+async def measured() -> AsyncIterator[None]:
+    yield
+
+
+@topics.publication("measured")
+async def measure(celsius: float, session: Session) -> RPCResult:
+    """Refuse what can't be, and publish the rest in other words."""
+    if celsius < -273.15:
+        raise WAMPError("test.error.too_cold", (celsius,))
+    return RPCResult((), {"celsius": celsius, "by": session.id})
+
+
 @topics.topic("closed_club")
 async def closed_club() -> AsyncIterator[None]:
     raise WAMPError("test.error.members_only", ("sorry",))

@@ -24,6 +24,7 @@ from autobahn.wamp.types import (
     CloseDetails,
     ComponentConfig,
     EventDetails,
+    PublishOptions,
     SessionDetails,
     SubscribeOptions,
 )
@@ -446,6 +447,60 @@ async def test_unsubscribe_and_subscribe_again(connector: Connector) -> None:
             await soon(subscription.unsubscribe())
             await soon(client.call("test.publish", "test.news", "to nobody"))
         assert received == ["first time", "second time"]
+
+
+async def test_publishing(connector: Connector) -> None:
+    received: asyncio.Queue[Any] = asyncio.Queue()
+
+    def receive(*args: Any, details: EventDetails, **kwargs: Any) -> None:
+        received.put_nowait((args, kwargs, details))
+
+    async with connector.join() as publisher, connector.join() as subscriber:
+        me = publisher._session_id
+        asked = SubscribeOptions(details=True)
+        for topic in ("test.board.a", "test.measured"):
+            await soon(subscriber.subscribe(receive, topic, asked))
+            await soon(publisher.subscribe(receive, topic, asked))
+        acknowledged = PublishOptions(acknowledge=True)  # it has no disclose_me
+        publication = await soon(publisher.publish("test.board.a", 1, a=2, options=acknowledged))
+        args, kwargs, details = await soon(received.get())
+        assert (args, kwargs, details.publication) == ((1,), {"a": 2}, publication.id)
+        publisher.publish("test.measured", -300.0)
+        publisher.publish("test.measured", 21.5)
+        args, kwargs, details = await soon(received.get())
+        assert (args, kwargs) == ((), {"celsius": 21.5, "by": me})
+        too_cold = publisher.publish("test.measured", -300.0, options=acknowledged)
+        assert (await fails(too_cold))[:2] == ("test.error.too_cold", [-300.0])
+        only_me = PublishOptions(acknowledge=True, exclude_me=False, eligible=[me])
+        await soon(publisher.publish("test.board.a", "me", options=only_me))
+        nobody = PublishOptions(acknowledge=True, exclude_me=False, exclude_authrole="anonymous")
+        await soon(publisher.publish("test.board.a", "nobody", options=nobody))
+        assert (await soon(received.get()))[0] == ("me",)
+        refused = publisher.publish("test.news", options=acknowledged)
+        assert (await fails(refused))[0] == "wamp.error.not_authorized"
+        assert await soon(subscriber.call("test.add", 1, 2)) == 3
+        assert received.empty()
+
+
+async def test_patterns(connector: Connector) -> None:
+    received: list[Any] = []
+    async with connector.join() as client:
+        for match, topic in (("prefix", "test.board."), ("wildcard", "test.board..b")):
+
+            def receive(text: str, details: EventDetails, match: str = match) -> None:
+                received.append((match, details.topic, text))
+
+            options = SubscribeOptions(match=match, details=True)
+            await soon(client.subscribe(receive, topic, options))
+        for topic in ("test.board.a", "test.board.a.b"):
+            await soon(client.call("test.publish", topic, "text"))
+        assert sorted(received) == [
+            ("prefix", "test.board.a", "text"),
+            ("prefix", "test.board.a.b", "text"),
+            ("wildcard", "test.board.a.b", "text"),
+        ]
+        too_much = client.subscribe(lambda: None, "test.", SubscribeOptions(match="prefix"))
+        assert (await fails(too_much))[0] == "wamp.error.not_authorized"
 
 
 async def test_refused_subscriptions(connector: Connector) -> None:

@@ -37,6 +37,8 @@ SCENARIOS = (
     "arguments_of_events",
     "event_of_the_subscription_handler",
     "unsubscribe_and_subscribe_again",
+    "publishing",
+    "patterns",
     "refused_subscriptions",
     "ticket",
     "cra",

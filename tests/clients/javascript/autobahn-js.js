@@ -57,9 +57,18 @@ class Session {
         return result;
     }
 
-    async subscribe(topic, handler) {
+    async publish(topic, args, kwargs, options) {
         try {
-            const subscription = await this.session.subscribe(topic, handler);
+            const asked = { ...options, acknowledge: true };
+            return (await this.session.publish(topic, args, kwargs, asked)).id;
+        } catch (error) {
+            throw new Failure(error.error, error.args, error.kwargs);
+        }
+    }
+
+    async subscribe(topic, handler, match = 'exact') {
+        try {
+            const subscription = await this.session.subscribe(topic, handler, { match });
             return () => subscription.unsubscribe();
         } catch (error) {
             throw new Failure(error.error, error.args, error.kwargs);

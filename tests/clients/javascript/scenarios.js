@@ -309,6 +309,63 @@ export const scenarios = {
             assert.deepEqual(received, ['first time', 'second time']);
         }),
 
+    publishing: (open) =>
+        inSession(open, async (session) => {
+            const received = [];
+            const other = await open({});
+            for (const listener of [session, other]) {
+                for (const topic of ['test.board.a', 'test.measured']) {
+                    await listener.subscribe(topic, (args, kwargs, { publisher }) => {
+                        const who = listener === session ? 'me' : 'other';
+                        received.push([who, args, kwargs, publisher && Number(publisher)]);
+                    });
+                }
+            }
+            const me = Number(session.id);
+            const id = await session.publish('test.board.a', [1], { a: 2 }, { disclose_me: true });
+            assert(Number(id) >= 1 && Number(id) <= 2 ** 53);
+            await session.publish('test.measured', [21.5]);
+            const refused = await failureOf(session.publish('test.measured', [-300]));
+            assert.equal(refused.uri, 'test.error.too_cold');
+            assert.deepEqual(refused.args, [-300]);
+            // Wampy.js never says `exclude_me: false`, so that this comes from somebody else.
+            const toMe = { eligible: [session.id, other.id] };
+            await other.publish('test.board.a', ['me'], undefined, toMe);
+            const toNobody = { exclude_authrole: ['anonymous'] };
+            await other.publish('test.board.a', ['nobody'], undefined, toNobody);
+            const closed = await failureOf(session.publish('test.news'));
+            assert.equal(closed.uri, 'wamp.error.not_authorized');
+            // Each session's next reply comes after its events.
+            await Promise.all([session, other].map((each) => each.call('test.add', [1, 2])));
+            await other.leave();
+            const [, , named] = received[1];
+            named.by = Number(named.by);
+            assert.deepEqual(received, [
+                ['other', [1], { a: 2 }, me],
+                ['other', [], { celsius: 21.5, by: me }, undefined],
+                ['me', ['me'], {}, undefined],
+            ]);
+        }),
+
+    patterns: (open) =>
+        inSession(open, async (session) => {
+            const received = [];
+            const patterns = { prefix: 'test.board.a', wildcard: 'test.board..b' };
+            for (const [match, pattern] of Object.entries(patterns)) {
+                const handler = ([text], _, { topic }) => received.push([match, topic, text]);
+                await session.subscribe(pattern, handler, match);
+            }
+            await session.call('test.publish', ['test.board.a', 'one']);
+            await session.call('test.publish', ['test.board.a.b', 'two']);
+            assert.deepEqual(received, [
+                ['prefix', 'test.board.a', 'one'],
+                ['prefix', 'test.board.a.b', 'two'],
+                ['wildcard', 'test.board.a.b', 'two'],
+            ]);
+            const refused = await failureOf(session.subscribe('test', () => {}, 'prefix'));
+            assert.equal(refused.uri, 'wamp.error.not_authorized');
+        }),
+
     refused_subscriptions: (open) =>
         inSession(open, async (session) => {
             const refused = await failureOf(session.subscribe('test.closed_club', () => {}));

@@ -52,10 +52,21 @@ class Session {
         };
     }
 
-    async subscribe(topic, handler) {
+    async publish(topic, args, kwargs, options) {
         try {
-            const { subscriptionId } = await this.client.subscribe(topic, (event) =>
-                handler(...forms(event)),
+            const published = await this.client.publish(topic, payload(args, kwargs), options);
+            return published.publicationId;
+        } catch (error) {
+            throw failure(error);
+        }
+    }
+
+    async subscribe(topic, handler, match) {
+        try {
+            const { subscriptionId } = await this.client.subscribe(
+                topic,
+                (event) => handler(...forms(event), event.details),
+                match && { match }, // told of the default, this client can't unsubscribe
             );
             return () => this.client.unsubscribe(subscriptionId);
         } catch (error) {
