@@ -792,6 +792,31 @@ async def test_it_is_announced() -> None:
         assert dealer["registration_meta_api"] is True
 
 
+@pytest.mark.spec("FEA-05", "FEA-10")
+async def test_the_features_of_the_dealer() -> None:
+    always = {
+        "progressive_call_results",
+        "progressive_call_invocations",
+        "call_canceling",
+        "call_timeout",
+    }
+    async with connect(Application()) as client:
+        assert set(features_of(client)[1]) == always
+    app = sharing()
+    app.topic("open", client_publish=True)(topic)
+    async with joined(app, "alice") as (alice,):
+        assert set(features_of(alice)[1]) == always | {
+            "caller_identification",
+            "pattern_based_registration",
+            "shared_registration",
+            "session_meta_api",
+            "registration_meta_api",
+            "testament_meta_api",
+        }
+        for role in features_of(alice):
+            assert set(role.values()) == {True}
+
+
 @pytest.mark.parametrize("custom", ["set_rpc_handler", "set_subscription_handler", None])
 async def test_it_is_not_offered(custom: str | None) -> None:
     """Where everybody is anonymous, or one function answers for everything."""
