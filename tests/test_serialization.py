@@ -142,6 +142,13 @@ def test_a_malformed_message_is_a_violation(cls: type[Message], serializer: Seri
         assert violation.value.uri == "wamp.error.protocol_violation"
 
 
+@pytest.mark.spec("MSG-03")
+@pytest.mark.parametrize("code", [256, 337, 1023])
+def test_extensions_are_unknown_here(code: int, serializer: Serializer) -> None:
+    with pytest.raises(ProtocolViolation):
+        serializer.decode(raw(serializer, [code, 1, {}]))
+
+
 @pytest.mark.spec("SER-13", "SER-14", "MSG-08", "T-09", "ABT-02", "T-11")
 @pytest.mark.parametrize(
     ("message", "wire"),
