@@ -8,6 +8,7 @@ from serverwamp.cryptosign import CryptosignAuthRequirement as CryptosignAuthReq
 from serverwamp.cryptosign import cryptosign_credential as cryptosign_credential
 from serverwamp.errors import ConfigurationError as ConfigurationError
 from serverwamp.errors import WAMPError as WAMPError
+from serverwamp.history import History as History
 from serverwamp.jwt_tickets import jwt_authenticator as jwt_authenticator
 from serverwamp.limits import Limits as Limits
 from serverwamp.overflow import OverflowPolicy as OverflowPolicy
@@ -34,6 +35,7 @@ __all__ = [
     "ClientCall",
     "ConfigurationError",
     "CryptosignAuthRequirement",
+    "History",
     "Limits",
     "OverflowPolicy",
     "Publication",

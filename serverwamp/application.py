@@ -138,8 +138,10 @@ class Application(Realm):
         return realm or (self if self._allow_default_realm else None)
 
     def freeze(self) -> None:
+        self.retained.limits = self.limits
         super().freeze()
         for realm in self._realms.values():
+            realm.retained.limits = self.limits
             realm._overflow = realm._overflow or self._overflow
             realm.freeze()
         if not self._allow_default_realm and self.handlers.has_routes:

@@ -17,6 +17,7 @@ from serverwamp.protocol.messages import Event
 from serverwamp.protocol.serializers import EncodedOnce
 from serverwamp.publication import Audience, Publication, disclosure
 from serverwamp.results import RPCErrorResult, as_result
+from serverwamp.retained import Retained
 from serverwamp.session import Session
 from serverwamp.starting import start_each
 from serverwamp.statistics import Counters
@@ -32,6 +33,7 @@ class Events:
     backplane: Backplane
     counters: Counters
     has_authorizer: bool
+    retained: Retained
 
     async def publish(
         self,
@@ -118,6 +120,8 @@ class Events:
 
     def _deliver(self, publication: Publication) -> None:
         topic = publication.topic
+        if self.handlers.keeps_history or publication.retain:
+            self._keep(publication)
         for subscription, subscribers in self.broker.recipients(topic):
             details = publication.disclosed
             if subscription.match != "exact":
@@ -144,6 +148,16 @@ class Events:
             )
             if None in event.values():
                 self.counters.events -= sum(event[s.format] is None for s in receivers)
+
+    def _keep(self, publication: Publication) -> None:
+        """Keep an event for those who come later, in the moment in which it is delivered."""
+        route = self.handlers.topic_route(publication.topic)
+        if route is None:  # nobody can subscribe there
+            return
+        if route.log is not None:
+            route.log.keep(publication)
+        if publication.retain:
+            self.retained.keep(publication)
 
 
 async def _handled(

@@ -14,6 +14,7 @@ from serverwamp.session import Session
 Admits: TypeAlias = Callable[[Session], bool]
 
 OF_EVERY_BROKER: Final = (
+    "event_retention",
     "pattern_based_subscription",
     "publisher_exclusion",
     "publisher_identification",

@@ -16,6 +16,7 @@ from serverwamp.errors import (
     NotAuthorized,
     OptionNotAllowed,
 )
+from serverwamp.history import Log
 from serverwamp.publication import Publication
 from serverwamp.routing import (
     ProtocolRoute,
@@ -56,7 +57,7 @@ SOURCES_OF_OVERFLOWS: Final[Mapping[str, type | None]] = {
 class Route:
     """What the realm serves at a URI: its definition, and its handler once compiled."""
 
-    __slots__ = ("_handler", "definition", "is_exact", "rules")
+    __slots__ = ("_handler", "definition", "is_exact", "log", "rules")
 
     def __init__(self, definition: Definition) -> None:
         self.definition: Definition = definition
@@ -64,6 +65,9 @@ class Route:
         self.rules: Sequence[Rule] = ()
         """What it requires, once compiled."""
         self._handler: Handler | None = None
+        history = definition.history if isinstance(definition, TopicRoute) else None
+        self.log: Log | None = None if history is None else history.new_log()
+        """What is kept of the topic's past."""
 
     @property
     def handler(self) -> Handler:
@@ -94,6 +98,10 @@ class Handlers:
         self._topics: RouteTable[Route] = RouteTable()
         self._publications: RouteTable[Route] = RouteTable()
         self.routes: list[Route] = []
+        self.keeps_history: bool = False
+        """Whether anything is kept of the past of any topic."""
+        self._rpc_handler: Route | None = None
+        self._subscription_handler: Route | None = None
         self.default_args: dict[str, DefaultArg] = {}
         self.rpc_function: Function | None = None
         """Answers all calls, if there is one."""
@@ -122,6 +130,7 @@ class Handlers:
         table = self._topics if isinstance(route, TopicRoute) else self._publications
         table.add(route.uri, route.kind, added)
         self.routes.append(added)
+        self.keeps_history |= added.log is not None
 
     def add_protocol_routes(self, routes: Iterable[ProtocolRoute | ProtocolTopicRoute]) -> None:
         """Add what the protocol itself defines."""
@@ -178,13 +187,11 @@ class Handlers:
 
     def _compile_custom_handlers(self) -> None:
         self._check_no_rule_is_ignored()
-        self._rpc_handler: Route | None = None
         if self.rpc_function is not None:
             self._rpc_handler = Route(RPCRoute("", self.rpc_function, "prefix"))
             self._rpc_handler._handler = self.compile(
                 self.rpc_function, sources=SOURCES_OF_CALLS, leading=("request",)
             )
-        self._subscription_handler: Route | None = None
         if self.subscription_function is not None:
             self._subscription_handler = Route(TopicRoute("any", self.subscription_function))
             self._subscription_handler._handler = self.compile(

@@ -77,6 +77,10 @@ class Limits:
     nothing more is read from the client."""
     stream_bytes: float = 1024 * 1024
     """The same in bytes; one chunk is taken anyway."""
+    retained_topics: float = 10_000
+    """How many topics of a realm have retained events; those of the longest ago are forgotten."""
+    retained_bytes: float = 64 * 1024 * 1024
+    """How many bytes these have, about."""
     registrations: float = 1_000
     """How many procedures a session may have registered at once."""
     invocations_in_flight: float = 10_000

@@ -12,6 +12,7 @@ from serverwamp.dealer import Dealer
 from serverwamp.features import Admits, Features
 from serverwamp.handlers import Handlers
 from serverwamp.meta import admitting, checked
+from serverwamp.meta_history import HistoryAPI
 from serverwamp.meta_registrations import RegistrationMetaAPI
 from serverwamp.meta_sessions import SessionMetaAPI
 from serverwamp.meta_subscriptions import SubscriptionMetaAPI
@@ -72,6 +73,9 @@ class ToldOf(ABC):
         """Add the routes of the protocol, as far as anybody could use them."""
         if self.handlers.has_custom_functions:  # which take all there is
             return
+        if self.handlers.keeps_history:
+            self.handlers.add_protocol_routes(HistoryAPI(self.broker, self.handlers).routes())
+            self.features.offer(broker=("event_history",))
         if self._is_for_anybody(self._meta_requires) or self._kill_requires != ():
             self._offer_meta_api(admitting(self._meta_requires))
         if self.handlers.takes_publications and self._is_for_anybody(self._testaments_require):

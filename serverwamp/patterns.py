@@ -183,3 +183,13 @@ def _beginning(uri: str) -> str:
     if "" not in components:
         return uri
     return "".join(f"{component}." for component in components[: components.index("")])
+
+
+def matches(pattern: str, match: MatchPolicy, uri: str) -> bool:
+    """Tell whether a pattern matches a URI."""
+    if match == "exact":
+        return pattern == uri
+    if match == "prefix":
+        return uri.startswith(pattern)
+    mine, theirs = pattern.split("."), uri.split(".")
+    return len(mine) == len(theirs) and all(a in ("", b) for a, b in zip(mine, theirs, strict=True))

@@ -32,6 +32,7 @@ from serverwamp.overflow import OverflowPolicy, checked_policy
 from serverwamp.patterns import PatternTable
 from serverwamp.registrations import Registrations, Sharing
 from serverwamp.results import RPCErrorResult
+from serverwamp.retained import Retained
 from serverwamp.routing import (
     PublicationRoute,
     RPCDecorators,
@@ -90,6 +91,7 @@ class Realm(
         self.handlers: Handlers = Handlers(camel_snake_conversion=camel_snake_conversion)
         self.dealer: Dealer[Any] = Dealer()
         self.broker: Broker = Broker(self.handlers.topic_route)
+        self.retained: Retained = Retained()
         self.members: dict[int, Session] = {}
         self.features: Features = Features()
         self.counters: Counters = Counters()

@@ -18,6 +18,7 @@ from serverwamp import uris
 from serverwamp.authorization import Requirement, Requirements, checked_requirements
 from serverwamp.binding import is_async_generator, name_of
 from serverwamp.errors import ConfigurationError
+from serverwamp.history import History
 from serverwamp.migration import TopicRouteSetSpellings
 from serverwamp.overflow import OverflowPolicy, checked_policy
 from serverwamp.patterns import PatternTable
@@ -73,6 +74,7 @@ class TopicRoute(Route):
 
     overflow: OverflowPolicy | None = None
     client_publish: bool = False
+    history: History | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -206,15 +208,17 @@ class TopicDecorators:
         overflow: OverflowPolicy | None = None,
         client_publish: bool = False,
         requires: Requirement | None = None,
+        history: History | None = None,
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to exactly `uri`.
 
         `overflow` says what becomes of events for a client that is too slow for them: it is the
         `OverflowPolicy` of the realm where it isn't given. With `client_publish` every client may
         publish there, what and to whom it likes, unless a publication handler decides about that.
-        `requires` is what that and subscribing takes, as for `RPCDecorators.route`.
+        `requires` is what that and subscribing takes, as for `RPCDecorators.route`. `history` is
+        how much is kept for clients that have missed it.
         """
-        return self._topic_decorator(uri, "exact", overflow, client_publish, requires)
+        return self._topic_decorator(uri, "exact", overflow, client_publish, requires, history)
 
     def prefix_topic(
         self,
@@ -223,9 +227,12 @@ class TopicDecorators:
         overflow: OverflowPolicy | None = None,
         client_publish: bool = False,
         requires: Requirement | None = None,
+        history: History | None = None,
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to every topic that starts with `uri_prefix`."""
-        return self._topic_decorator(uri_prefix, "prefix", overflow, client_publish, requires)
+        return self._topic_decorator(
+            uri_prefix, "prefix", overflow, client_publish, requires, history
+        )
 
     def wildcard_topic(
         self,
@@ -234,9 +241,12 @@ class TopicDecorators:
         overflow: OverflowPolicy | None = None,
         client_publish: bool = False,
         requires: Requirement | None = None,
+        history: History | None = None,
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to topics with as many components, the empty ones being any."""
-        return self._topic_decorator(uri_pattern, "wildcard", overflow, client_publish, requires)
+        return self._topic_decorator(
+            uri_pattern, "wildcard", overflow, client_publish, requires, history
+        )
 
     def regex_topic(
         self,
@@ -245,10 +255,11 @@ class TopicDecorators:
         overflow: OverflowPolicy | None = None,
         client_publish: bool = False,
         requires: Requirement | None = None,
+        history: History | None = None,
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to topics that `uri_pattern` matches from their start."""
         return self._topic_decorator(
-            _text(uri_pattern), "regex", overflow, client_publish, requires
+            _text(uri_pattern), "regex", overflow, client_publish, requires, history
         )
 
     def _topic_decorator(
@@ -258,21 +269,22 @@ class TopicDecorators:
         overflow: OverflowPolicy | None,
         client_publish: bool,
         requires: Requirement | None,
+        history: History | None,
     ) -> Callable[[Function], Function]:
         _check_is_text(uri)
         needed = checked_requirements(requires)
 
         def decorate(function: Function) -> Function:
-            self._add_topic_route(
-                TopicRoute(
-                    uri,
-                    function,
-                    kind,
-                    requires=needed,
-                    overflow=overflow,
-                    client_publish=client_publish,
-                )
+            route = TopicRoute(
+                uri,
+                function,
+                kind,
+                requires=needed,
+                overflow=overflow,
+                client_publish=client_publish,
+                history=history,
             )
+            self._add_topic_route(route)
             return function
 
         return decorate

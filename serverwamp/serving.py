@@ -338,6 +338,10 @@ class ServedSession:
             return self._conversation.outbound.room_for_events
         return self._subscriptions.send_event(topic, subscription, args, kwargs)
 
+    def is_subscribed(self, subscription: int) -> bool:
+        """Tell whether the session has the subscription of that id."""
+        return self._subscriptions.has(subscription)
+
     def call(
         self, uri: str, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float | None
     ) -> ClientCall:

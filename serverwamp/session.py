@@ -37,6 +37,8 @@ class Link(Protocol):
     @property
     def testaments(self) -> Testaments: ...
 
+    def is_subscribed(self, subscription: int) -> bool: ...
+
     def send_event(
         self, topic: str | None, subscription: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Awaitable[None]: ...
@@ -156,6 +158,10 @@ class Session:
         return self._data.get(key, default)
 
     # ---- what can be done with it
+
+    def is_subscribed(self, subscription: int) -> bool:
+        """Tell whether the session has the subscription of that id."""
+        return self._link.is_subscribed(subscription)
 
     @property
     def is_open(self) -> bool:

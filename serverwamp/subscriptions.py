@@ -1,4 +1,7 @@
-"""The subscriptions of one session: each a task, which opens it, keeps it, and closes it."""
+"""The subscriptions of one session: each a task, which opens it, keeps it, and closes it.
+
+One module, though a long one: what opens a subscription, and what is sent to it, share its state.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,8 @@ class Subscriber:
         self.overflow: OverflowPolicy = overflow
         self.requests: list[int] = []
         """The SUBSCRIBE requests that are still to be answered."""
+        self.wants_retained: bool = False
+        """Whether any of them asks for the last event that there was."""
         self.held: deque[Unit] | None = deque()
         """Events to be sent after SUBSCRIBED; None once that has left."""
         self.unsubscribe: int | None = None
@@ -130,8 +135,11 @@ class Subscriptions:
         if subscriber is not None:
             if subscriber.is_open:
                 self._send(Subscribed(message.request, subscriber.subscription.id))
+                if message.options.get_retained:
+                    self._send_retained(subscriber)
             elif self._has_room_beside(len(subscriber.requests), message):
                 subscriber.requests.append(message.request)
+                subscriber.wants_retained |= message.options.get_retained is True
             return
         closing = self._closing.get(id_)
         if closing is not None:
@@ -149,6 +157,7 @@ class Subscriptions:
         subscription = self._realm.broker.hold(topic, match, route)
         subscriber = Subscriber(self, subscription, self._realm.overflow_policy(route))
         subscriber.requests.append(message.request)
+        subscriber.wants_retained = message.options.get_retained is True
         self._subscribers[subscription.id] = subscriber
         subscriber.task = self._conversation.starter.start(self._run, subscriber, route.handler)
 
@@ -170,6 +179,11 @@ class Subscriptions:
             return
         subscriber.unsubscribe = message.request
         self._close(subscriber)
+
+    def has(self, subscription: int) -> bool:
+        """Tell whether the session has the subscription of that id, and it is open."""
+        subscriber = self._subscribers.get(subscription)
+        return subscriber is not None and subscriber.is_open
 
     def close_all(self) -> None:
         """End every subscription; those that aren't open yet are cancelled."""
@@ -245,6 +259,8 @@ class Subscriptions:
         self._realm.broker.join(subscriber.subscription, subscriber)
         if self._realm.subscription_meta is not None:
             self._realm.subscription_meta.note_joined(self.session, subscriber.subscription)
+        if subscriber.wants_retained:
+            self._send_retained(subscriber)
         for unit in held:
             subscriber.receive(unit)
 
@@ -345,6 +361,22 @@ class Subscriptions:
         if subscriber.held is not None:
             self._hold(subscriber, subscriber.held, unit)
         elif self.questioned is None or not self.questioned.precede(subscriber, unit):
+            subscriber.receive(unit)
+
+    def _send_retained(self, subscriber: Subscriber) -> None:
+        """Queue the last event of the topic that is for this session; patterns have none."""
+        subscription = subscriber.subscription
+        if subscription.match != "exact":
+            return
+        last = self._realm.retained.newest_for(self.session, subscription.topic)
+        if last is None:
+            return
+        publication, (args, kwargs) = last.publication, last.payload()
+        details = {"retained": True, **publication.disclosed}
+        event = Event(subscription.id, publication.id, details, args, kwargs)
+        unit = EncodedOnce(event, subscription.topic)[self.format]
+        if unit is not None:
+            self.counters.events += 1
             subscriber.receive(unit)
 
     def _hold(self, subscriber: Subscriber, held: deque[Unit], unit: Unit) -> None:

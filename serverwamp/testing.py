@@ -358,6 +358,27 @@ class Client:
         message = await self._expect_reply(32, 33, request, timeout)
         return Subscription(message[2], topic)
 
+    async def catch_up(
+        self, subscription: Subscription, *, after: Event | None = None
+    ) -> tuple[list[Event], bool]:
+        """Return what is kept of the events of a subscription behind `after`, and if that is all.
+
+        Raises: WAMPError when the answer is an ERROR.
+        """
+        named = {} if after is None else {"after_publication": after.publication}
+        result = await self.call("wamp.subscription.get_events", [subscription.id], named)
+        events = [
+            Event(
+                tuple(event.get("args", ())),
+                event.get("kwargs", {}),
+                event["subscription"],
+                event["publication"],
+                event["details"],
+            )
+            for event in result.args[0]
+        ]
+        return events, result.kwargs["complete"]
+
     async def unsubscribe(
         self, subscription: Subscription, *, timeout: float | None = None
     ) -> None:

@@ -1,0 +1,56 @@
+"""The last events of topics: for those who subscribe when they are over.
+
+Spec: Advanced Profile, "Event Retention".
+"""
+
+from __future__ import annotations
+
+import logging
+
+from serverwamp.history import Stored, stored, utc_now
+from serverwamp.limits import Limits
+from serverwamp.publication import Publication
+from serverwamp.session import Session
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+MOST_OF_A_TOPIC = 10
+"""How many events of a topic are kept that aren't for everybody, beside the last one that is."""
+
+
+class Retained:
+    """The retained events of a realm, within bounds: the oldest are forgotten first."""
+
+    def __init__(self) -> None:
+        self.limits: Limits = Limits()
+        self._by_topic: dict[str, list[Stored]] = {}  # the newest first; topics by their last event
+        self._size = 0
+
+    def keep(self, publication: Publication) -> None:
+        """Keep an event instead of those before it that nobody else could receive."""
+        event = stored(publication, utc_now())
+        if event.unit is None:
+            return
+        older = self._by_topic.pop(publication.topic, [])
+        if publication.audience is None:
+            kept = [event]
+        else:
+            for_all = [item for item in older if item.publication.audience is None]
+            others = [item for item in older if item.publication.audience is not None]
+            kept = [event, *others[: MOST_OF_A_TOPIC - 1], *for_all]
+        self._by_topic[publication.topic] = kept
+        self._size += sum(item.size for item in kept) - sum(item.size for item in older)
+        while (
+            len(self._by_topic) > self.limits.retained_topics
+            or self._size > self.limits.retained_bytes
+        ):
+            topic = next(iter(self._by_topic))
+            self._size -= sum(item.size for item in self._by_topic.pop(topic))
+            logger.warning("Limits.retained_topics or _bytes: %r is retained no longer", topic)
+
+    def newest_for(self, session: Session, topic: str) -> Stored | None:
+        """Return the last event of a topic that is for a session, if any is kept."""
+        for event in self._by_topic.get(topic, ()):
+            if event.publication.is_for(session):
+                return event
+        return None
