@@ -578,6 +578,7 @@ class Slowly:
         self.proceed = anyio.Event()
         self.started: list[int] = []
         self.ended: list[int] = []
+        self.done: list[int] = []
         self.session: Session | None = None
 
     async def _remember(self, session: Session) -> None:
@@ -587,6 +588,7 @@ class Slowly:
         self.started.append(number)
         try:
             await self.proceed.wait()
+            self.done.append(number)
         finally:
             self.ended.append(number)
 
@@ -719,5 +721,5 @@ async def test_a_graceful_shutdown_lets_publications_end() -> None:
             await anyio.wait_all_tasks_blocked()
             slowly.proceed.set()
             assert (await client.receive())[0] == 6
-            assert slowly.ended == [0]
+            assert slowly.done == [0]
             await client.disconnect()
