@@ -175,6 +175,60 @@ async def test_only_whole_files_are_kept(example: Example) -> None:
         assert answer.status_code == status
 
 
+# ---- what clients say to each other; tests/browser has what people see of it
+
+
+@running("chat")
+async def test_chat(example: Example) -> None:
+    ada = {"path": "/ws", "authextra": {"name": "Ada"}}
+    async with example.connect(**ada) as client, example.connect(path="/ws") as other:
+        subscription = await client.subscribe("chat.room.garden")
+        await other.subscribe("chat.room.garden")
+        await client.publish("chat.room.garden", ["Hello"], acknowledge=True)
+        event = await other.expect_event()
+        assert event.kwargs == {"name": "Ada", "text": "Hello"}
+        await other.publish("chat.room.garden", ["Missed"], acknowledge=True)
+        seen = await client.expect_event(subscription)
+        assert seen.kwargs == {"name": "Somebody", "text": "Missed"}
+        missed, complete = await client.catch_up(subscription, after=event)
+        assert ([event.kwargs["text"] for event in missed], complete) == (["Missed"], True)
+        for text in ("", "x" * 501, []):
+            with pytest.raises(WAMPError, match="invalid_argument"):
+                await client.publish("chat.room.garden", [text], acknowledge=True)
+        with pytest.raises(WAMPError, match="no_such_room"):
+            await client.publish("chat.room.cellar", ["Hello"], acknowledge=True)
+        with pytest.raises(WAMPError, match="no_such_room"):
+            await client.subscribe("chat.room.cellar")
+
+
+@running("fleet")
+async def test_fleet(example: Example) -> None:
+    async with example.connect(path="/ws") as page:
+        await page.subscribe("devices.online")
+        assert (await page.expect_event()).args == ()
+        async with example.connect(path="/ws") as device:
+            await device.send([64, device.next_request(), {}, "fleet.lamp.measure"])
+            assert (await device.receive())[0] == 65
+            await device.call("devices.join", ["lamp"])
+            assert (await page.expect_event()).args == ("lamp",)
+            with pytest.raises(WAMPError, match="name_taken"):
+                await page.call("devices.join", ["lamp"])
+            with pytest.raises(WAMPError, match="bad_name"):
+                await page.call("devices.join", ["a.b"])
+            for procedure, result in (
+                ("fleet.lamp.measure", ((21.5,), {})),
+                ("devices.survey", ((), {"lamp": 21.5})),
+            ):
+                pending = await page.start_call(procedure)
+                invocation = await device.expect(lambda message: message[0] == 68)
+                await device.send([70, invocation[1], {}, [21.5]])
+                answer = await pending.result()
+                assert (answer.args, answer.kwargs) == result
+        assert (await page.expect_event()).args == ()
+        with pytest.raises(WAMPError, match="no_such_procedure"):
+            await page.call("fleet.lamp.measure")
+
+
 # ---- beside HTTP
 
 

@@ -1,0 +1,68 @@
+"""A chat whose rooms remember: clients publish, and whoever was away catches up.
+
+Run it from the root of the repository, and open http://127.0.0.1:8000 in two tabs::
+
+    pip install -e ".[demo]"
+    uvicorn examples.chat:wamp
+
+Cut the connection of one of them with its button, write in the other, and let the first come back:
+it gets what it has missed, once and in order.
+"""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse
+from starlette.routing import Route, WebSocketRoute
+
+import serverwamp
+from serverwamp import History, RPCResult, Session, WAMPError
+
+app = serverwamp.Application()
+rooms = serverwamp.TopicRouteSet("chat.room")
+
+ROOMS = ("lobby", "garden", "library")
+
+
+def name_of(session: Session) -> str:
+    """Return what a visitor wants to be called."""
+    return str(session.auth_extra.get("name", "")).strip()[:20] or "Somebody"
+
+
+# Every room keeps its last 200 messages, for a day at most.
+@rooms.wildcard_topic("", history=History(events=200, age=24 * 3600))
+async def listen(topic: str) -> AsyncIterator[None]:
+    if topic.rpartition(".")[2] not in ROOMS:
+        raise WAMPError("chat.error.no_such_room", [f"the rooms are {', '.join(ROOMS)}"])
+    yield
+
+
+# What is published isn't passed on as it is: visitors don't say themselves who they are.
+@rooms.wildcard_publication("")
+async def say(
+    text: Annotated[str, Meta(min_length=1, max_length=500)], session: Session
+) -> RPCResult:
+    return RPCResult(kwargs={"name": name_of(session), "text": text})
+
+
+@app.route("chat.rooms")
+async def list_rooms() -> RPCResult:
+    return RPCResult(ROOMS)
+
+
+app.add_topics(rooms)
+
+
+async def page(request: Request) -> FileResponse:
+    return FileResponse(Path(__file__).with_name("chat.html"))
+
+
+async def script(request: Request) -> FileResponse:
+    return FileResponse(Path(__file__).with_name("wamp.js"), media_type="text/javascript")
+
+
+wamp = Starlette(routes=[Route("/", page), Route("/wamp.js", script), WebSocketRoute("/ws", app)])

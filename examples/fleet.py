@@ -1,0 +1,84 @@
+"""A fleet of devices that register procedures, which a web page calls through the server.
+
+Run it from the root of the repository, and open http://127.0.0.1:8000 in two tabs, or one of them
+on a telephone: each can be a device, and see and call all others::
+
+    pip install -e ".[demo]"
+    uvicorn examples.fleet:wamp
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse
+from starlette.routing import Route, WebSocketRoute
+
+import serverwamp
+from serverwamp import RPCResult, Session, WAMPError
+
+app = serverwamp.Application()
+
+# What clients register below "fleet." can be called by all others; anything else that they
+# register can be called by this application only.
+app.client_register("fleet.", match="prefix")
+
+logger = logging.getLogger(__name__)
+devices: dict[str, Session] = {}
+
+
+@app.route("devices.join")
+async def join_fleet(name: str, session: Session) -> None:
+    if not name.isalnum():
+        raise WAMPError("devices.error.bad_name", ["a name is made of letters and digits"])
+    if devices.setdefault(name, session) is not session:
+        raise WAMPError("devices.error.name_taken", [f"there is a device {name!r} already"])
+    await app.publish("devices.online", args=list(devices))
+
+
+@app.topic("devices.online")
+async def watch(session: Session) -> AsyncIterator[None]:
+    session.send_event(args=list(devices))
+    yield
+
+
+async def leave_fleet(session: Session) -> AsyncIterator[None]:
+    yield
+    for name in [name for name, device in devices.items() if device is session]:
+        del devices[name]
+        await app.publish("devices.online", args=list(devices))
+
+
+app.add_session_lifespan_handler(leave_fleet)
+
+
+@app.route("devices.survey")
+async def survey() -> RPCResult:
+    """Ask all devices at once; who doesn't answer within two seconds is left out."""
+    readings: dict[str, float] = {}
+
+    async def ask(name: str, device: Session) -> None:
+        try:
+            result = await device.call(f"fleet.{name}.measure", timeout=2)
+            readings[name] = float(result.args[0])
+        except (WAMPError, LookupError, TypeError, ValueError) as error:
+            logger.info("device %s has nothing to say: %r", name, error)
+
+    async with anyio.create_task_group() as tasks:
+        for name, device in devices.items():
+            tasks.start_soon(ask, name, device)
+    return RPCResult(kwargs=readings)
+
+
+async def page(request: Request) -> FileResponse:
+    return FileResponse(Path(__file__).with_name("fleet.html"))
+
+
+async def script(request: Request) -> FileResponse:
+    return FileResponse(Path(__file__).with_name("wamp.js"), media_type="text/javascript")
+
+
+wamp = Starlette(routes=[Route("/", page), Route("/wamp.js", script), WebSocketRoute("/ws", app)])
