@@ -56,6 +56,9 @@ SOURCES_OF_QUESTIONS: Final[Mapping[str, type | None]] = {
 }
 
 
+ONE_BY_ONE: Final = OptionNotAllowed("that is decided about one URI at a time")
+
+
 def checked_requirements(requires: Requirement | None) -> Requirements:
     """Return a requirement in the form in which it can be added to others.
 
@@ -179,6 +182,8 @@ class Authorizer:
             answers = session._answers = {}
         if not uris.is_valid_uri(question.uri, question.match):
             return InvalidURI(f"{question.uri!r} is not a valid URI")
+        if question.action == "register" and _knows_too_little(self._handler, question):
+            return ONE_BY_ONE
         answer = await _decision(self._handler, question, limits)
         if isinstance(answer, bool) and self._lifetime and self._is_kept(question):
             answers.pop(key, None)
@@ -246,10 +251,17 @@ class Authorization:
 async def _answer_of(rule: Rule, question: Question, limits: Limits) -> Answer:
     if not isinstance(rule, Handler):
         return question.session.auth_role in rule
-    if question.match != "exact" and rule.takes("uri") and not rule.takes("match"):
-        # Who may hear ``chat.room1`` may not hear all that begins so.
-        return OptionNotAllowed("that is decided about one URI at a time")
+    if _knows_too_little(rule, question):
+        return ONE_BY_ONE
     return await _decision(rule, question, limits)
+
+
+def _knows_too_little(decides: Handler, question: Question) -> bool:
+    """Tell whether a function takes a pattern for one URI.
+
+    Who may hear ``chat.room1`` may not hear all that begins so.
+    """
+    return question.match != "exact" and decides.takes("uri") and not decides.takes("match")
 
 
 class Authorizing(ABC):
@@ -275,9 +287,9 @@ class Authorizing(ABC):
         to return at once.
 
         What it returns is held to for `lifetime` seconds, for the same session in the same role,
-        unless it takes the ``options`` and there are any. What matches a pattern is asked about
-        once more, as itself: a topic before its event goes to a session that has subscribed to
-        the pattern.
+        unless it takes the ``options`` and there are any. Before an event goes to a session that
+        has subscribed to a pattern, the topic is asked about as itself. Of registrations it is
+        asked about patterns only if it takes ``match``; otherwise they are refused.
 
         Raises: ConfigurationError.
         """

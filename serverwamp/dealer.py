@@ -10,7 +10,7 @@ import itertools
 import random
 import time
 from collections.abc import Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from serverwamp.errors import ProcedureAlreadyExists
 from serverwamp.patterns import PatternTable
@@ -25,6 +25,7 @@ class Registration(Generic[Callee]):
     __slots__ = (
         "_callees",
         "_turn",
+        "admitted_by",
         "created",
         "discloses_callers",
         "id",
@@ -44,6 +45,8 @@ class Registration(Generic[Callee]):
         """How the URI is understood."""
         self.invoke: InvokePolicy = invoke
         """Which of several callees is called."""
+        self.admitted_by: Any = None
+        """What allows it. A pattern brings no calls of what something else allows."""
         self.discloses_callers: bool = False
         """Whether callees are told who calls, also by who doesn't want it."""
         self.created: float = time.time()
@@ -81,9 +84,13 @@ class Registration(Generic[Callee]):
 
 
 class Dealer(Generic[Callee]):
-    """The procedures that clients of a realm have registered for one another."""
+    """The procedures that clients of a realm have registered for one another.
 
-    def __init__(self) -> None:
+    `sharings` are what allows them to, by the URIs for which it does.
+    """
+
+    def __init__(self, sharings: PatternTable[Any]) -> None:
+        self._sharings = sharings
         self._ids = itertools.count(1)
         self._registrations: PatternTable[Registration[Callee]] = PatternTable()
         self._by_id: dict[int, Registration[Callee]] = {}
@@ -135,4 +142,9 @@ class Dealer(Generic[Callee]):
 
     def best(self, procedure: str) -> Registration[Callee] | None:
         """Return the registration that serves calls of `procedure`."""
-        return self._registrations.best(procedure)
+        best = self._registrations.best(procedure)
+        if best is None or best.match == "exact":
+            return best
+        admitted_by = self._sharings.best(procedure)
+        matching = self._registrations.matching(procedure)
+        return next((r for r in matching if r.admitted_by is admitted_by), None)

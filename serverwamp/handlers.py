@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from serverwamp import uris
-from serverwamp.authorization import SOURCES_OF_QUESTIONS, Action, Rule
+from serverwamp.authorization import SOURCES_OF_QUESTIONS, Action, Requirements, Rule
 from serverwamp.binding import DefaultArg, Handler, name_of
 from serverwamp.broker import Subscription
 from serverwamp.errors import (
@@ -170,10 +170,7 @@ class Handlers:
         for route in self.routes:
             try:
                 route._handler = self._compile_route(route.definition)
-                route.rules = [
-                    self.compile_rule(required) if callable(required) else required
-                    for required in route.definition.requires
-                ]
+                route.rules = self.compile_rules(route.definition.requires)
             except NameError as error:
                 raise ConfigurationError(
                     f"an annotation of the handler of {route.definition.uri!r}: {error}"
@@ -209,6 +206,10 @@ class Handlers:
                         f"{route.definition.uri!r} requires something, but its route isn't looked"
                         f" at: everything goes to {name_of(function)}"
                     )
+
+    def compile_rules(self, requires: Requirements) -> Sequence[Rule]:
+        """Return what is required with its functions compiled."""
+        return [self.compile_rule(item) if callable(item) else item for item in requires]
 
     def compile_rule(self, function: Function) -> Handler:
         """Return the `Handler` of a function that decides what sessions may do."""

@@ -172,6 +172,7 @@ class Invocations:
             return Registration(dealer.new_id(), uri, match)
         invoke = message.options.invoke or "single"
         registration: OwnRegistration = dealer.register(uri, match, invoke, self)
+        registration.admitted_by = sharing
         registration.discloses_callers = sharing.disclose_caller
         return registration
 

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from serverwamp import uris
 from serverwamp.authentication import Authentication
-from serverwamp.authorization import Authorizing
+from serverwamp.authorization import Action, Authorizing, Rule
 from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
 from serverwamp.binding import DefaultArg, Handler, is_async_generator, name_of
@@ -43,6 +43,7 @@ from serverwamp.routing import (
 from serverwamp.session import Session
 from serverwamp.starting import escaping
 from serverwamp.statistics import Counters
+from serverwamp.uris import MatchPolicy
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Realm(
         self._frozen = False
         self.sharings: PatternTable[Sharing] = PatternTable()
         self.handlers: Handlers = Handlers(camel_snake_conversion=camel_snake_conversion)
-        self.dealer: Dealer[Any] = Dealer()
+        self.dealer: Dealer[Any] = Dealer(self.sharings)
         self.broker: Broker = Broker(self.handlers.topic_route)
         self.retained: Retained = Retained()
         self.members: dict[int, Session] = {}
@@ -211,8 +212,12 @@ class Realm(
         if self.shares_registrations:
             self.features.offer(dealer=OF_SHARING_DEALERS)
         self.handlers.compile_routes()
+        for sharing in self.sharings:
+            sharing.rules = self.handlers.compile_rules(sharing.requires)
         self._set_up_authorization(
-            self.handlers.compile_rule, self.handlers.rules_for, has_rules=self.handlers.has_rules
+            self.handlers.compile_rule,
+            self._rules_for,
+            has_rules=self.handlers.has_rules or any(sharing.rules for sharing in self.sharings),
         )
         self._lifespan_handlers = [
             (compiled(function), authenticated_only)
@@ -229,6 +234,13 @@ class Realm(
         self._frozen = True
 
     # ---- on the path of a request
+
+    def _rules_for(self, action: Action, uri: str, match: MatchPolicy) -> Sequence[Rule]:
+        """Return what is required by what serves an action, if there is anything."""
+        if action != "register":
+            return self.handlers.rules_for(action, uri, match)
+        sharing = self.sharing_of(uri, match)
+        return () if sharing is None else sharing.rules
 
     def overflow_policy(self, route: Route) -> OverflowPolicy:
         """Return the policy for the events of a topic's subscribers."""

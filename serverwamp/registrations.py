@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serverwamp import uris
+from serverwamp.authorization import Requirement, Requirements, Rule, checked_requirements
 from serverwamp.clientcalls import ClientCall
 from serverwamp.dealer import Dealer
 from serverwamp.errors import ConfigurationError, NoSuchProcedure, checked_args
@@ -15,11 +16,14 @@ from serverwamp.patterns import PatternTable
 from serverwamp.uris import MatchPolicy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sharing:
     """How clients may serve procedures for one another."""
 
     disclose_caller: bool
+    requires: Requirements
+    rules: Sequence[Rule] = ()
+    """What it requires, once compiled."""
 
 
 class Registrations:
@@ -32,13 +36,20 @@ class Registrations:
     def _check_not_frozen(self) -> None: ...
 
     def client_register(
-        self, uri: str, match: MatchPolicy = "exact", *, disclose_caller: bool = False
+        self,
+        uri: str,
+        match: MatchPolicy = "exact",
+        *,
+        disclose_caller: bool = False,
+        requires: Requirement | None = None,
     ) -> None:
         """Let clients serve `uri`, or what this pattern matches, for one another.
 
         Whatever else clients register can be called by the application alone. They can register
         patterns, too, where this covers all that theirs match. With `disclose_caller` they are told
-        who calls, also by who doesn't ask for it. The application's own procedures come first.
+        who calls, also by who doesn't ask for it. `requires` is what registering takes, as for
+        `route`. What a more specific one of these is about goes to nobody who has registered
+        a pattern that this one covers. The application's own procedures come first.
 
         Raises: ConfigurationError.
 
@@ -48,7 +59,8 @@ class Registrations:
         if not uris.is_valid_uri(uri, match) or uris.is_reserved(uri):
             raise ConfigurationError(f"{uri!r} is nothing that clients could register")
         try:
-            self.sharings.add(uri, match, Sharing(disclose_caller))
+            sharing = Sharing(disclose_caller, checked_requirements(requires))
+            self.sharings.add(uri, match, sharing)
         except KeyError:
             raise ConfigurationError(f"clients may register {uri!r} already") from None
 

@@ -364,6 +364,7 @@ class ServedSession:
     async def refresh(self, ticket: str) -> None:
         """Authenticate the session by a ticket once more."""
         await self._joining.refresh(ticket)
+        self._conversation.session._answers = None  # they were about what it was before
 
     def expire(self) -> None:
         """Take note of when the session expires."""

@@ -20,7 +20,7 @@ from serverwamp import (
     TopicRouteSet,
     WAMPError,
 )
-from serverwamp.testing import connect
+from serverwamp.testing import Client, connect
 
 NOT_AUTHORIZED = "wamp.error.not_authorized"
 FAILED = "wamp.error.authorization_failed"
@@ -843,3 +843,94 @@ async def test_only_so_much_waits(caplog: pytest.LogCaptureFixture) -> None:
         await client.expect_nothing()
     assert app.statistics().events_refused["drop_newest"] == 6
     assert "outbound_messages" in caplog.text
+
+
+# ---- registrations
+
+
+async def register(client: Client, uri: str, **options: Any) -> str | None:
+    """Register a procedure; return the URI of the error, or None."""
+    await client.send([64, client.next_request(), options, uri])
+    reply = await client.expect(lambda m: m[0] == 65 or m[:2] == [8, 64])
+    return None if reply[0] == 65 else str(reply[4])
+
+
+@pytest.mark.spec("AZN-01")
+async def test_what_registering_requires() -> None:
+    app = known_by_name()
+    app.client_register("fleet.", "prefix", requires={"user", "admin"})
+    app.client_register("fleet.base.", "prefix", requires="admin")
+    app.client_register("any.", "prefix")
+    async with joined(app, "alice") as alice, joined(app, "bob") as bob, joined(app, "carol") as c:
+        assert await register(c, "fleet.1") == NOT_AUTHORIZED
+        assert await register(c, "any.1") is None
+        assert await register(c, "private") is None
+        assert await register(bob, "fleet.1") is None
+        assert await register(bob, "fleet.base.1") == NOT_AUTHORIZED
+        assert await register(bob, "fleet.base.1", match="prefix") == NOT_AUTHORIZED
+        assert await register(alice, "fleet.base.1") is None
+
+
+async def test_a_pattern_brings_no_calls_of_what_others_may_register() -> None:
+    app = known_by_name()
+    app.client_register("fleet.", "prefix")
+    app.client_register("fleet.base.", "prefix", requires="admin")
+    async with joined(app, "alice") as alice, joined(app, "bob") as bob, joined(app, "carol") as c:
+        for pattern, match in (
+            ("fleet.", "prefix"),
+            ("fleet.b", "prefix"),
+            ("fleet.base.", "wildcard"),
+        ):
+            expected = NOT_AUTHORIZED if match == "wildcard" else None
+            assert await register(bob, pattern, match=match) == expected
+        assert await error_of(c.call("fleet.base.open")) == "wamp.error.no_such_procedure"
+        with pytest.raises(WAMPError):
+            await app.call("fleet.base.open")
+        assert await register(alice, "fleet.base.", match="prefix") is None
+        call = await c.start_call("fleet.base.open")
+        invocation = await alice.expect(lambda m: m[0] == 68)
+        await alice.send([70, invocation[1], {}, ["alice"]])
+        assert (await call.result()).args == ("alice",)
+        call = await c.start_call("fleet.bus")
+        invocation = await bob.expect(lambda m: m[0] == 68)
+        await bob.send([70, invocation[1], {}, ["bob"]])
+        assert (await call.result()).args == ("bob",)
+
+
+@pytest.mark.parametrize("takes_match", [True, False])
+async def test_who_knows_one_procedure_admits_to_no_pattern(takes_match: bool) -> None:
+    def of_one(uri: str) -> bool:
+        return uri == "fleet.1"
+
+    def of_all(uri: str, match: str) -> bool:
+        return uri == "fleet.1"
+
+    app = Application()
+    app.client_register("fleet.", "prefix")
+    app.set_authorizer(of_all if takes_match else of_one)
+    async with connect(app) as client:
+        expected = None if takes_match else "wamp.error.option_not_allowed"
+        assert await register(client, "fleet.1", match="prefix") == expected
+        assert await register(client, "fleet.1") is None
+        assert await register(client, "fleet.2") == NOT_AUTHORIZED
+
+
+async def test_a_renewed_ticket_is_asked_about_anew() -> None:
+    app = Application()
+
+    async def check(session: Session, ticket: str) -> str:
+        session.auth_role = "user"
+        return ticket
+
+    app.set_ticket_authenticator(check)
+    app.set_authorizer(lambda session, uri: uri != "it" or session.identity == "new")
+    app.route("it")(procedure)
+
+    @app.route("renew")
+    async def renew(session: Session) -> None:
+        await session.refresh("new")
+
+    async with connect(app, ticket="old", authid="alice") as client:
+        assert await error_of(client.call("it")) == NOT_AUTHORIZED
+        await client.call("renew")
+        await client.call("it")
