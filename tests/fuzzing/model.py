@@ -111,6 +111,7 @@ class Request:
     is_dropped: bool = False
     """Whether the caller has cancelled the call so that it doesn't wait for its handler."""
     subscription: int = 0
+    """What is to be ended: a subscription, or a registration."""
     is_certain: bool = True
     is_known_since: int | None = None
     """The number of the last publication before the server had certainly read the request."""
@@ -132,6 +133,8 @@ class ClientSession:
     """The number of the last publication before SUBSCRIBE, for each topic."""
     last_event: int = 0
     greetings: int = 0
+    registration: int | None = None
+    """The id of the procedure that it serves, if it does."""
     missing: set[int] = field(default_factory=set)
     """The events that have to come."""
 
@@ -447,6 +450,20 @@ class Model:
                 }
             case [36, subscription, int(), {}, args]:
                 self._check_event(session, session.subscriptions[subscription], args)
+            case [65, request, registration]:
+                del session.requests[64, request]
+                assert session.registration is None
+                session.registration = registration
+            case [67, request]:
+                unregister = session.requests.pop((66, request))
+                assert unregister.subscription == session.registration
+                session.registration = None
+            case [8, 64, request, {}, "wamp.error.procedure_already_exists", *_]:
+                del session.requests[64, request]
+                assert session.registration is not None
+            case [8, 66, request, {}, "wamp.error.no_such_registration", *_]:
+                unregister = session.requests.pop((66, request))
+                assert unregister.subscription != session.registration
             case [8, kind, request, {}, error, *_]:
                 refused = session.requests.pop((kind, request))
                 self._check_error(refused, error)
@@ -496,10 +513,10 @@ class Model:
             case 34:
                 assert error == NO_SUCH_SUBSCRIPTION
                 assert not (request.subscription and request.is_certain)
-            case 16 | 64:
+            case 16:
                 assert error == "wamp.error.not_authorized"
-            case 66:
-                assert error == "wamp.error.no_such_registration"
+            case _:
+                raise AssertionError(error)
 
     # ---- when everything has come to rest
 

@@ -283,7 +283,10 @@ class Program:
         self._request(client, 64, {}, "com.example.mine")
 
     def unregister(self, client: int) -> None:
-        self._request(client, 66, 5)
+        found = self._open(client)
+        if found is not None:
+            registration = found[1].registration or 5
+            self._request(client, 66, registration, subscription=registration)
 
     # ---- what the application does
 
@@ -375,10 +378,8 @@ leaving = st.one_of(
     st.tuples(st.just("stray"), clients, st.sampled_from(STRAYS)),
     st.tuples(st.just("repeat_an_id"), clients, st.sampled_from([48, 32, 16])),
 )
-refused = st.one_of(
-    st.tuples(st.just("ask_to_publish"), clients, st.booleans()),
-    st.tuples(st.sampled_from(["register", "unregister"]), clients),
-)
+serving = st.tuples(st.sampled_from(["register", "unregister"]), clients)
+refused = st.tuples(st.just("ask_to_publish"), clients, st.booleans())
 ACTIONS: Sequence[st.SearchStrategy[Any]] = (
     st.tuples(
         st.just("call"),
@@ -406,7 +407,7 @@ ACTIONS: Sequence[st.SearchStrategy[Any]] = (
     st.tuples(st.sampled_from(["pause", "resume"]), clients),
     joining,
     leaving,
-    refused,
+    st.one_of(serving, refused),
 )
 
 
