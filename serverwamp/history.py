@@ -35,8 +35,13 @@ OVERHEAD: Final = 500
 
 
 def utc_now() -> datetime:
-    """Return the time, to the microsecond, in which clients read it."""
+    """Return the time, to the microsecond, as clients name it."""
     return datetime.fromtimestamp(time.time(), timezone.utc)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a time of `utc_now` as clients read it."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class Stored(Struct, frozen=True):
@@ -57,7 +62,7 @@ class Stored(Struct, frozen=True):
     @property
     def timestamp(self) -> str:
         """When it was published, as clients read it."""
-        return self.time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return rfc3339(self.time)
 
     def payload(self) -> tuple[Args, Kwargs]:
         """Return the arguments."""

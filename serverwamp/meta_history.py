@@ -15,7 +15,7 @@ from msgspec import Meta
 from serverwamp.broker import Broker, Subscription
 from serverwamp.errors import InvalidArgument, NoSuchSubscription, NotAuthorized
 from serverwamp.handlers import Handlers, Route
-from serverwamp.history import Stored, Wanted
+from serverwamp.history import Stored, Wanted, rfc3339, utc_now
 from serverwamp.patterns import matches
 from serverwamp.protocol.messages import Id
 from serverwamp.publication import Publication
@@ -76,11 +76,12 @@ class HistoryAPI:
             return is_matched(publication.topic) and publication.is_for(session)
 
         route = found.admitted_by
-        if not isinstance(route, Route) or route.log is None:
-            return RPCResult(([],), {"complete": False})
-        events, is_complete = route.log.read(wanted, is_for, is_matched)
+        events: list[Stored] = []
+        is_complete = False
+        if isinstance(route, Route) and route.log is not None:
+            events, is_complete = route.log.read(wanted, is_for, is_matched)
         described = [_described(event, found) for event in events]
-        return RPCResult((described,), {"complete": is_complete})
+        return RPCResult((described,), {"complete": is_complete, "time": rfc3339(utc_now())})
 
     def _subscription_of(self, session: Session, id_: int) -> Subscription:
         subscription = self._broker.find(id_)

@@ -92,6 +92,17 @@ class Event:
 
 
 @dataclass(frozen=True)
+class CaughtUp:
+    """What is kept of what was published before."""
+
+    events: list[Event]
+    complete: bool
+    """Whether these are all events since the event, or the moment, that was named."""
+    time: str
+    """When that was, by the application's clock; it can be named the next time."""
+
+
+@dataclass(frozen=True)
 class Subscription:
     """A subscription of the client."""
 
@@ -359,14 +370,18 @@ class Client:
         return Subscription(message[2], topic)
 
     async def catch_up(
-        self, subscription: Subscription, *, after: Event | None = None
-    ) -> tuple[list[Event], bool]:
-        """Return what is kept of the events of a subscription behind `after`, and if that is all.
+        self, subscription: Subscription, *, timeout: float | None = None, **since: Any
+    ) -> CaughtUp:
+        """Return what is kept of the events of a subscription since a certain event or moment.
+
+        `since` is what ``wamp.subscription.get_events`` takes, as in
+        ``after_publication=event.publication`` or ``from_time=caught_up.time``. What is among it of
+        that which has arrived in the meantime is dropped: `expect_event` goes on behind it.
 
         Raises: WAMPError when the answer is an ERROR.
         """
-        named = {} if after is None else {"after_publication": after.publication}
-        result = await self.call("wamp.subscription.get_events", [subscription.id], named)
+        uri = "wamp.subscription.get_events"
+        result = await self.call(uri, [subscription.id], since, timeout=timeout)
         events = [
             Event(
                 tuple(event.get("args", ())),
@@ -377,7 +392,9 @@ class Client:
             )
             for event in result.args[0]
         ]
-        return events, result.kwargs["complete"]
+        seen = {(event.subscription, event.publication) for event in events}
+        self._inbox = [m for m in self._inbox if m[0] != 36 or (m[1], m[2]) not in seen]
+        return CaughtUp(events, result.kwargs["complete"], result.kwargs["time"])
 
     async def unsubscribe(
         self, subscription: Subscription, *, timeout: float | None = None

@@ -285,12 +285,11 @@ class Shell:
             command,
             cwd=self.directory,
             env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
             encoding="utf-8",
             timeout=SECONDS,
         )
-        assert done.returncode == 0, done.stdout
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def _serve(self, *command: str) -> None:

@@ -27,7 +27,7 @@ def keeping(history: History | None = None, topic: str = "news", **options: Any)
 
 async def events_of(client: Client, subscription: int, **filters: Any) -> list[Any]:
     result = await client.call(GET_EVENTS, [subscription], filters)
-    assert set(result.kwargs) == {"complete"}
+    assert set(result.kwargs) == {"complete", "time"}
     (events,) = result.args
     assert isinstance(events, list)
     return events

@@ -17,6 +17,7 @@ from serverwamp import (
     Application,
     CRAAuthRequirement,
     CryptosignAuthRequirement,
+    History,
     Realm,
     RPCErrorResult,
     RPCProgressReport,
@@ -154,6 +155,11 @@ async def news() -> AsyncIterator[None]:
 
 @topics.topic("crowd")
 async def crowd() -> AsyncIterator[None]:
+    yield
+
+
+@topics.prefix_topic("log.", history=History(events=60))
+async def log() -> AsyncIterator[None]:
     yield
 
 
