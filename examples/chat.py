@@ -33,25 +33,25 @@ def name_of(session: Session) -> str:
     return str(session.auth_extra.get("name", "")).strip()[:20] or "Somebody"
 
 
-# Every room keeps its last 200 messages, for a day at most.
-@rooms.wildcard_topic("", history=History(events=200, age=24 * 3600))
-async def listen(topic: str) -> AsyncIterator[None]:
+def check_room(topic: str) -> None:
     if topic.rpartition(".")[2] not in ROOMS:
         raise WAMPError("chat.error.no_such_room", [f"the rooms are {', '.join(ROOMS)}"])
+
+
+# All rooms together keep the last 200 messages, for a day at most.
+@rooms.wildcard_topic("", history=History(events=200, age=24 * 3600))
+async def listen(topic: str) -> AsyncIterator[None]:
+    check_room(topic)
     yield
 
 
-# What is published isn't passed on as it is: visitors don't say themselves who they are.
+# What is published isn't passed on as it is: nobody speaks in another's name.
 @rooms.wildcard_publication("")
 async def say(
-    text: Annotated[str, Meta(min_length=1, max_length=500)], session: Session
+    text: Annotated[str, Meta(min_length=1, max_length=500)], topic: str, session: Session
 ) -> RPCResult:
+    check_room(topic)
     return RPCResult(kwargs={"name": name_of(session), "text": text})
-
-
-@app.route("chat.rooms")
-async def list_rooms() -> RPCResult:
-    return RPCResult(ROOMS)
 
 
 app.add_topics(rooms)
