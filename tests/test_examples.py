@@ -190,8 +190,8 @@ async def test_chat(example: Example) -> None:
         await other.publish("chat.room.garden", ["Missed"], acknowledge=True)
         seen = await client.expect_event(subscription)
         assert seen.kwargs == {"name": "Somebody", "text": "Missed"}
-        missed, complete = await client.catch_up(subscription, after=event)
-        assert ([event.kwargs["text"] for event in missed], complete) == (["Missed"], True)
+        past = await client.catch_up(subscription, after_publication=event.publication)
+        assert ([item.kwargs["text"] for item in past.events], past.complete) == (["Missed"], True)
         for text in ("", "x" * 501, []):
             with pytest.raises(WAMPError, match="invalid_argument"):
                 await client.publish("chat.room.garden", [text], acknowledge=True)
