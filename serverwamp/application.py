@@ -141,7 +141,7 @@ class Application(Realm):
         self.retained.limits = self.limits
         super().freeze()
         for realm in self._realms.values():
-            realm.retained.limits = self.limits
+            realm.retained.limits = realm.limits = self.limits
             realm._overflow = realm._overflow or self._overflow
             realm.freeze()
         if not self._allow_default_realm and self.handlers.has_routes:

@@ -270,6 +270,7 @@ class Authorizing(ABC):
     authorization: Authorization | None = None
     """What is asked; None where everything is allowed that there is."""
     has_authorizer: bool = False
+    limits: Limits = Limits()
     members: dict[int, Session]
     _authorizer: tuple[Callable[..., Any], float] | None = None
 
@@ -304,6 +305,16 @@ class Authorizing(ABC):
         """Forget what the authorizer has said about a session, or about all of the realm."""
         for one in tuple(self.members.values()) if session is None else (session,):
             one._answers = None
+
+    async def may_hear(self, session: Session, topic: str) -> bool:
+        """Tell whether the authorizer, if there is one, lets a session subscribe to a topic."""
+        if self.authorization is None or self.authorization.authorizer is None:
+            return True
+        question = Question(session, "subscribe", topic)
+        answer: Answer | None = self.authorization.authorizer.known(question)
+        if answer is None:
+            answer = await self.authorization.authorizer.ask(question, self.limits)
+        return answer is True
 
     def _set_up_authorization(
         self,

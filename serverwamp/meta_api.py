@@ -42,6 +42,9 @@ class ToldOf(ABC):
     _testaments_require: Requirement | None = None
 
     @abstractmethod
+    async def may_hear(self, session: Session, topic: str) -> bool: ...
+
+    @abstractmethod
     def _check_not_frozen(self) -> None: ...
 
     @abstractmethod
@@ -74,7 +77,9 @@ class ToldOf(ABC):
         if self.handlers.has_custom_functions:  # which take all there is
             return
         if self.handlers.keeps_history:
-            self.handlers.add_protocol_routes(HistoryAPI(self.broker, self.handlers).routes())
+            self.handlers.add_protocol_routes(
+                HistoryAPI(self.broker, self.handlers, self.may_hear).routes()
+            )
             self.features.offer(broker=("event_history",))
         if self._is_for_anybody(self._meta_requires) or self._kill_requires != ():
             self._offer_meta_api(admitting(self._meta_requires))

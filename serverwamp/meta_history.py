@@ -6,7 +6,7 @@ Spec: Advanced Profile, "Event History".
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from msgspec import Meta
 from serverwamp.broker import Broker, Subscription
 from serverwamp.errors import InvalidArgument, NoSuchSubscription, NotAuthorized
 from serverwamp.handlers import Handlers, Route
-from serverwamp.history import Stored, Wanted, rfc3339, utc_now
+from serverwamp.history import Log, Stored, Wanted, rfc3339, utc_now
 from serverwamp.patterns import matches
 from serverwamp.protocol.messages import Id
 from serverwamp.publication import Publication
@@ -29,8 +29,14 @@ Count = Annotated[int, Meta(ge=0)]
 class HistoryAPI:
     """The events that were, for those who are subscribed."""
 
-    def __init__(self, broker: Broker, handlers: Handlers) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        handlers: Handlers,
+        may_hear: Callable[[Session, str], Awaitable[bool]],
+    ) -> None:
         self._broker = broker
+        self._may_hear = may_hear
         self._handlers = handlers
 
     def routes(self) -> Iterator[ProtocolRoute]:
@@ -69,19 +75,40 @@ class HistoryAPI:
             reverse=bool(reverse),
         )
 
+        route = found.admitted_by
+        events: Sequence[Stored] = ()
+        is_complete = False
+        if isinstance(route, Route) and route.log is not None:
+            events, is_complete = await self._read(route.log, wanted, session, found, topic)
+        described = [_described(event, found) for event in events]
+        return RPCResult((described,), {"complete": is_complete, "time": rfc3339(utc_now())})
+
+    async def _read(
+        self, log: Log, wanted: Wanted, session: Session, found: Subscription, topic: str | None
+    ) -> tuple[Sequence[Stored], bool]:
+        """Return the events for a session, and whether they are complete."""
+        unknown: set[str] = set()
+        heard: dict[str, bool] = {}
+
         def is_matched(uri: str) -> bool:
-            return topic in (None, uri) and matches(found.topic, found.match, uri)
+            if topic not in (None, uri) or not matches(found.topic, found.match, uri):
+                return False
+            if found.match == "exact":
+                return True
+            if uri not in heard:  # what a pattern matches is asked about as itself
+                unknown.add(uri)
+            return heard.get(uri, False)
 
         def is_for(publication: Publication) -> bool:
             return is_matched(publication.topic) and publication.is_for(session)
 
-        route = found.admitted_by
-        events: list[Stored] = []
-        is_complete = False
-        if isinstance(route, Route) and route.log is not None:
-            events, is_complete = route.log.read(wanted, is_for, is_matched)
-        described = [_described(event, found) for event in events]
-        return RPCResult((described,), {"complete": is_complete, "time": rfc3339(utc_now())})
+        while True:
+            events, is_complete = log.read(wanted, is_for, is_matched)
+            if not unknown:
+                return events, is_complete
+            for uri in unknown:
+                heard[uri] = await self._may_hear(session, uri)
+            unknown.clear()
 
     def _subscription_of(self, session: Session, id_: int) -> Subscription:
         subscription = self._broker.find(id_)

@@ -12,6 +12,7 @@ import serverwamp.authorization
 from serverwamp import (
     Application,
     ConfigurationError,
+    History,
     Limits,
     Realm,
     RPCRequest,
@@ -934,3 +935,20 @@ async def test_a_renewed_ticket_is_asked_about_anew() -> None:
         assert await error_of(client.call("it")) == NOT_AUTHORIZED
         await client.call("renew")
         await client.call("it")
+
+
+@pytest.mark.parametrize("lifetime", [0, 60])
+async def test_the_past_of_a_pattern_needs_the_right_to_its_topics(lifetime: float) -> None:
+    app = Application()
+    app.set_authorizer(Recorder("a.refused"), lifetime=lifetime)
+    app.prefix_topic("a.", history=History())(listen)
+    async with connect(app) as client:
+        subscription = await client.subscribe("a.", match="prefix")
+        for topic in ("a.1", "a.refused", "a.2"):
+            await app.publish(topic, [topic])
+        result = await client.call("wamp.subscription.get_events", [subscription.id])
+        assert [event["args"] for event in result.args[0]] == [["a.1"], ["a.2"]]
+        result = await client.call(
+            "wamp.subscription.get_events", [subscription.id], {"topic": "a.refused"}
+        )
+        assert result.args == ([],)
