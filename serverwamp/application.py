@@ -1,4 +1,7 @@
-"""The application: realms, put together, as an ASGI callable."""
+"""The application: realms, put together, as an ASGI callable.
+
+One module, though a long one: it is where everything comes together.
+"""
 
 from __future__ import annotations
 
@@ -171,18 +174,19 @@ class Application(Realm):
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
-        with ExitStack() as stack:
+        try:
+            self._check_admission()
+            check_origin(scope, self._allowed_origins)
+            subprotocol = chosen_subprotocol(scope)
+        except HandshakeRefused as reason:
+            logger.warning("a WebSocket handshake was refused: %s", reason)
             try:
-                stack.enter_context(self._admitted())
-                check_origin(scope, self._allowed_origins)
-                subprotocol = chosen_subprotocol(scope)
-            except HandshakeRefused as reason:
-                logger.warning("a WebSocket handshake was refused: %s", reason)
-                try:
-                    await refuse(scope, send, reason.status)
-                except Exception as error:
-                    logger.debug("refusing failed, the client is gone: %r", error)
-                return
+                await refuse(scope, send, reason.status)
+            except Exception as error:
+                logger.debug("refusing failed, the client is gone: %r", error)
+            return
+        self._connected += 1
+        try:
             try:
                 await send({"type": "websocket.accept", "subprotocol": subprotocol})
             except Exception as error:
@@ -190,12 +194,26 @@ class Application(Realm):
                 return
             serializer = serializer_for(subprotocol, self._shape)
             await Connection(self, scope, receive, send, serializer).serve()
+        finally:
+            self._connected -= 1
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
         """Count a connection for as long as it lasts.
 
         Raises: HandshakeRefused when there may be no other one.
+        """
+        self._check_admission()
+        self._connected += 1
+        try:
+            yield
+        finally:
+            self._connected -= 1
+
+    def _check_admission(self) -> None:
+        """Check that there may be another connection.
+
+        Raises: HandshakeRefused.
         """
         if self.is_draining:
             raise HandshakeRefused(SHUTTING_DOWN, status=503)
@@ -205,11 +223,6 @@ class Application(Realm):
             raise HandshakeRefused(
                 f"Limits.unauthenticated_sessions: {count} connections have no session", status=503
             )
-        self._connected += 1
-        try:
-            yield
-        finally:
-            self._connected -= 1
 
     async def serve_rawsocket(
         self,

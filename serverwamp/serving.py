@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cached_property
 from time import time
 from typing import Any, Final
 
@@ -73,6 +72,9 @@ class ServedSession:
         self._joining = Joining(self._conversation, link=self)
         self._reading: anyio.CancelScope | None = None
         self._idling: StartedTask | None = None
+        # What many a client has no use for.
+        self._publications: Publications | None = None
+        self._invocations: Invocations | None = None
         self._testaments: Testaments | None = None
 
     @property
@@ -102,10 +104,19 @@ class ServedSession:
     def has_begun(self) -> bool:
         return self._state.state is not State.AWAITING_HELLO
 
-    @cached_property
-    def _invocations(self) -> Invocations:
-        """What the client serves; most serve nothing."""
-        return Invocations(self._conversation)
+    @property
+    def publications(self) -> Publications:
+        """What the client publishes."""
+        if self._publications is None:
+            self._publications = Publications(self._conversation)
+        return self._publications
+
+    @property
+    def invocations(self) -> Invocations:
+        """What the client serves."""
+        if self._invocations is None:
+            self._invocations = Invocations(self._conversation)
+        return self._invocations
 
     async def run(self) -> int | None:
         """Serve the session until it ends.
@@ -140,7 +151,6 @@ class ServedSession:
         async with open_starter() as conversation.starter:
             self._calls = Calls(conversation, synchronize=host.synchronize_requests)
             self._subscriptions = Subscriptions(conversation)
-            self._publications = Publications(conversation)
             host.sessions[conversation.session.id] = self
             if conversation.limits.idle_timeout < math.inf:
                 self._idling = conversation.starter.start(self._end_when_idle)
@@ -199,7 +209,7 @@ class ServedSession:
                     if waiting is not None:
                         await waiting
                 elif type(message) is Publish:
-                    waiting = self._publications.publish(message, unit)
+                    waiting = self.publications.publish(message, unit)
                     if waiting is not None:
                         await waiting
                 else:
@@ -232,9 +242,9 @@ class ServedSession:
 
     async def _finish_publishing(self) -> None:
         """Let what a client has published take effect before it leaves, for a bounded time."""
-        if self._publications.are_waiting:
+        if self._publications is not None and self._publications.are_waiting:
             with anyio.move_on_after(self._conversation.limits.goodbye_timeout):
-                await self._publications.wait_idle()
+                await self.publications.wait_idle()
 
     def _refuse_request(self, exceeded: LimitExceeded) -> None:
         """Answer a request that exceeds a limit, or raise what else it is."""
@@ -254,7 +264,7 @@ class ServedSession:
             before = conversation.carrier.received
             await anyio.sleep(timeout / 4)
             is_silent = conversation.carrier.received == before
-            is_busy = self._calls.are_running or self._publications.are_waiting
+            is_busy = self._calls.are_running or self.publications.are_waiting
             is_waited_for = is_busy or conversation.outbound.is_clogged
             silent_quarters = silent_quarters + 1 if is_silent and not is_waited_for else 0
         text = f"nothing has come for {timeout} seconds"
@@ -275,9 +285,10 @@ class ServedSession:
         if self.is_open:
             self._state.lose()
         self._calls.cancel_all()
-        self._publications.cancel_all()
+        if self._publications is not None:
+            self._publications.cancel_all()
         self._subscriptions.close_all()
-        if "_invocations" in vars(self):
+        if self._invocations is not None:
             self._invocations.close()
         was_known = self._conversation.realm.leave(self._conversation.session)
         if was_known and self._testaments is not None:
@@ -304,16 +315,16 @@ class ServedSession:
         self._conversation.close_code = REFUSED
 
     def _on_register(self, message: Register) -> None:
-        self._invocations.register(message)
+        self.invocations.register(message)
 
     def _on_unregister(self, message: Unregister) -> None:
-        self._invocations.unregister(message)
+        self.invocations.unregister(message)
 
     def _on_yield(self, message: Yield) -> None:
-        self._invocations.on_yield(message)
+        self.invocations.on_yield(message)
 
     def _on_error(self, message: Error) -> None:
-        self._invocations.on_error(message)
+        self.invocations.on_error(message)
 
     _on: Final[Mapping[type[Message], Callable[[ServedSession, Any], None]]] = {
         Cancel: _on_cancel,
@@ -350,8 +361,8 @@ class ServedSession:
         def begin(call: ClientCall, details: Mapping[str, Any]) -> PendingInvocation:
             if not self.is_open:
                 raise CallCanceled("the session isn't open")
-            registration = self._invocations.registration_for(uri)
-            return self._invocations.invoke(registration, uri, args, kwargs, call, details)
+            registration = self.invocations.registration_for(uri)
+            return self.invocations.invoke(registration, uri, args, kwargs, call, details)
 
         return ClientCall(begin, timeout)
 
@@ -427,7 +438,7 @@ class ServedSession:
         if self.is_open:
             with anyio.move_on_after(grace):
                 await self._calls.wait_idle()
-                await self._publications.wait_idle()
+                await self.publications.wait_idle()
             self._calls.answer_all(CallCanceled(SHUTTING_DOWN))
             await self.close(uris.SYSTEM_SHUTDOWN, None)
         elif self._is_joining:

@@ -756,16 +756,6 @@ async def test_clients_cant_publish_yet() -> None:
         await subscriber.expect_nothing()
 
 
-async def test_clients_cant_register_yet() -> None:
-    async with connect(Application()) as client:
-        await client.send([64, 1, {}, "procedure"])
-        assert (await client.receive())[:5] == [8, 64, 1, {}, "wamp.error.not_authorized"]
-        await client.send([64, 2, {}, "no procedure"])
-        assert (await client.receive())[:5] == [8, 64, 2, {}, "wamp.error.invalid_uri"]
-        await client.send([66, 3, 5])
-        assert (await client.receive())[:5] == [8, 66, 3, {}, "wamp.error.no_such_registration"]
-
-
 async def test_a_quiet_log(caplog: pytest.LogCaptureFixture) -> None:
     topic = Topic()
     app = serving(topic)

@@ -44,6 +44,7 @@ async def test_welcome() -> None:
         assert details["roles"] == {
             "broker": {
                 "features": {
+                    "event_retention": True,
                     "pattern_based_subscription": True,
                     "publisher_exclusion": True,
                     "publisher_identification": True,
