@@ -9,6 +9,8 @@ from serverwamp.cryptosign import cryptosign_credential as cryptosign_credential
 from serverwamp.errors import ConfigurationError as ConfigurationError
 from serverwamp.errors import WAMPError as WAMPError
 from serverwamp.history import History as History
+from serverwamp.history import HistoryStore as HistoryStore
+from serverwamp.history import StoredEvent as StoredEvent
 from serverwamp.jwt_tickets import jwt_authenticator as jwt_authenticator
 from serverwamp.limits import Limits as Limits
 from serverwamp.overflow import OverflowPolicy as OverflowPolicy
@@ -36,6 +38,7 @@ __all__ = [
     "ConfigurationError",
     "CryptosignAuthRequirement",
     "History",
+    "HistoryStore",
     "Limits",
     "OverflowPolicy",
     "Publication",
@@ -48,6 +51,7 @@ __all__ = [
     "SCRAMAuthRequirement",
     "Session",
     "Statistics",
+    "StoredEvent",
     "Subscription",
     "TopicRouteSet",
     "WAMPError",

@@ -221,7 +221,7 @@ class SerializationError(Exception):
 class MessageTooLong(SerializationError):
     """A message of ours is longer than the peer can receive."""
 
-    answer = PayloadSizeExceeded
+    answer: type[PredefinedError] = PayloadSizeExceeded
 
 
 class ConfigurationError(RuntimeError):

@@ -44,7 +44,7 @@ def rfc3339(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-class Stored(Struct, frozen=True):
+class StoredEvent(Struct, frozen=True):
     """A publication as it was when it was published, whatever becomes of its arguments since."""
 
     publication: Publication
@@ -72,7 +72,7 @@ class Stored(Struct, frozen=True):
         return event.args or (), event.kwargs or {}
 
 
-def stored(publication: Publication, moment: datetime) -> Stored:
+def stored(publication: Publication, moment: datetime) -> StoredEvent:
     """Return what is to be kept of a publication.
 
     What is for certain sessions isn't: when somebody asks for it, they are long gone.
@@ -97,10 +97,10 @@ def stored(publication: Publication, moment: datetime) -> Stored:
         disclosed=publication.disclosed,
         id=publication.id,
     )
-    return Stored(bare, moment, unit)
+    return StoredEvent(bare, moment, unit)
 
 
-class Store(Protocol):
+class HistoryStore(Protocol):
     """What keeps the events of a topic route, in the order in which they were published.
 
     Positions count them from the first that there ever was. Nothing of it may wait: an event is
@@ -108,7 +108,7 @@ class Store(Protocol):
     or finds it here.
     """
 
-    def append(self, event: Stored) -> int:
+    def append(self, event: StoredEvent) -> int:
         """Keep an event, and return its position; the oldest may be forgotten for that."""
         ...
 
@@ -137,7 +137,7 @@ class Store(Protocol):
         """Return the position of the first event that was published at a moment, or behind it."""
         ...
 
-    def between(self, begin: int, end: int, *, reverse: bool) -> Iterator[Stored]:
+    def between(self, begin: int, end: int, *, reverse: bool) -> Iterator[StoredEvent]:
         """Yield the events from one position to before another, or the other way round."""
         ...
 
@@ -149,7 +149,7 @@ class MemoryStore:
         self._most_events = events
         self._most_bytes = bytes
         self._oldest_age = age
-        self._events: deque[Stored] = deque()
+        self._events: deque[StoredEvent] = deque()
         self._positions: dict[int, int] = {}  # by the ids of publications
         self._begin = 0
         self._forgotten_until = utc_now()
@@ -163,7 +163,7 @@ class MemoryStore:
     def end(self) -> int:
         return self._begin + len(self._events)
 
-    def append(self, event: Stored) -> int:
+    def append(self, event: StoredEvent) -> int:
         position = self._positions[event.publication.id] = self.end
         self._events.append(event)
         self._size += event.size
@@ -191,7 +191,7 @@ class MemoryStore:
         bisect = bisect_right if behind else bisect_left
         return self._begin + bisect(self._events, moment, key=lambda event: event.time)
 
-    def between(self, begin: int, end: int, *, reverse: bool) -> Iterator[Stored]:
+    def between(self, begin: int, end: int, *, reverse: bool) -> Iterator[StoredEvent]:
         first, last, count = begin - self._begin, end - self._begin, len(self._events)
         if reverse:
             return islice(reversed(self._events), count - last, max(count - first, count - last))
@@ -213,7 +213,7 @@ class History:
     """For how many seconds."""
     bytes: float = 16 * 1024 * 1024
     """How many bytes, about."""
-    store: Callable[[History], Store] | None = None
+    store: Callable[[History], HistoryStore] | None = None
     """Makes what keeps them; they are kept in the memory of the process if that is None."""
 
     def __post_init__(self) -> None:
@@ -244,7 +244,7 @@ class Wanted:
 class Log:
     """What is kept of the events of one topic route."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: HistoryStore) -> None:
         self._store = store
         self._newest = utc_now()
         self._unkept: deque[tuple[int, str]] = deque()  # what may not be kept: where, and its topic
@@ -264,7 +264,7 @@ class Log:
         wanted: Wanted,
         is_for: Callable[[Publication], bool],
         matches: Callable[[str], bool],
-    ) -> tuple[list[Stored], bool]:
+    ) -> tuple[list[StoredEvent], bool]:
         """Return what is kept of what is wanted, and whether all behind its beginning is kept."""
         store = self._store
         forgotten_until = store.forget_old(utc_now())

@@ -15,7 +15,7 @@ from msgspec import Meta
 from serverwamp.broker import Broker, Subscription
 from serverwamp.errors import InvalidArgument, NoSuchSubscription, NotAuthorized
 from serverwamp.handlers import Handlers, Route
-from serverwamp.history import Log, Stored, Wanted, rfc3339, utc_now
+from serverwamp.history import Log, StoredEvent, Wanted, rfc3339, utc_now
 from serverwamp.patterns import matches
 from serverwamp.protocol.messages import Id
 from serverwamp.publication import Publication
@@ -76,7 +76,7 @@ class HistoryAPI:
         )
 
         route = found.admitted_by
-        events: Sequence[Stored] = ()
+        events: Sequence[StoredEvent] = ()
         is_complete = False
         if isinstance(route, Route) and route.log is not None:
             events, is_complete = await self._read(route.log, wanted, session, found, topic)
@@ -85,7 +85,7 @@ class HistoryAPI:
 
     async def _read(
         self, log: Log, wanted: Wanted, session: Session, found: Subscription, topic: str | None
-    ) -> tuple[Sequence[Stored], bool]:
+    ) -> tuple[Sequence[StoredEvent], bool]:
         """Return the events for a session, and whether they are complete."""
         unknown: set[str] = set()
         heard: dict[str, bool] = {}
@@ -130,7 +130,7 @@ def _edges(
         yield publication, flag
 
 
-def _described(event: Stored, subscription: Subscription) -> dict[str, Any]:
+def _described(event: StoredEvent, subscription: Subscription) -> dict[str, Any]:
     publication = event.publication
     details = dict(publication.disclosed)
     if subscription.match != "exact":

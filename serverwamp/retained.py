@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from serverwamp.history import Stored, stored, utc_now
+from serverwamp.history import StoredEvent, stored, utc_now
 from serverwamp.limits import Limits
 from serverwamp.publication import Publication
 from serverwamp.session import Session
@@ -23,7 +23,9 @@ class Retained:
 
     def __init__(self) -> None:
         self.limits: Limits = Limits()
-        self._by_topic: dict[str, list[Stored]] = {}  # the newest first; topics by their last event
+        self._by_topic: dict[
+            str, list[StoredEvent]
+        ] = {}  # the newest first; topics by their last event
         self._size = 0
 
     def keep(self, publication: Publication) -> None:
@@ -48,7 +50,7 @@ class Retained:
             self._size -= sum(item.size for item in self._by_topic.pop(topic))
             logger.warning("Limits.retained_topics or _bytes: %r is retained no longer", topic)
 
-    def newest_for(self, session: Session, topic: str) -> Stored | None:
+    def newest_for(self, session: Session, topic: str) -> StoredEvent | None:
         """Return the last event of a topic that is for a session, if any is kept."""
         for event in self._by_topic.get(topic, ()):
             if event.publication.is_for(session):
