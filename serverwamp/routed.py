@@ -174,9 +174,7 @@ class RoutedCalls:
         call = routed.call
         if routed.answered or not call.options.receive_progress:
             return
-        if (
-            self._outbound.is_clogged
-        ):  # the callee can't be made to wait for just one of its callers
+        if self._outbound.is_clogged:  # the callee has others, and can't be made to wait for one
             error = Unavailable("progress is reported faster than it is read")
             self._replies.answer_error(routed, error)
             routed.cancel()

@@ -1,4 +1,4 @@
-"""Calls without sockets: a client that is two functions in the same event loop."""
+"""Calls and events without sockets: a client that is two functions in the same event loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import uvloop
 
-from tests.benchmark.applications import ADD, CALL, HELLO, bare, ours
+from tests.benchmark.applications import ADD, CALL, HELLO, SUBSCRIBE, bare, ours
 
 HOLD = "bench.hold"
 
@@ -97,6 +97,75 @@ def _with_holding() -> Any:
     return app
 
 
+class _Listener:
+    """A client that subscribes, and then only listens."""
+
+    def __init__(self, subscriptions: Sequence[tuple[str, str]]) -> None:
+        self._messages = iter(
+            [
+                {"type": "websocket.connect"},
+                _event([HELLO, "realm1", {"roles": {"subscriber": {}}}]),
+                *(
+                    _event([SUBSCRIBE, request, {"match": match}, topic])
+                    for request, (topic, match) in enumerate(subscriptions, 1)
+                ),
+            ]
+        )
+        self._awaited = len(subscriptions) + 1
+        self.is_subscribed = asyncio.Event()
+        self.is_gone = asyncio.Event()
+        self.events = 0
+
+    async def receive(self) -> Any:
+        for event in self._messages:
+            return event
+        await self.is_gone.wait()
+        return {"type": "websocket.disconnect", "code": 1000}
+
+    async def send(self, event: Any) -> None:
+        if event["type"] != "websocket.send":
+            return
+        if self._awaited:
+            self._awaited -= 1
+            if not self._awaited:
+                self.is_subscribed.set()
+        else:
+            self.events += 1
+
+
+def event_cost(kind: str, subscriptions: int, events: int) -> float:
+    """Return CPU microseconds per event that one of so many subscriptions to patterns matches."""
+    endings = {"prefix": ".", "wildcard": "..last"}
+    app = ours()
+
+    @app.prefix_topic("bench.")
+    async def listen() -> Any:
+        yield
+
+    async def run() -> float:
+        patterns = [(f"bench.topic{n}{endings[kind]}", kind) for n in range(subscriptions)]
+        listeners = [_Listener(patterns[at : at + 100]) for at in range(0, subscriptions, 100)]
+        scope = {"type": "websocket", "path": "/", "headers": [], "subprotocols": ["wamp.2.json"]}
+        async with asyncio.TaskGroup() as tasks:
+            for listener in listeners:
+                tasks.create_task(app(dict(scope), listener.receive, listener.send))
+                await listener.is_subscribed.wait()
+            begun = time.process_time()
+            for number in range(events):
+                await app.publish(f"bench.topic{number % subscriptions}.any.last", ["news"])
+                if number % 100 == 0:
+                    await asyncio.sleep(0)
+            seconds = time.process_time() - begun
+            await asyncio.sleep(0)
+            for listener in listeners:
+                listener.is_gone.set()
+        if sum(listener.events for listener in listeners) != events:
+            raise RuntimeError("not every event was received")
+        return seconds / events * 1e6
+
+    return uvloop.run(run())
+
+
 def pairs(cycles: int, calls: int) -> Iterator[tuple[float, float]]:
     """Give the cost of a call of the bare application, and of ours, in turns."""
     app = ours()
@@ -105,7 +174,7 @@ def pairs(cycles: int, calls: int) -> Iterator[tuple[float, float]]:
 
 
 def scaling(cycles: int, calls: int) -> Iterator[tuple[str, list[float]]]:
-    """Give what was varied, and the costs of a call."""
+    """Give what was varied, and the costs of a call, or of an event to one subscriber."""
     endings = {"exact": "", "prefix": ".a.b", "wildcard": ".any.last"}
     for kind, ending in endings.items():
         for count in (10, 10_000):
@@ -113,6 +182,10 @@ def scaling(cycles: int, calls: int) -> Iterator[tuple[str, list[float]]]:
             uri = f"bench.route{count // 2}{ending}"
             costs = [cost(app, calls, uri) for _ in range(cycles)]
             yield f"{count:,} {kind} routes", costs
+    for kind in ("prefix", "wildcard"):
+        for count in (10, 10_000):
+            costs = [event_cost(kind, count, calls) for _ in range(cycles)]
+            yield f"{count:,} {kind} subscriptions", costs
     for held in (1, 1000):
         app = _with_holding()
         yield f"{held:,} calls running", [cost(app, calls, held=held) for _ in range(cycles)]
