@@ -53,7 +53,7 @@ ROLES: Mapping[str, Any] = {
     },
     "subscriber": {"features": {}},
     "publisher": {"features": {}},
-    "callee": {"features": {}},
+    "callee": {"features": {"progressive_call_results": True, "call_canceling": True}},
 }
 FRAMES_IN_FLIGHT = 64
 """How many frames either side can send before the other has taken one."""
@@ -108,6 +108,56 @@ class Subscription:
 
     id: int
     topic: str
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A procedure that the client serves."""
+
+    id: int
+    procedure: str
+
+
+class Invocation:
+    """A call that the client is to answer, once."""
+
+    def __init__(self, client: Client, message: list[Any]) -> None:
+        self._client = client
+        self.request: int = message[1]
+        """The request id of the INVOCATION."""
+        self.registration: int = message[2]
+        """The id of the registration."""
+        self.details: dict[str, Any] = message[3]
+        """The details, which name the procedure if a pattern was registered."""
+        self.args, self.kwargs = _payload(message, 4)
+
+    async def progress(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Report progress."""
+        payload = _sent_payload(args, kwargs)
+        await self._client.send([70, self.request, {"progress": True}, *payload])
+
+    async def result(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Answer with a result."""
+        await self._client.send([70, self.request, {}, *_sent_payload(args, kwargs)])
+
+    async def error(
+        self, uri: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Answer with an error."""
+        await self._client.send([8, 68, self.request, {}, uri, *_sent_payload(args, kwargs)])
+
+    async def expect_interrupt(self, *, timeout: float | None = None) -> str:
+        """Wait until the call is cancelled, and return the mode."""
+        message = await self._client.expect(
+            lambda m: m[:2] == [69, self.request],
+            f"INTERRUPT of invocation {self.request}",
+            timeout=timeout,
+        )
+        return str(message[2]["mode"])
 
 
 class PendingCall:
@@ -418,6 +468,38 @@ class Client:
         )
         args, kwargs = _payload(message, 4)
         return Event(args, kwargs, message[1], message[2], message[3])
+
+    async def register(
+        self, procedure: str, *, timeout: float | None = None, **options: Any
+    ) -> Registration:
+        """Register a procedure; `options` are those of the REGISTER.
+
+        Raises: WAMPError when the answer is an ERROR.
+        """
+        request = self.next_request()
+        await self.send([64, request, options, procedure])
+        message = await self._expect_reply(64, 65, request, timeout)
+        return Registration(message[2], procedure)
+
+    async def unregister(self, registration: Registration, *, timeout: float | None = None) -> None:
+        """End a registration.
+
+        Raises: WAMPError when the answer is an ERROR.
+        """
+        request = self.next_request()
+        await self.send([66, request, registration.id])
+        await self._expect_reply(66, 67, request, timeout)
+
+    async def expect_invocation(
+        self, registration: Registration | None = None, *, timeout: float | None = None
+    ) -> Invocation:
+        """Return the next call that is to be answered, of any registration or of one."""
+        message = await self.expect(
+            lambda m: m[0] == 68 and (registration is None or m[2] == registration.id),
+            "an INVOCATION",
+            timeout=timeout,
+        )
+        return Invocation(self, message)
 
     async def publish(
         self,

@@ -199,3 +199,41 @@ async def test_sending_to_a_client_that_has_just_left() -> None:
     async with connect(sends, None) as client:
         await client.disconnect()
         left.set()
+
+
+async def test_a_client_serves_procedures() -> None:
+    app = Application()
+    app.client_register("com.", match="prefix")
+    async with connect(app) as callee, connect(app) as caller:
+        one = await callee.register("com.one")
+        two = await callee.register("com.two.", match="prefix")
+        assert (one.procedure, two.procedure) == ("com.one", "com.two.")
+        first = await caller.start_call("com.one", [1], {"a": 2}, receive_progress=True)
+        second = await caller.start_call("com.two.x")
+        third = await caller.start_call("com.one")
+        invocation = await callee.expect_invocation(two)
+        assert invocation.registration == two.id
+        assert invocation.details == {"procedure": "com.two.x"}
+        await invocation.error("com.example.no", ["why"], {"b": 3})
+        with pytest.raises(WAMPError) as error:
+            await second.result()
+        assert (error.value.uri, error.value.args, error.value.kwargs) == (
+            "com.example.no",
+            ("why",),
+            {"b": 3},
+        )
+        invocation = await callee.expect_invocation()
+        assert (invocation.args, invocation.kwargs) == ((1,), {"a": 2})
+        assert invocation.details == {"receive_progress": True}
+        await invocation.progress(["half"])
+        assert (await first.progress()).args == ("half",)
+        await invocation.result((), {"c": 4})
+        assert (await first.result()).kwargs == {"c": 4}
+        invocation = await callee.expect_invocation(one)
+        await third.cancel("kill")
+        assert await invocation.expect_interrupt() == "kill"
+        await callee.unregister(one)
+        with pytest.raises(WAMPError, match="no_such_registration"):
+            await callee.unregister(one)
+        with pytest.raises(WAMPError, match="procedure_already_exists"):
+            await callee.register("com.two.", match="prefix")
