@@ -128,7 +128,7 @@ ALMOST_ANYTIME: Sequence[type[Message]] = (Hello, Abort, Authenticate, Goodbye, 
 
 @pytest.mark.spec("MSG-01", "MSG-02", "MSG-04", "MSG-07", "IDS-01", "IDS-09", "SER-01")
 @pytest.mark.spec("VIO-01", "VIO-02", "VIO-03", "VIO-04", "VIO-05", "ABT-02", "T-11")
-@pytest.mark.spec("ERR-protocol_violation")
+@pytest.mark.spec("ERR-protocol_violation", "PPT-03")
 @pytest.mark.parametrize("subprotocol", UNBATCHED)
 @pytest.mark.parametrize(
     ("state", "cls"),

@@ -424,7 +424,7 @@ async def test_arguments_are_converted(
         (Basket, {"order": {}, "temperature": 3}, "args[0].order"),
     ],
 )
-@pytest.mark.spec("CAL-06")
+@pytest.mark.spec("CAL-06", "CAL-12")
 async def test_arguments_that_cant_be_converted(hint: Any, sent: Any, path: str) -> None:
     async def procedure(value: Any) -> None:
         pytest.fail("the handler is not called")

@@ -47,6 +47,7 @@ def with_tickets() -> Application:
     return app
 
 
+@pytest.mark.spec("ERR-killed")
 async def test_a_session_ends_when_its_credentials_expire() -> None:
     async with connect(with_tickets(), ticket="joe user 0.3") as client:
         assert (await client.call("whoami")).args[0] == "joe user 0.3"

@@ -180,6 +180,7 @@ async def test_a_pattern_brings_nothing_of_topics_that_have_a_route_of_their_own
         assert asked == []
 
 
+@pytest.mark.spec("ERR-option_not_allowed")
 async def test_a_handler_that_decides_by_topic_is_asked_about_topics_only() -> None:
     app = Application()
     asked: list[Any] = []

@@ -482,6 +482,7 @@ async def test_a_callee_that_cannot_be_cancelled_is_left_alone(mode: str) -> Non
 
 
 @pytest.mark.spec("TMO-02", "PRG-10")
+@pytest.mark.spec("ERR-timeout")
 async def test_a_callee_that_takes_too_long() -> None:
     app = sharing()
     async with connect(app, roles=CALLEE) as callee, connect(app) as caller:
@@ -573,6 +574,7 @@ async def test_one_callee_cannot_answer_for_another() -> None:
         assert (await pending.result()).args == ("right",)
 
 
+@pytest.mark.spec("ERR-unavailable")
 async def test_registrations_are_limited(caplog: pytest.LogCaptureFixture) -> None:
     app = sharing(limits=Limits(registrations=2))
     async with connect(app) as client:
