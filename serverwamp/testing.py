@@ -129,7 +129,11 @@ class Invocation:
         """The id of the registration."""
         self.details: dict[str, Any] = message[3]
         """The details, which name the procedure if a pattern was registered."""
-        self.args, self.kwargs = _payload(message, 4)
+        args, kwargs = _payload(message, 4)
+        self.args: tuple[Any, ...] = args
+        """The positional arguments."""
+        self.kwargs: dict[str, Any] = kwargs
+        """The keyword arguments."""
 
     async def progress(
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
