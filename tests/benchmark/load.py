@@ -418,10 +418,17 @@ class Sessions:
 
 
 def connected(address: Address, receive_buffer: int | None = None) -> socket.socket:
-    """Return a blocking TCP connection; its operations fail after a while.
+    """Return a blocking TCP connection; its operations fail after a while."""
+    connection = reached(address, receive_buffer)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        # A timeout of Python's own would cost a poll() for each operation.
+        connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(TIMEOUT), 0))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
-    A server that doesn't listen yet is waited for.
-    """
+
+def reached(address: Address, receive_buffer: int | None = None) -> socket.socket:
+    """Return a TCP connection; a server that doesn't listen yet is waited for."""
     given_up = time.monotonic() + TIMEOUT
     while True:
         connection = socket.socket()
@@ -430,15 +437,11 @@ def connected(address: Address, receive_buffer: int | None = None) -> socket.soc
         connection.settimeout(TIMEOUT)
         try:
             connection.connect(address)
-            break
         except ConnectionRefusedError:
             connection.close()
             if time.monotonic() > given_up:
                 raise
             time.sleep(0.05)
-    # A timeout of Python's own would cost a poll() for each operation.
-    connection.settimeout(None)
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(TIMEOUT), 0))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+        else:
+            connection.settimeout(None)
+            return connection

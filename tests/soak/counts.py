@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from websockets.sync.client import connect
 
-from tests.benchmark.load import Address
+from tests.benchmark.load import Address, reached
 from tests.soak.application import COUNTS, KEPT
 
 Counts: TypeAlias = Mapping[str, int]
@@ -30,6 +30,7 @@ class Observer:
     def __init__(self, address: Address) -> None:
         self._socket = connect(
             f"ws://{address[0]}:{address[1]}/",
+            sock=reached(address),
             subprotocols=["wamp.2.json"],  # type: ignore[list-item]
             ping_interval=None,
             compression=None,
