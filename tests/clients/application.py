@@ -134,6 +134,23 @@ async def text(value: str) -> RPCResult:
     return RPCResult((value,), {"length": len(value), "sha256": sha256(value.encode()).hexdigest()})
 
 
+@procedures.route("call_me")
+async def call_me(
+    session: Session, uri: str, args: list[Any], kwargs: dict[str, Any], patience: float = 10
+) -> AsyncIterator[RPCResult]:
+    """Call what the client itself serves."""
+    call = session.call(uri, args, kwargs, timeout=patience)
+    async for report in call:
+        yield report
+    yield await call
+
+
+@procedures.route("call_anyone")
+async def call_anyone(uri: str, args: list[Any], kwargs: dict[str, Any]) -> RPCResult:
+    """Call what some client serves for all."""
+    return await open_realm.call(uri, args, kwargs, timeout=10)
+
+
 @procedures.route("publish")
 async def publish(topic: str, *args: Any, **kwargs: Any) -> None:
     await open_realm.publish(topic, args, kwargs)
@@ -305,6 +322,8 @@ several_realm.set_cryptosign_handlers(provide_key_requirement, identify_by_key)
 cookie_realm = Realm("clients.cookie")
 cookie_realm.add_transport_authenticator(identify_by_cookie)
 
+open_realm.client_register("test.peer.", match="prefix")
+open_realm.client_register("test.told.", match="prefix", disclose_caller=True)
 open_realm.add_routes(procedures)
 open_realm.add_topics(topics)
 

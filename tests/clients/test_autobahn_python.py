@@ -18,6 +18,7 @@ from autobahn.wamp import auth
 from autobahn.wamp.exception import ApplicationError
 from autobahn.wamp.serializer import CBORSerializer, JsonSerializer, MsgPackSerializer
 from autobahn.wamp.types import (
+    CallDetails,
     CallOptions,
     CallResult,
     Challenge,
@@ -25,6 +26,7 @@ from autobahn.wamp.types import (
     ComponentConfig,
     EventDetails,
     PublishOptions,
+    RegisterOptions,
     SessionDetails,
     SubscribeOptions,
 )
@@ -105,7 +107,9 @@ class Client(ApplicationSession):
         self.closed.set_result(None)
 
     def onUserError(self, fail: Any, msg: str) -> None:
-        self.mishaps.append(f"{msg}: {fail}")
+        # What a procedure answers with an error, or leaves when it is interrupted, is none.
+        if not isinstance(fail.value, (ApplicationError, asyncio.CancelledError)):
+            self.mishaps.append(f"{msg}: {fail}")
 
     def rejoin(self) -> asyncio.Future[SessionDetails]:
         """Begin another session over the same connection."""
@@ -367,6 +371,164 @@ async def test_timeout(connector: Connector) -> None:
         uri, *_ = await fails(client.call("test.wait", options=CallOptions(timeout=50)))
         assert uri == "wamp.error.timeout"
         assert await soon(client.call("test.wait_has_ended")) is True
+
+
+# ---- being called
+
+
+class Callee:
+    """What a client serves below a prefix, and what became of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.waiting = asyncio.Event()
+        self.interrupted = asyncio.Event()
+
+    async def serve(self, client: Client) -> None:
+        """Register the procedures; their names are those of the methods."""
+        asked = RegisterOptions(details=True)
+        for method in (self.echo, self.count, self.fail, self.wait):
+            await soon(client.register(method, f"{self.name}.{method.__name__}", asked))
+
+    def echo(self, *args: Any, details: CallDetails, **kwargs: Any) -> CallResult:
+        form = {"args": list(args), "kwargs": kwargs}
+        return CallResult(form, procedure=details.procedure, caller=details.caller)
+
+    async def count(self, to: int, details: CallDetails) -> str:
+        if details.progress:
+            for number in range(1, to):
+                details.progress(number, of=to)
+        return "asked" if details.progress else "not asked"
+
+    async def fail(self, details: CallDetails) -> None:
+        raise ApplicationError("test.error.peer", "told", self.name, reason="because")
+
+    async def wait(self, details: CallDetails) -> None:
+        self.waiting.set()
+        if details.progress:
+            details.progress("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.interrupted.set()
+
+
+async def test_called_by_the_application(connector: Connector) -> None:
+    reports: list[Any] = []
+
+    def report(number: int, of: int) -> None:
+        reports.append((number, of))
+
+    async with connector.join() as client:
+        callee = Callee("own")  # nobody else may call this
+        await callee.serve(client)
+
+        def call(name: str, *args: Any, options: Any = None, **kwargs: Any) -> Any:
+            return client.call("test.call_me", f"own.{name}", args, kwargs, options=options)
+
+        result = forms(await soon(call("echo", 1, "two", b=b"binary")))
+        form = {"args": [1, "two"], "kwargs": {"b": b"binary"}}
+        assert result == ([form], {"procedure": "own.echo", "caller": None})
+        assert await soon(call("count", 5, options=CallOptions(on_progress=report))) == "asked"
+        assert reports == [(number, 5) for number in range(1, 5)]
+        error = await fails(call("fail"))
+        assert error == ("test.error.peer", ["told", "own"], {"reason": "because"})
+        assert (await fails(call("nothing")))[0] == "wamp.error.no_such_procedure"
+
+        late = client.call("test.call_me", "own.wait", [], {}, 0.05)
+        assert (await fails(late))[0] == "wamp.error.timeout"
+        await soon(callee.interrupted.wait())
+        callee.interrupted.clear()
+        callee.waiting.clear()
+        cancelled = call("wait")
+        await soon(callee.waiting.wait())
+        cancelled.cancel()
+        await soon(callee.interrupted.wait())
+        assert await soon(client.call("test.add", 1, 2)) == 3
+
+
+async def test_called_by_another_client(connector: Connector) -> None:
+    reports: list[Any] = []
+
+    def report(number: int, of: int) -> None:
+        reports.append((number, of))
+
+    async with connector.join() as client, connector.join() as caller:
+        callee = Callee("test.peer.python")
+        await callee.serve(client)
+        result = forms(await soon(caller.call("test.peer.python.echo", 1, "two", b=b"binary")))
+        form = {"args": [1, "two"], "kwargs": {"b": b"binary"}}
+        assert result == ([form], {"procedure": "test.peer.python.echo", "caller": None})
+        count = "test.peer.python.count"
+        assert await soon(caller.call(count, 5)) == "not asked"
+        on_progress = CallOptions(on_progress=report)
+        assert await soon(caller.call(count, 5, options=on_progress)) == "asked"
+        assert reports == [(number, 5) for number in range(1, 5)]
+        assert await soon(caller.call("test.call_anyone", count, [5], {})) == "not asked"
+        error = ("test.error.peer", ["told", "test.peer.python"], {"reason": "because"})
+        assert await fails(caller.call("test.peer.python.fail")) == error
+
+        wait = "test.peer.python.wait"
+        cancelled = caller.call(wait)
+        await soon(callee.waiting.wait())
+        cancelled.cancel()
+        await soon(callee.interrupted.wait())
+        callee.interrupted.clear()
+        late = caller.call(wait, options=CallOptions(timeout=50))
+        assert (await fails(late))[0] == "wamp.error.timeout"
+        await soon(callee.interrupted.wait())
+        callee.waiting.clear()
+        abandoned = caller.call(wait)
+        await soon(callee.waiting.wait())
+        client.leave()
+        assert (await fails(abandoned))[0] == "wamp.error.canceled"
+
+
+async def test_telling_the_callee_who_calls(connector: Connector) -> None:
+    async with connector.join() as client, connector.join() as caller:
+        await Callee("test.told").serve(client)
+        _, kwargs = forms(await soon(caller.call("test.told.echo")))
+        assert kwargs["caller"] == caller.welcome.result().session
+
+
+async def test_registrations(connector: Connector) -> None:
+    async with connector.join() as one, connector.join() as two:
+        uri = "test.peer.several"
+
+        async def refused(client: Client, uri: str = uri, options: Any = None) -> str:
+            return (await fails(client.register(lambda: None, uri, options)))[0]
+
+        alone = await soon(one.register(lambda: "one", uri))
+        assert await refused(two) == "wamp.error.procedure_already_exists"
+        await soon(alone.unregister())
+        assert (await fails(two.call(uri)))[0] == "wamp.error.no_such_procedure"
+
+        for invoke, answers in (
+            ("roundrobin", ["one", "two", "one"]),
+            ("first", ["one", "one", "one"]),
+            ("last", ["two", "two", "two"]),
+        ):
+            shared = RegisterOptions(invoke=invoke)
+            registrations = [
+                await soon(client.register(lambda name=name: name, uri, shared))
+                for client, name in ((one, "one"), (two, "two"))
+            ]
+            assert registrations[0].id == registrations[1].id
+            assert [await soon(two.call(uri)) for _ in answers] == answers
+            for registration in registrations:
+                await soon(registration.unregister())
+
+        assert await refused(two, "test.add") == "wamp.error.procedure_already_exists"
+        assert await refused(two, "wamp.mine") == "wamp.error.invalid_uri"
+
+        def which(details: CallDetails) -> str:
+            return str(details.procedure)
+
+        for match, pattern in (("prefix", "test.peer.any."), ("wildcard", "test.peer..of")):
+            asked = RegisterOptions(match=match, details=True)
+            await soon(one.register(which, pattern, asked))
+        for procedure in ("test.peer.any.thing", "test.peer.kind.of"):
+            assert await soon(two.call(procedure)) == procedure
 
 
 # ---- values

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,18 +64,6 @@ class Run:
     failures: Mapping[str, str | None]
     exit_code: int | None
     errors: str
-
-
-@pytest.fixture(scope="session")
-def node() -> str:
-    """The Node.js that has the clients; without it tests are skipped, but never in CI."""
-    node = shutil.which("node")
-    if node is not None and (HERE / "node_modules").is_dir():
-        return node
-    missing = "Node.js is missing" if node is None else f"run `npm ci` in {HERE.name} first"
-    if os.environ.get("CI") == "true":
-        pytest.fail(missing)
-    pytest.skip(missing)
 
 
 @pytest.fixture(scope="session", params=["json", "msgpack"])

@@ -36,10 +36,11 @@ class Session {
         this.noResult = [null]; // what this client makes of a result without any arguments
     }
 
-    call(uri, args, kwargs, { onProgress, timeout } = {}) {
+    call(uri, args, kwargs, { onProgress, timeout, discloseMe } = {}) {
         const options = {
             ...(onProgress && { receive_progress: true }),
             ...(timeout && { timeout }),
+            ...(discloseMe && { disclose_me: true }),
         };
         const called = this.session.call(uri, args, kwargs, options);
         const result = new Promise((resolve, reject) => {
@@ -55,6 +56,25 @@ class Session {
         // With any other mode this client takes the server's answer for a violation.
         result.cancel = () => called.cancel({ mode: 'kill' });
         return result;
+    }
+
+    /** `handler` returns args and kwargs, or throws a Failure. */
+    async register(uri, handler, options) {
+        const endpoint = async (args, kwargs, details) => {
+            const { procedure, caller, progress } = details;
+            try {
+                const answer = await handler(args, kwargs, { procedure, caller, progress });
+                return new autobahn.Result(answer.args, answer.kwargs);
+            } catch (error) {
+                throw new autobahn.Error(error.uri, error.args, error.kwargs);
+            }
+        };
+        try {
+            const registration = await this.session.register(uri, endpoint, options);
+            return () => registration.unregister();
+        } catch (error) {
+            throw new Failure(error.error, error.args, error.kwargs);
+        }
     }
 
     async publish(topic, args, kwargs, options) {
@@ -125,7 +145,11 @@ export function open(url, serializer, options) {
         },
         transports: [{ type: 'websocket', url, serializers: [serializers[serializer]()] }],
         onchallenge: (session, method, extra) => answer(method, extra, credentials),
-        on_user_error: (error) => mishaps.push(String(error)),
+        on_user_error: (error) => {
+            if (!(error instanceof autobahn.Error)) {
+                mishaps.push(String(error));
+            }
+        },
         on_internal_error: (error) => mishaps.push(error.message ?? error.error ?? String(error)),
         retry_if_unreachable: false,
         max_retries: 0,

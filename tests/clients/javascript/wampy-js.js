@@ -19,10 +19,11 @@ class Session {
         this.noResult = [];
     }
 
-    call(uri, args, kwargs, { onProgress, timeout } = {}) {
+    call(uri, args, kwargs, { onProgress, timeout, discloseMe } = {}) {
         const options = {
             ...(onProgress && { progress_callback: (report) => onProgress(...forms(report)) }),
             ...(timeout && { timeout }),
+            ...(discloseMe && { disclose_me: true }),
         };
         const called = this.client.call(uri, payload(args, kwargs), options);
         const request = this.client.getOpStatus().reqId;
@@ -50,6 +51,25 @@ class Session {
                 throw failure(error);
             }),
         };
+    }
+
+    /** `handler` returns args and kwargs, or throws a Failure. */
+    async register(uri, handler, options) {
+        const endpoint = async ({ argsList, argsDict, details }) => {
+            const { procedure = uri, caller, receive_progress: progress } = details;
+            try {
+                const answer = await handler(argsList, argsDict, { procedure, caller, progress });
+                return { argsList: answer.args, argsDict: answer.kwargs };
+            } catch (error) {
+                throw { error: error.uri, argsList: error.args, argsDict: error.kwargs };
+            }
+        };
+        try {
+            await this.client.register(uri, endpoint, options);
+            return () => this.client.unregister(uri);
+        } catch (error) {
+            throw failure(error);
+        }
     }
 
     async publish(topic, args, kwargs, options) {
