@@ -44,13 +44,13 @@ class RoutedCall(RunningCall):
         return self.invocation is not None and self.invocation.can_be_cancelled
 
     def cancel(self) -> None:
-        self.cancelled = True
+        was_cancelled, self.cancelled = self.cancelled, True
         if self.invocation is None:
             return
         if self.answered:
             self.invocation.abandon()
             self._calls.end(self)
-        else:
+        elif not was_cancelled:
             self.invocation.interrupt()
 
     def leave(self) -> None:

@@ -507,15 +507,16 @@ class Router:
             peer.send([70, call.invocation, {}, ["once more"]])
 
     def cancel(self, peer: RouterPeer, number: int, mode: str | None) -> None:
-        made = [call for call in self.calls if call.caller is peer and not call.is_killed]
+        made = [call for call in self.calls if call.caller is peer]
         if not made:
             peer.send([49, max(peer.last_request, 1), {}])
             return
         call = made[number % len(made)]
         peer.send([49, call.request, {"mode": mode} if mode else {}])
         if mode == "kill":
+            if not call.is_killed:
+                self._tell(call.callee, [69, call.invocation, {"mode": "kill"}])
             call.is_killed = True
-            self._tell(call.callee, [69, call.invocation, {"mode": "kill"}])
             return
         self.calls.remove(call)
         self._tell(peer, self._error(48, call.request, CANCELED))
