@@ -48,10 +48,12 @@ async def listen(topic: str) -> AsyncIterator[None]:
 # What is published isn't passed on as it is: nobody speaks in another's name.
 @rooms.wildcard_publication("")
 async def say(
-    text: Annotated[str, Meta(min_length=1, max_length=500)], topic: str, session: Session
+    text: Annotated[str, Meta(max_length=500)], topic: str, session: Session
 ) -> RPCResult:
     check_room(topic)
-    return RPCResult(kwargs={"name": name_of(session), "text": text})
+    if not text.strip():
+        raise WAMPError("chat.error.no_text", ["there is nothing to say"])
+    return RPCResult(kwargs={"name": name_of(session), "text": text.strip()})
 
 
 app.add_topics(rooms)

@@ -22,21 +22,30 @@ from serverwamp import RPCResult, Session, WAMPError
 
 app = serverwamp.Application()
 
-# What clients register below "fleet." can be called by all others; anything else that they
-# register can be called by this application only.
-app.client_register("fleet.", match="prefix")
-
 logger = logging.getLogger(__name__)
 devices: dict[str, Session] = {}
 
 
 @app.route("devices.join")
 async def join_fleet(name: str, session: Session) -> None:
-    if not name.isalnum():
-        raise WAMPError("devices.error.bad_name", ["a name is made of letters and digits"])
-    if devices.setdefault(name, session) is not session:
+    """Give a device its name, below which it may register procedures from then on."""
+    if not name.isalnum() or len(name) > 20:
+        raise WAMPError("devices.error.bad_name", ["a name is up to 20 letters and digits"])
+    if session in devices.values():
+        raise WAMPError("devices.error.has_name", ["this is a device already"])
+    if name in devices:
         raise WAMPError("devices.error.name_taken", [f"there is a device {name!r} already"])
+    devices[name] = session
     await app.publish("devices.online", args=list(devices))
+
+
+def is_its_own(uri: str, session: Session) -> bool:
+    return devices.get(uri.split(".")[1]) is session
+
+
+# What devices register below "fleet." can be called by all others; anything else that clients
+# register can be called by this application only.
+app.client_register("fleet.", match="prefix", requires=is_its_own)
 
 
 @app.topic("devices.online")

@@ -32,7 +32,7 @@ export class WampError extends Error {
 export function join(realm, {path = "ws", details = {}, onend = () => {}} = {}) {
   const url = new URL(path, location).href.replace(/^http/, "ws");
   const socket = new WebSocket(url, "wamp.2.json");
-  const requests = new Map(), handlers = new Map(), procedures = new Map();
+  const requests = new Map(), handlers = new Map(), procedures = new Map(), running = new Map();
   let lastRequest = 0, session = null, reason = "the connection was lost";
 
   function send(name, ...fields) {
@@ -42,7 +42,8 @@ export function join(realm, {path = "ws", details = {}, onend = () => {}} = {}) 
   function request(name, fields, more = {}) {
     const id = ++lastRequest;
     const reply = new Promise((resolve, reject) => requests.set(id, {resolve, reject, ...more}));
-    send(name, id, ...fields);
+    if (socket.readyState === WebSocket.OPEN) send(name, id, ...fields);
+    else settle(id, "reject", new WampError("no connection", [reason ?? "the session is over"]));
     return Object.assign(reply, {id});
   }
 
@@ -69,20 +70,21 @@ export function join(realm, {path = "ws", details = {}, onend = () => {}} = {}) 
   }
 
   async function answer(id, procedure, details, args, kwargs) {
+    const {signal} = running.set(id, new AbortController()).get(id);
     try {
       const report = (...values) => send("YIELD", id, {progress: true}, values);
-      send("YIELD", id, {}, [await procedure({args, kwargs, details, report})]);
+      send("YIELD", id, {}, [await procedure({args, kwargs, details, report, signal})]);
     } catch (error) {
       send("ERROR", CODES.INVOCATION, id, {}, error.uri ?? "wamp.error.runtime_error", [error.message]);
     }
+    running.delete(id);
   }
 
   const made = {
     /** Call a procedure; the promise is {args, kwargs}, and has a method cancel(). `onprogress`
      *  gets {args, kwargs} of every report; `chunks`, an (async) iterable, is streamed into the
-     *  call, behind its arguments. */
-    call(uri, args = [], {kwargs = {}, onprogress, chunks} = {}) {
-      const options = {};
+     *  call, behind its arguments. Anything else is an option, such as `timeout` in milliseconds. */
+    call(uri, args = [], {kwargs = {}, onprogress, chunks, ...options} = {}) {
       if (onprogress) options.receive_progress = true;
       if (chunks) options.progress = true;
       const reply = request("CALL", [options, uri, args, kwargs], {onprogress});
@@ -96,7 +98,8 @@ export function join(realm, {path = "ws", details = {}, onend = () => {}} = {}) 
     /** Publish; the promise is the publication's id. */
     publish: (topic, args = [], {kwargs = {}, ...options} = {}) =>
       request("PUBLISH", [{acknowledge: true, ...options}, topic, args, kwargs]),
-    /** Let others call `procedure({args, kwargs, details, report})`, which may be async. */
+    /** Let others call `procedure({args, kwargs, details, report, signal})`, which may be async:
+     *  `report(...)` tells how far it is, and the `signal` is aborted when the call is cancelled. */
     register: (uri, procedure, options = {}) =>
       request("REGISTER", [options, uri], {onanswer: (id) => procedures.set(id, procedure)}),
     leave: () => send("GOODBYE", {}, "wamp.close.close_realm"),
@@ -126,6 +129,7 @@ export function join(realm, {path = "ws", details = {}, onend = () => {}} = {}) 
       INVOCATION(id, registration, details, args = [], kwargs = {}) {
         answer(id, procedures.get(registration), details, args, kwargs);
       },
+      INTERRUPT(id) { running.get(id)?.abort(new WampError("wamp.error.canceled", ["cancelled"])); },
     };
 
     function settleWithId(id, given) {
@@ -141,7 +145,8 @@ export function join(realm, {path = "ws", details = {}, onend = () => {}} = {}) 
     };
     socket.onclose = () => {
       refused(new WampError("no connection", ["The server can't be reached."]));
-      for (const id of [...requests.keys()]) settle(id, "reject", new WampError("no connection"));
+      for (const id of [...requests.keys()]) settle(id, "reject", new WampError("no connection", [reason ?? "the session is over"]));
+      for (const call of running.values()) call.abort();
       if (session) onend(reason);
     };
   });

@@ -109,7 +109,7 @@ async def test_demo_has_members(example: Example) -> None:
             assert greeting.args == ("Welcome back, Grace Hopper!",)
 
 
-@pytest.mark.parametrize("name", ["demo", "upload"])
+@pytest.mark.parametrize("name", ["demo", "upload", "chat", "fleet"])
 def test_the_python_that_a_page_shows_is_what_runs(name: str) -> None:
     page = (EXAMPLES / f"{name}.html").read_text("utf-8")
     source = (EXAMPLES / f"{name}.py").read_text("utf-8")
@@ -192,8 +192,13 @@ async def test_chat(example: Example) -> None:
         assert seen.kwargs == {"name": "Somebody", "text": "Missed"}
         past = await client.catch_up(subscription, after_publication=event.publication)
         assert ([item.kwargs["text"] for item in past.events], past.complete) == (["Missed"], True)
-        for text in ("", "x" * 501, []):
-            with pytest.raises(WAMPError, match="invalid_argument"):
+        for text, problem in (
+            ("", "no_text"),
+            (" ", "no_text"),
+            ("x" * 501, "invalid_argument"),
+            ([], "invalid_argument"),
+        ):
+            with pytest.raises(WAMPError, match=problem):
                 await client.publish("chat.room.garden", [text], acknowledge=True)
         with pytest.raises(WAMPError, match="no_such_room"):
             await client.publish("chat.room.cellar", ["Hello"], acknowledge=True)
@@ -207,21 +212,29 @@ async def test_fleet(example: Example) -> None:
         await page.subscribe("devices.online")
         assert (await page.expect_event()).args == ()
         async with example.connect(path="/ws") as device:
-            await device.send([64, device.next_request(), {}, "fleet.lamp.measure"])
-            assert (await device.receive())[0] == 65
+            with pytest.raises(WAMPError, match="not_authorized"):
+                await device.register("fleet.lamp.measure")
             await device.call("devices.join", ["lamp"])
             assert (await page.expect_event()).args == ("lamp",)
-            with pytest.raises(WAMPError, match="name_taken"):
-                await page.call("devices.join", ["lamp"])
-            with pytest.raises(WAMPError, match="bad_name"):
-                await page.call("devices.join", ["a.b"])
+            await device.register("fleet.lamp.measure")
+            for uri in ("fleet.lamp.blink", "fleet.door.measure"):
+                with pytest.raises(WAMPError, match="not_authorized"):
+                    await page.register(uri)
+            with pytest.raises(WAMPError, match="option_not_allowed"):
+                await page.register("fleet.", match="prefix")
+            for client, name, problem in (
+                (page, "lamp", "name_taken"),
+                (page, "a.b", "bad_name"),
+                (device, "door", "has_name"),
+            ):
+                with pytest.raises(WAMPError, match=problem):
+                    await client.call("devices.join", [name])
             for procedure, result in (
                 ("fleet.lamp.measure", ((21.5,), {})),
                 ("devices.survey", ((), {"lamp": 21.5})),
             ):
                 pending = await page.start_call(procedure)
-                invocation = await device.expect(lambda message: message[0] == 68)
-                await device.send([70, invocation[1], {}, [21.5]])
+                await (await device.expect_invocation()).result([21.5])
                 answer = await pending.result()
                 assert (answer.args, answer.kwargs) == result
         assert (await page.expect_event()).args == ()
