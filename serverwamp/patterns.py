@@ -121,7 +121,8 @@ class PatternTable(Generic[Target]):
         target = self._exact.get(uri)
         if target is not None:
             return target
-        target = next(self._matching_prefixes(uri), None)
+        if self._prefixes:
+            target = next(self._matching_prefixes(uri), None)
         if target is not None or not self._wildcards:
             return target
         return next(self._matching_wildcards(uri), None)

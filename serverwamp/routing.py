@@ -467,7 +467,7 @@ class RouteTable(Generic[Target]):
     def resolve(self, uri: str) -> Target | None:
         """Return what serves `uri`, or None."""
         target = self._patterns.best(uri)
-        if target is not None:
+        if target is not None or not self._regexes:
             return target
         return next((target for pattern, target in self._regexes if pattern.match(uri)), None)
 
