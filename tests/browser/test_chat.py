@@ -13,6 +13,31 @@ from tests.commands import serving
 __all__ = ["browser", "pytestmark"]
 
 OpenTab = Callable[..., "Page"]
+
+CHATTER = """() => {
+  window.chatter = (async () => {
+    const {join} = await import("/wamp.js");
+    const session = await join("realm1", {details: {authextra: {name: "Ada"}}});
+    let number = 0;
+    while (!window.enough) {
+      await session.publish("chat.room.lobby", [String(number++)]);
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+    return number;
+  })();
+}"""
+COME_AND_GO = """async () => {
+  const [status, button] = ["status", "cut"].map((id) => document.getElementById(id));
+  const until = async (text) => {
+    while (status.textContent !== text) await new Promise((resolve) => setTimeout(resolve));
+  };
+  for (let times = 0; times < 20; times++) {
+    button.click();
+    await until("not connected");
+    button.click();
+    await until("connected as Grace");
+  }
+}"""
 CONNECTION_REFUSED = "net::ERR_CONNECTION_REFUSED"
 
 
@@ -88,6 +113,16 @@ def test_who_was_away_gets_everything_once_and_in_order(open_tab: OpenTab) -> No
         heard.append("Grace: I'm back")
         for page in (ada, grace):
             expect_messages(page, *heard)
+
+
+def test_who_comes_and_goes_among_many_messages_misses_none(open_tab: OpenTab) -> None:
+    ada, grace = open_tab("Ada"), open_tab("Grace")
+    ada.evaluate(CHATTER)
+    grace.evaluate(COME_AND_GO)
+    said = ada.evaluate("() => { window.enough = true; return window.chatter; }")
+    lines = grace.get_by_role("log").locator("p")
+    expect(lines.last).to_have_text(f"Ada: {said - 1}")
+    assert lines.all_text_contents() == [f"Ada: {number}" for number in range(said)]
 
 
 def test_a_page_that_is_loaded_shows_the_last_messages(open_tab: OpenTab) -> None:
