@@ -903,6 +903,55 @@ async def test_who_is_there(connector: Connector) -> None:
         assert uri == "wamp.error.no_such_session"
 
 
+async def test_receivers(connector: Connector) -> None:
+    received: set[tuple[str, str]] = set()
+    topic = "test.board.news"
+    async with (
+        connector.join(**ANNA) as anna,
+        connector.join(**BERT) as bert,
+        connector.join(**BERT) as publisher,
+    ):
+        for name, client in (("anna", anna), ("bert", bert)):
+
+            def note(text: str, name: str = name) -> None:
+                received.add((name, text))
+
+            await soon(client.subscribe(note, topic))
+        id_ = anna.welcome.result().session
+        only_for: dict[str, tuple[str, Any]] = {
+            "exclude": ("bert", id_),
+            "exclude_authid": ("bert", "anna"),
+            "exclude_authrole": ("bert", "admin"),
+            "eligible": ("anna", id_),
+            "eligible_authid": ("anna", "anna"),
+            "eligible_authrole": ("anna", "admin"),
+        }
+        for option, (_, who) in only_for.items():
+            options = PublishOptions(acknowledge=True, **{option: who})
+            await soon(publisher.publish(topic, option, options=options))
+        for client in (anna, bert):  # each session's next reply comes after its events
+            await soon(client.call("test.who_am_i"))
+        assert received == {(name, option) for option, (name, _) in only_for.items()}
+
+
+async def test_retained(connector: Connector) -> None:
+    received: asyncio.Queue[Any] = asyncio.Queue()
+
+    def receive(text: str, details: EventDetails) -> None:
+        received.put_nowait((text, details.retained))
+
+    async with connector.join() as client, connector.join() as other:
+        topic = f"test.board.retained.s{client.welcome.result().session}"
+        last = PublishOptions(acknowledge=True, retain=True)
+        await soon(other.publish(topic, "old", options=last))
+        await soon(other.publish(topic, "passing", options=PublishOptions(acknowledge=True)))
+        asked = SubscribeOptions(details=True, get_retained=True)
+        await soon(client.subscribe(receive, topic, asked))
+        assert await soon(received.get()) == ("old", True)
+        assert await soon(client.call("test.add", 1, 2)) == 3
+        assert received.empty()
+
+
 async def test_a_testament(connector: Connector) -> None:
     received: asyncio.Queue[tuple[Any, Any]] = asyncio.Queue()
 
