@@ -1,4 +1,4 @@
-"""Event history under fire: subscribers that drop and come back while events flow.
+"""Event history and retained events under fire: subscribers that come and go while events flow.
 
 Whatever they do, they have received every event once and in order, or they know that they haven't.
 The events are numbered, so that a gap and a duplicate are seen; what decides when subscribers go,
@@ -92,14 +92,14 @@ class Reader:
         return sum(number != before + 1 for before, number in pairs)
 
 
-async def publish_all(app: Application, random: Random) -> None:
+async def publish_all(app: Application, random: Random, *, retain: bool = False) -> None:
     """Publish the numbers, the application some of them and a client the others."""
     async with connect(app, timeout=SECONDS) as client:
         for number in range(EVENTS):
             if random.random() < 0.5:
-                await app.publish(TOPIC, (number,))
+                await app.publish(TOPIC, (number,), retain=retain)
             else:
-                await client.publish(TOPIC, (number,), acknowledge=True)
+                await client.publish(TOPIC, (number,), acknowledge=True, retain=retain)
             for _ in range(random.choice((0, 0, 0, 1, 20))):
                 await checkpoint()
 
@@ -154,3 +154,38 @@ async def test_nobody_takes_a_restart_for_completeness() -> None:
             subscription, after_publication=caught_up.events[-1].publication
         )
         assert (new.events, new.complete) == ([], True)
+
+
+async def follow(app: Application, random: Random, joined: list[int]) -> None:
+    """Come and go, and check that the retained event joins the others without a gap."""
+    last = -1
+    while last < EVENTS - 1:
+        for _ in range(random.choice((0, 10, 100, 400))):
+            await checkpoint()
+        async with connect(app, timeout=SECONDS) as client:
+            subscription = await client.subscribe(TOPIC, get_retained=True)
+            event = await client.expect_event(subscription)
+            assert event.args[0] >= last, "it has been overtaken"
+            if event.details:
+                assert event.details == {"retained": True}
+                joined.append(event.args[0])
+            last = event.args[0]
+            for _ in range(random.choice((0, 1, 5, 40))):
+                if last == EVENTS - 1:
+                    break
+                event = await client.expect_event(subscription)
+                assert (event.args[0], event.details) == (last + 1, {}), "a gap, or a duplicate"
+                last += 1
+            await client.disconnect()
+
+
+@pytest.mark.spec("RET-01", "RET-02")
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_retained_event_is_the_one_before_the_next(seed: int) -> None:
+    app, joined = serving(History(events=1)), list[int]()
+    with anyio.fail_after(SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: publish_all(app, Random(seed), retain=True))
+            for number in range(SUBSCRIBERS):
+                tasks.start_soon(follow, app, Random(f"{seed} {number}"), joined)
+    assert len(set(joined)) > SUBSCRIBERS, "nothing was put to the test"
