@@ -36,6 +36,7 @@ SCENARIOS = (
     "event_of_the_subscription_handler",
     "unsubscribe_and_subscribe_again",
     "publishing",
+    "receivers",
     "patterns",
     "refused_subscriptions",
     "ticket",

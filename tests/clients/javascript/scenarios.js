@@ -347,6 +347,34 @@ export const scenarios = {
             ]);
         }),
 
+    async receivers(open) {
+        const anna = await open({ ...CRA, authid: 'anna', secret: "anna's secret" });
+        const bert = { ...CRA, authid: 'bert', secret: "bert's password" };
+        const listeners = { anna, bert: await open(bert) };
+        const publisher = await open(bert);
+        const received = [];
+        for (const [name, listener] of Object.entries(listeners)) {
+            await listener.subscribe('test.board.news', ([text]) => received.push([name, text]));
+        }
+        const onlyFor = {
+            exclude: ['bert', [anna.id]],
+            exclude_authid: ['bert', ['anna']],
+            exclude_authrole: ['bert', ['admin']],
+            eligible: ['anna', [anna.id]],
+            eligible_authid: ['anna', ['anna']],
+            eligible_authrole: ['anna', ['admin']],
+        };
+        for (const [option, [, who]] of Object.entries(onlyFor)) {
+            await publisher.publish('test.board.news', [option], undefined, { [option]: who });
+        }
+        const sessions = [...Object.values(listeners), publisher];
+        // Each session's next reply comes after its events.
+        await Promise.all(sessions.map((session) => session.call('test.who_am_i')));
+        const expected = Object.entries(onlyFor).map(([option, [name]]) => [name, option]);
+        assert.deepEqual(received.sort(), expected.sort());
+        await Promise.all(sessions.map((session) => session.leave()));
+    },
+
     patterns: (open) =>
         inSession(open, async (session) => {
             const received = [];
