@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 
+from serverwamp import uris
 from serverwamp.conversation import Conversation
 from serverwamp.errors import (
     CallCanceled,
@@ -142,6 +143,8 @@ class RoutedCalls:
         registration = self._dealer.best(call.procedure)
         if registration is None:
             return False
+        if registration.match != "exact" and not uris.is_valid_uri(call.procedure):
+            return False  # a prefix matches more than URIs; the caller is told so elsewhere
         routed = RoutedCall(call, unit, self)
         details: dict[str, Any] = {}
         if call.options.progress:

@@ -284,6 +284,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "uris",
     },
     "routed": {
+        "uris",
         "conversation",
         "invocations",
         "replies",

@@ -291,6 +291,17 @@ async def test_the_best_registration_is_called() -> None:
             await pending.result()
 
 
+@pytest.mark.spec("URI-05", "URI-07")
+async def test_a_pattern_gets_no_calls_of_what_is_no_uri() -> None:
+    app = sharing()
+    async with connect(app) as callee, connect(app) as caller:
+        await register(callee, "com.", match="prefix")
+        await register(callee, "com..x", match="wildcard")
+        for uri in ("com.not valid", "com.", "com..x", "com.#.x"):
+            assert (await refusal(caller.call(uri))).uri == "wamp.error.invalid_uri"
+        await callee.expect_nothing()
+
+
 async def test_the_applications_procedures_come_first() -> None:
     app = sharing()
     async with connect(app) as callee, connect(app) as caller:

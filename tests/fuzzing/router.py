@@ -43,7 +43,17 @@ REGISTRABLE: Sequence[tuple[str, str]] = (
     ("p..b", "wildcard"),
     ("p.a.", "wildcard"),
 )
-PROCEDURES = ("p.a.b", "p.a.b", "p.c.b", "p.cd", "p.a.c", "p.app", "q.a", "not valid")
+PROCEDURES = (
+    "p.not valid",
+    "p.a.b",
+    "p.a.b",
+    "p.c.b",
+    "p.cd",
+    "p.a.c",
+    "p.app",
+    "q.a",
+    "not valid",
+)
 POLICIES = ("roundrobin", "roundrobin", "single", "first", "last")
 FEATURES = {"features": {"progressive_call_results": True, "call_canceling": True}}
 ROLES = {"caller": FEATURES, "callee": FEATURES, "publisher": {}, "subscriber": {}}
