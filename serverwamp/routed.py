@@ -45,7 +45,8 @@ class RoutedCall(RunningCall):
         return self.invocation is not None and self.invocation.can_be_cancelled
 
     def cancel(self) -> None:
-        was_cancelled, self.cancelled = self.cancelled, True
+        was_cancelled = self.cancelled
+        self.cancelled = True
         if self.invocation is None:
             return
         if self.answered:
