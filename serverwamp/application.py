@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -73,6 +73,8 @@ class Application(Realm):
             all. Pages of the application's own host always may.
         overflow: what becomes of events for a client that is too slow for them, by the name of an
             `OverflowPolicy`; topics, and realms that are added, may say something else.
+        client_register: what clients may serve for one another: URIs, of which one that ends with a
+            dot is a prefix, and one with an empty component a wildcard.
         limits: what a client may ask of the server.
         lifespan: an async context manager, given the application, that spans the server's life;
             as in Starlette, it runs only where the server sends lifespan events to this
@@ -88,6 +90,7 @@ class Application(Realm):
         camel_snake_conversion: bool = False,
         allowed_origins: Collection[str] = (),
         overflow: OverflowPolicy = "disconnect",
+        client_register: Iterable[str] | str = (),
         limits: Limits | None = None,
         lifespan: Lifespan | None = None,
         debug: bool = False,
@@ -96,6 +99,7 @@ class Application(Realm):
             None,
             camel_snake_conversion=camel_snake_conversion,
             overflow=checked_policy(overflow),
+            client_register=client_register,
         )
         self.limits: Limits = limits or Limits()
         self._shape = Shape(

@@ -30,7 +30,7 @@ from serverwamp.meta_api import ToldOf
 from serverwamp.migration import RealmSpellings
 from serverwamp.overflow import OverflowPolicy, checked_policy
 from serverwamp.patterns import PatternTable
-from serverwamp.registrations import Registrations, Sharing
+from serverwamp.registrations import Registrations, Sharing, match_of
 from serverwamp.results import RPCErrorResult
 from serverwamp.retained import Retained
 from serverwamp.routing import (
@@ -68,7 +68,9 @@ class Realm(
     would change it raises `ConfigurationError`. With `camel_snake_conversion` clients may write
     ``countTo`` for a parameter ``count_to`` of any procedure. `overflow` says what becomes of
     events for a client that is too slow for them, unless the route of the topic says it; the
-    application does if that is None.
+    application does if that is None. `client_register` is what clients may serve for one another:
+    URIs, of which one that ends with a dot is a prefix, and one with an empty component a wildcard;
+    the method of that name can say more.
 
     Raises: ConfigurationError.
     """
@@ -79,6 +81,7 @@ class Realm(
         *,
         camel_snake_conversion: bool = False,
         overflow: OverflowPolicy | None = None,
+        client_register: Iterable[str] | str = (),
     ) -> None:
         if uri is not None and not uris.is_valid_uri(uri):
             raise ConfigurationError(f"{uri!r} is not a valid URI for a realm")
@@ -98,6 +101,8 @@ class Realm(
         self.counters: Counters = Counters()
         self.authentication: Authentication = Authentication()
         self.backplane: Backplane = MemoryBackplane()
+        for pattern in (client_register,) if isinstance(client_register, str) else client_register:
+            self.client_register(pattern, match_of(pattern))
 
     # ---- configuration
 

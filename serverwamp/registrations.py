@@ -97,3 +97,10 @@ class Registrations:
             return registration.pick().invoke(registration, uri, args, kwargs, call, details)
 
         return ClientCall(begin, timeout)
+
+
+def match_of(pattern: str) -> MatchPolicy:
+    """Return how a pattern is to be understood, by its look."""
+    if "" in pattern.split(".")[:-1]:
+        return "wildcard"
+    return "prefix" if pattern.endswith(".") or not pattern else "exact"

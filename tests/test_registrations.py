@@ -13,6 +13,7 @@ from serverwamp import (
     Application,
     ConfigurationError,
     Limits,
+    Realm,
     RPCResult,
     Session,
     WAMPError,
@@ -250,6 +251,28 @@ async def test_configuration() -> None:
     async with connect(Application()) as client:
         features = client.welcome["roles"]["dealer"]["features"]
         assert not {"pattern_based_registration", "shared_registration"} & {*features}
+
+
+async def test_what_clients_may_serve_is_said_in_short() -> None:
+    realm = Realm("realm2", client_register="fleet.")
+    app = Application(client_register=("com.one", "com.many.", "org..status"))
+    app.add_realm(realm)
+    with pytest.raises(ConfigurationError, match="could register"):
+        Application(client_register=["not a uri"])
+    async with connect(app) as callee, connect(app) as caller:
+        for uri in ("com.one", "com.many.x", "org.a.status"):
+            await register(callee, uri)
+            pending = await caller.start_call(uri)
+            await answer(callee, [uri])
+            assert (await pending.result()).args == (uri,)
+        for uri in ("com.one.x", "com.many", "org.a.b.status", "fleet.x"):
+            await register(callee, uri)
+            assert (await refusal(caller.call(uri))).uri == "wamp.error.no_such_procedure"
+    async with connect(app, "realm2") as callee, connect(app, "realm2") as caller:
+        await register(callee, "fleet.", match="prefix")
+        pending = await caller.start_call("fleet.x")
+        await answer(callee)
+        await pending.result()
 
 
 # ---- patterns, and who of several is called
