@@ -43,8 +43,9 @@ class ClientCall(AsyncIterator[RPCProgressReport]):
             print(report.args)
         result = await call
 
-    Whoever is cancelled while waiting cancels the call, and the client is told. Each call is made
-    once, however often its result is asked for; who doesn't iterate to the end has to await it.
+    `cancel` ends it, and so does whoever is cancelled while waiting; the client is told. Each call
+    is made once, however often its result is asked for; who doesn't iterate to the end has to await
+    it.
 
     Raises: WAMPError. That is the client's own, or else ``wamp.error.no_such_procedure`` when it
         serves no such procedure, ``wamp.error.timeout`` when it takes too long,
@@ -79,6 +80,16 @@ class ClientCall(AsyncIterator[RPCProgressReport]):
         if await self._has_report():
             return self._reports.popleft()
         raise StopAsyncIteration
+
+    def cancel(self) -> None:
+        """End the call: who waits for it gets ``wamp.error.canceled``, and the client is told.
+
+        A call that is over is left alone.
+        """
+        if self._outcome is None:
+            self._begin = None
+            self._stop(CallCanceled("the call was cancelled"))
+            self._notify()
 
     def _start(self, details: Mapping[str, Any]) -> None:
         if self._begin is not None:

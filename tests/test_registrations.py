@@ -719,6 +719,33 @@ async def test_a_cancelled_call_of_the_application_interrupts_the_client() -> No
         assert await client.receive() == [69, 1, {"mode": "killnowait"}]
 
 
+@pytest.mark.parametrize("follows", [True, False])
+async def test_the_application_cancels_a_call(follows: bool) -> None:
+    caught, outcome = Caught(), Outcome()
+    async with connect(caught.app, roles=CALLEE) as client:
+        await register(client, "com.x")
+        call = caught.of(client).call("com.x")
+
+        async def follow() -> None:
+            async for _ in call:
+                pass
+            await call
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(outcome.of, follow() if follows else call)
+            await invocation(client)
+            call.cancel()
+            call.cancel()
+        assert await client.receive() == [69, 1, {"mode": "killnowait"}]
+        assert outcome.error is not None
+        assert outcome.error.uri == CANCELED
+        await client.send([70, 1, {}, ["late"]])
+        never_made = caught.of(client).call("com.x")
+        never_made.cancel()
+        assert (await refusal(never_made)).uri == CANCELED
+        await client.expect_nothing()
+
+
 async def test_the_time_for_an_answer_is_limited() -> None:
     caught = Caught(limits=Limits(invocation_timeout=0.02))
     async with connect(caught.app) as client:
