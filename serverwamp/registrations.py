@@ -11,7 +11,8 @@ from serverwamp import uris
 from serverwamp.authorization import Requirement, Requirements, Rule, checked_requirements
 from serverwamp.clientcalls import ClientCall
 from serverwamp.dealer import Dealer
-from serverwamp.errors import ConfigurationError, NoSuchProcedure, checked_args
+from serverwamp.errors import ConfigurationError, InvalidURI, NoSuchProcedure, checked_args
+from serverwamp.handlers import Handlers
 from serverwamp.patterns import PatternTable
 from serverwamp.uris import MatchPolicy
 
@@ -30,6 +31,7 @@ class Registrations:
     """The part of a realm that lets clients serve procedures, and calls them."""
 
     dealer: Dealer[Any]
+    handlers: Handlers
     sharings: PatternTable[Sharing]
 
     @abstractmethod
@@ -83,7 +85,8 @@ class Registrations:
     ) -> ClientCall:
         """Call a procedure that a client serves for all; see `client_register`.
 
-        Of several clients one is called, as they have agreed on. `timeout` is in seconds, and
+        Of several clients one is called, as they have agreed on; what the application serves itself
+        isn't called in this way. `timeout` is in seconds, and
         counts anew with each report of progress; it is `Limits.invocation_timeout` if not given.
 
         Raises: WAMPError when awaited; see `ClientCall`.
@@ -91,7 +94,9 @@ class Registrations:
         args, kwargs = checked_args(args), kwargs or {}
 
         def begin(call: ClientCall, details: Mapping[str, Any]) -> Any:
-            registration = self.dealer.best(uri)
+            if not uris.is_valid_uri(uri):
+                raise InvalidURI(f"{uri!r} is not a valid URI")
+            registration = None if self.handlers.serves(uri) else self.dealer.best(uri)
             if registration is None:
                 raise NoSuchProcedure(f"no client serves {uri!r}")
             return registration.pick().invoke(registration, uri, args, kwargs, call, details)

@@ -196,7 +196,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         "session",
     },
     "dealer": {"patterns", "errors", "uris"},
-    "registrations": {"authorization", "clientcalls", "dealer", "patterns", "errors", "uris"},
+    "registrations": {
+        "handlers",
+        "authorization",
+        "clientcalls",
+        "dealer",
+        "patterns",
+        "errors",
+        "uris",
+    },
     "realm": {
         "retained",
         "registrations",

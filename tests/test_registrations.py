@@ -329,6 +329,9 @@ async def test_the_applications_procedures_come_first() -> None:
     app = sharing()
     async with connect(app) as callee, connect(app) as caller:
         await register(callee, "com.", match="prefix")
+        # Which the application calls as what they are, and not here.
+        assert (await refusal(app.call("com.app"))).uri == "wamp.error.no_such_procedure"
+        assert (await refusal(app.call("com.not valid"))).uri == "wamp.error.invalid_uri"
         assert (await caller.call("com.app")).args == ("the application",)
         pending = await caller.start_call("com.other")
         await answer(callee)

@@ -295,8 +295,6 @@ class Router:
         for entry in [entry for entry in self.subscriptions if peer in entry.holders]:
             self._leave_entry(self.subscriptions, "subscription", entry, peer)
         self.meta("wamp.session.on_leave", peer.session, f"client{peer.number}", peer.role)
-        if peer.number != WATCHER:
-            return
 
     def _tell(self, peer: RouterPeer, message: list[Any]) -> None:
         if peer.is_open:
@@ -362,7 +360,7 @@ class Router:
             or is_held
             or (
                 entry is not None
-                and (invoke in ("single",) or invoke != entry.invoke or peer in entry.holders)
+                and (invoke == "single" or invoke != entry.invoke or peer in entry.holders)
             )
         ):
             peer.expected.append(self._error(64, request, "wamp.error.procedure_already_exists"))
@@ -479,12 +477,12 @@ class Router:
             details["caller"] = peer.session
             details["caller_authid"] = f"client{peer.number}"
             details["caller_authrole"] = peer.role
-        callee = self._callee(entry, token)
+        callee = self._callee(entry)
         callee.invocations += 1
         callee.expected.append([68, callee.invocations, entry.id, details, [token]])
         self.calls.append(RoutedCall(peer, request, callee, callee.invocations, progress))
 
-    def _callee(self, entry: Entry, token: int) -> RouterPeer:
+    def _callee(self, entry: Entry) -> RouterPeer:
         if entry.invoke == "roundrobin":
             callee = entry.holders[entry.turn % len(entry.holders)]
             entry.turn = entry.turn % len(entry.holders) + 1
