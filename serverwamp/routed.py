@@ -47,8 +47,7 @@ class RoutedCall(RunningCall):
     def cancel(self) -> None:
         was_cancelled = self.cancelled
         self.cancelled = True
-        if self.invocation is None:
-            return
+        assert self.invocation is not None
         if self.answered:
             self.invocation.abandon()
             self._calls.end(self)
@@ -56,9 +55,8 @@ class RoutedCall(RunningCall):
             self.invocation.interrupt()
 
     def leave(self) -> None:
-        if self.invocation is None:
-            pass
-        elif self.stream is None or self.stream.is_complete:
+        assert self.invocation is not None
+        if self.stream is None or self.stream.is_complete:
             self.invocation.forget()
         else:  # it would wait for ever for what doesn't come any more
             self.invocation.abandon()

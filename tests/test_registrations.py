@@ -502,6 +502,38 @@ async def test_killing_waits_for_the_callee(outcome: str) -> None:
             assert (await refusal(pending.result())).uri == CANCELED
 
 
+async def test_killing_twice_interrupts_once() -> None:
+    app = sharing()
+    async with connect(app, roles=CALLEE) as callee, connect(app) as caller:
+        await register(callee, "com.x")
+        pending = await caller.start_call("com.x")
+        await invocation(callee)
+        await pending.cancel("kill")
+        await pending.cancel("kill")
+        await caller.expect_nothing()
+        assert await callee.receive() == [69, 1, {"mode": "kill"}]
+        await callee.expect_nothing()
+        await pending.cancel("skip")
+        assert (await refusal(pending.result())).uri == CANCELED
+        await callee.send([70, 1, {}, ["late"]])
+        await callee.expect_nothing()
+        await caller.expect_nothing()
+
+
+async def test_calls_that_are_begun_by_hand_are_made_once() -> None:
+    caught, outcomes = Caught(), [Outcome(), Outcome()]
+    async with connect(caught.app) as client:
+        await register(client, "com.x")
+        call = caught.of(client).call("com.x")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(outcomes[0].of, call)
+            await invocation(client)
+            await client.send([70, 1, {}, [1]], [70, 1, {}, [2]])
+        await outcomes[1].of(call)
+        assert [outcome.result for outcome in outcomes] == [RPCResult([1])] * 2
+        await client.expect_nothing()
+
+
 @pytest.mark.spec("CAN-05")
 @pytest.mark.parametrize("mode", ["kill", "killnowait", "skip"])
 async def test_a_callee_that_cannot_be_cancelled_is_left_alone(mode: str) -> None:
