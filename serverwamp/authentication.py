@@ -3,6 +3,9 @@
 Transport authenticators come first, in their order; then the first challenge-based method that
 the client offers and the realm has. Whatever an authenticator raises is a failed authentication.
 
+A client says its name in HELLO. A challenge proves that name; where there is none, it counts only
+if the authenticator that admits the session assigns it.
+
 Spec: Advanced Profile, "Authentication Methods".
 """
 
@@ -222,11 +225,13 @@ class Authentication:
         session.expires_at = renewed.expires_at
 
     async def _authenticate_by_handler(self, session: Any, handler: Caller) -> None:
+        session._claim(session.auth_id)
         identity = await handler.call({"session": session})
         if _is_identity(identity):
             await session.mark_authenticated(identity)
         if not session.is_authenticated:
             raise AuthenticationFailed("authentication failed")
+        _drop_claim(session)
         _complete(session, role="user", method=session.auth_method or _offered_transport(session))
 
     @staticmethod
@@ -235,12 +240,16 @@ class Authentication:
         _complete(session, role="anonymous", provider="static", method=_offered_transport(session))
 
     async def _authenticate_by_transport(self, session: Any) -> bool:
+        claim = session.auth_id
         for authenticator in self._transport:
+            session._claim(claim)  # whatever one has assigned that didn't admit the session
             identity = await authenticator.call({"session": session})
             if _is_identity(identity):
                 await session.mark_authenticated(identity)
+                _drop_claim(session)
                 _complete(session, role="user", method=_offered_transport(session))
                 return True
+        session._claim(claim)
         return False
 
     async def _authenticate_by_challenge(self, session: Any) -> None:
@@ -277,6 +286,12 @@ def _is_identity(value: Any) -> bool:
 def _principal(session: Any) -> tuple[str, str, str]:
     """Return what stays the same for as long as a session lasts."""
     return session.realm, session.auth_role, session.auth_id
+
+
+def _drop_claim(session: Any) -> None:
+    """Forget the name that the client has claimed, unless an authenticator has assigned it."""
+    if session._is_claimed:
+        session.auth_id = None
 
 
 def _offered_transport(session: Any) -> str | None:

@@ -78,9 +78,6 @@ class Session:
     of it is the realm that is joined."""
     connection: Transport
     """Has `transport_info`, a mapping of what is known of the client's connection."""
-    auth_id: str | None
-    """Who the client says it is, which its ticket or its signature has proved; what a transport
-    authenticator hasn't looked at is still a claim. Anonymous clients get a random one."""
     auth_methods: Sequence[str]
     """The authentication methods that the client offered, the best first."""
     auth_method: str | None
@@ -116,7 +113,7 @@ class Session:
         self.id = id
         self.realm = realm
         self.connection = connection
-        self.auth_id = auth_id
+        self._claim(auth_id)
         self.auth_methods = tuple(auth_methods)
         self.auth_method = None
         self.auth_role = None
@@ -138,6 +135,26 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self.id} in {self.realm!r} auth_id={self.auth_id!r}>"
+
+    @property
+    def auth_id(self) -> str | None:
+        """The name of the client.
+
+        While authenticators run, it is what the client claims. After that it is the name that the
+        client has proved by a ticket or a signature, or that an authenticator has assigned, which
+        may be the one that was claimed. Every other client gets a random name.
+        """
+        return self._auth_id
+
+    @auth_id.setter
+    def auth_id(self, auth_id: str | None) -> None:
+        self._auth_id = auth_id
+        self._is_claimed = False
+
+    def _claim(self, auth_id: str | None) -> None:
+        """Let `auth_id` be a name that only the client has said."""
+        self._auth_id = auth_id
+        self._is_claimed = True
 
     # ---- the application's data
 

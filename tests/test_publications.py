@@ -377,6 +377,7 @@ class Crowd:
 
     def _admit(self, session: Session) -> str:
         assert session.auth_id is not None
+        session.auth_id = session.auth_id  # whatever it says: these tests need names
         session.auth_role = session.auth_id[0]
         return session.auth_id
 
