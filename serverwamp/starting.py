@@ -90,10 +90,7 @@ def start_each(work: Iterable[tuple[Runner, Any]]) -> None:
         runner.runs_in(runner.starter.start(runner.run, argument))
 
 
-# The coverage is measured on the oldest Python, where the next two don't work.
-
-
-def _start_each_eagerly(work: Iterable[tuple[Runner, Any]]) -> None:  # pragma: no cover
+def _start_each_eagerly(work: Iterable[tuple[Runner, Any]]) -> None:
     loop, rest = asyncio.get_running_loop(), iter(work)
     for first in rest:
         lane = _Lane()
@@ -107,7 +104,7 @@ def _start_each_eagerly(work: Iterable[tuple[Runner, Any]]) -> None:  # pragma: 
         lane.runner.runs_in(task)
 
 
-class _Lane:  # pragma: no cover
+class _Lane:
     """A task that runs one runner after the other until it has to wait for one."""
 
     runner: Runner | None = None
@@ -224,7 +221,7 @@ EAGER: Final = sys.version_info >= (3, 12)
 if sys.version_info >= (3, 12):
     _Task = asyncio.Task
 
-else:
+else:  # Python 3.11
 
     class _BeginningTask(asyncio.Task[None]):
         """A task that can't be cancelled before it has begun: its function would never run."""

@@ -205,6 +205,7 @@ class ErrorsThatAreShown(ast.NodeTransformer):
 # ---- commands
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "page",
     [

@@ -23,6 +23,8 @@ from serverwamp.testing import Client
 from tests.commands import ROOT, serving
 from tests.sockets import connect_socket
 
+pytestmark = pytest.mark.process
+
 EXAMPLES = ROOT / "examples"
 FREE_PORT = {
     "uvicorn": ["--port", "0"],
