@@ -10,16 +10,14 @@ it gets what it has missed, once and in order.
 """
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import FileResponse
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import WebSocketRoute
 
 import serverwamp
+from examples.pages import page_routes
 from serverwamp import History, RPCResult, Session, WAMPError
 
 app = serverwamp.Application()
@@ -59,12 +57,4 @@ async def say(
 app.add_topics(rooms)
 
 
-async def page(request: Request) -> FileResponse:
-    return FileResponse(Path(__file__).with_name("chat.html"))
-
-
-async def script(request: Request) -> FileResponse:
-    return FileResponse(Path(__file__).with_name("wamp.js"), media_type="text/javascript")
-
-
-wamp = Starlette(routes=[Route("/", page), Route("/wamp.js", script), WebSocketRoute("/ws", app)])
+wamp = Starlette(routes=[WebSocketRoute("/ws", app), *page_routes("chat.html")])

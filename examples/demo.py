@@ -1,6 +1,8 @@
 """A page to show a colleague: calls, progress, events and logins over one WebSocket.
 
-Run it from the root of the repository, and open http://127.0.0.1:8000 in two tabs::
+Run it from the root of the repository, and open http://127.0.0.1:8000 in two tabs. The page links
+to the other examples that have pages, which the same server serves below /chat/, /fleet/ and
+/upload/::
 
     pip install -e ".[demo]"
     uvicorn examples.demo:wamp
@@ -13,18 +15,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hmac import compare_digest
-from pathlib import Path
 from secrets import token_urlsafe
 from typing import Annotated
 
 import anyio
 from msgspec import Meta
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import FileResponse
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Mount, WebSocketRoute
 
 import serverwamp
+from examples import chat, fleet, upload
+from examples.pages import page_routes
 from serverwamp import CRAAuthRequirement, RPCProgressReport, RPCResult, Session
 
 app = serverwamp.Application()
@@ -181,10 +182,6 @@ async def greet(session: Session) -> str:
 # ---- serving
 
 
-async def page(request: Request) -> FileResponse:
-    return FileResponse(Path(__file__).with_name("demo.html"))
-
-
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
@@ -193,4 +190,13 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
         tasks.cancel_scope.cancel()
 
 
-wamp = Starlette(routes=[Route("/", page), WebSocketRoute("/ws", app)], lifespan=lifespan)
+wamp = Starlette(
+    routes=[
+        WebSocketRoute("/ws", app),
+        *page_routes("demo.html"),
+        Mount("/chat", chat.wamp),
+        Mount("/fleet", fleet.wamp),
+        Mount("/upload", upload.wamp),
+    ],
+    lifespan=lifespan,
+)

@@ -9,15 +9,13 @@ on a telephone: each can be a device, and see and call all others::
 
 import logging
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import anyio
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import FileResponse
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import WebSocketRoute
 
 import serverwamp
+from examples.pages import page_routes
 from serverwamp import RPCResult, Session, WAMPError
 
 app = serverwamp.Application()
@@ -82,12 +80,4 @@ async def survey() -> RPCResult:
     return RPCResult(kwargs=readings)
 
 
-async def page(request: Request) -> FileResponse:
-    return FileResponse(Path(__file__).with_name("fleet.html"))
-
-
-async def script(request: Request) -> FileResponse:
-    return FileResponse(Path(__file__).with_name("wamp.js"), media_type="text/javascript")
-
-
-wamp = Starlette(routes=[Route("/", page), Route("/wamp.js", script), WebSocketRoute("/ws", app)])
+wamp = Starlette(routes=[WebSocketRoute("/ws", app), *page_routes("fleet.html")])

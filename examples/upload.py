@@ -9,7 +9,6 @@ Run it from the root of the repository, and open http://127.0.0.1:8000 in two ta
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -23,6 +22,7 @@ from starlette.responses import FileResponse
 from starlette.routing import Route, WebSocketRoute
 
 import serverwamp
+from examples.pages import page_routes
 from serverwamp import RPCProgressReport, RPCResult, Session, WAMPError
 
 MOST_BYTES = 256 * 1024 * 1024
@@ -105,14 +105,6 @@ async def watch_files(session: Session) -> AsyncIterator[None]:
 # ---- HTTP
 
 
-async def page(request: Request) -> FileResponse:
-    return FileResponse(Path(__file__).with_name("upload.html"))
-
-
-async def client(request: Request) -> FileResponse:
-    return FileResponse(Path(__file__).with_name("wamp.js"))
-
-
 async def download(request: Request) -> FileResponse:
     file = stored.get(request.path_params["key"])
     if file is None:
@@ -124,9 +116,8 @@ async def download(request: Request) -> FileResponse:
 
 wamp = Starlette(
     routes=[
-        Route("/", page),
-        Route("/wamp.js", client),
-        Route("/files/{key}", download),
         WebSocketRoute("/ws", app),
+        Route("/files/{key}", download),
+        *page_routes("upload.html"),
     ]
 )

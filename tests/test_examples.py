@@ -111,6 +111,33 @@ async def test_demo_has_members(example: Example) -> None:
             assert greeting.args == ("Welcome back, Grace Hopper!",)
 
 
+@running("demo")
+async def test_demo_serves_the_other_pages(example: Example) -> None:
+    shared = ("style.css", "icon.svg", "wamp.js")
+    for path, topic in (
+        ("/chat", "chat.room.lobby"),
+        ("/fleet", "devices.online"),
+        ("/upload", "files.stored"),
+    ):
+        for file in ("", *shared):
+            answer = await request("GET", example.url(f"{path}/{file}"))
+            assert answer.status_code == 200
+        async with example.connect(path=f"{path}/ws") as client:
+            await client.subscribe(topic)
+            with pytest.raises(WAMPError, match="no_such_procedure"):  # one of the demo's own
+                await client.call("demo.add", (1, 2))
+
+
+@pytest.mark.parametrize("example", ["chat", "fleet", "upload"], indirect=True)
+async def test_a_page_has_its_files(example: Example) -> None:
+    page = await request("GET", example.url("/"))
+    assert page.headers["content-type"].startswith("text/html")
+    for file, kind in (("style.css", "css"), ("icon.svg", "svg"), ("wamp.js", "javascript")):
+        assert f'"{file}"' in page.text or f'"./{file}"' in page.text
+        answer = await request("GET", example.url(f"/{file}"))
+        assert kind in answer.headers["content-type"]
+
+
 @pytest.mark.parametrize("name", ["demo", "upload", "chat", "fleet"])
 def test_the_python_that_a_page_shows_is_what_runs(name: str) -> None:
     page = (EXAMPLES / f"{name}.html").read_text("utf-8")
@@ -418,5 +445,5 @@ async def test_testing_an_app() -> None:
 
 
 def test_no_example_is_left_out() -> None:
-    there = {path.stem for path in EXAMPLES.glob("*.py")} - {"__init__"}
+    there = {path.stem for path in EXAMPLES.glob("*.py")} - {"__init__", "pages"}
     assert there == used | {"testing_an_app"}
