@@ -66,16 +66,24 @@ async def shielded_exit_stack() -> AsyncIterator[AsyncExitStack]:
     """Give an exit stack whose closing can't be cancelled, while the block before it can.
 
     The scope that shields spans all of it: what is on the stack may have scopes of its own open.
+    What the block raises is raised again, even if something on the stack swallows it.
     """
+    failure: BaseException | None = None
     try:
         with anyio.CancelScope() as scope:
             async with AsyncExitStack() as stack:
                 try:
                     yield stack
+                except BaseException as error:
+                    failure = error
+                    raise
                 finally:
                     scope.shield = True
                     defer_cancellation()
+            if failure is not None:
+                raise failure
     finally:
+        del failure  # which refers to this frame
         deliver_cancellation()
 
 

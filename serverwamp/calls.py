@@ -226,14 +226,16 @@ class Calls:
                 values, _ = handler.bind(call.args or (), call.kwargs or NONE_BY_NAME)
                 outcome = await handler.function(*values)
                 if type(outcome) not in SCALARS and hasattr(outcome, "__aiter__"):
-                    await self._answer_from(running, handler, outcome)
+                    encoded = await self._final_result(running, handler, outcome)
                 else:
-                    reply = self._encoded_reply(running, outcome)
+                    encoded = self._encoded_reply(call.request, outcome)
             elif handler.has_factories:
                 async with shielded_exit_stack() as stack:
-                    await self._answer(running, handler, stack)
+                    encoded = await self._result(running, handler, stack)
             else:
-                await self._answer(running, handler, None)
+                encoded = await self._result(running, handler, None)
+            if self._replies.take(running):
+                reply = encoded
         except Exception as error:
             await self._replies.answer_exception(running, error)
         except BaseException as error:
@@ -261,20 +263,17 @@ class Calls:
             self._turn.set()
         self._notify_of_end()
 
-    async def _answer(
+    async def _result(
         self, running: RunningCall, handler: Handler, stack: AsyncExitStack | None
-    ) -> None:
-        """Call the handler and send its result; with a stack, errors too, before it is closed."""
-        try:
-            outcome = await self._invoke(running, handler, stack)
-            if hasattr(outcome, "__aiter__"):
-                await self._answer_from(running, handler, outcome)
-            else:
-                self._replies.answer(running, outcome)
-        except Exception as error:
-            if stack is not None:
-                await self._replies.answer_exception(running, error)
-            raise
+    ) -> Unit:
+        """Call the handler, and return its result encoded.
+
+        Raises: what the handler raises; WAMPError if the result is an error; SerializationError.
+        """
+        outcome = await self._invoke(running, handler, stack)
+        if hasattr(outcome, "__aiter__"):
+            return await self._final_result(running, handler, outcome)
+        return self._encoded_reply(running.call.request, outcome)
 
     def _invoke(
         self, running: RunningCall, handler: Handler, stack: AsyncExitStack | None
@@ -309,20 +308,33 @@ class Calls:
             receive_progress=options.receive_progress or False,
         )
 
-    async def _answer_from(
+    async def _final_result(
         self, running: RunningCall, handler: Handler, results: AsyncIterable[Any]
-    ) -> None:
-        """Send what an async iterator yields, until its final result, and close it."""
+    ) -> Unit:
+        """Send the progress that an async iterator reports, and return its result encoded.
+
+        The iterator has run to its end by then: a transaction in it is committed.
+        """
         iterator = aiter(results)
+        final: Unit | WAMPError | None = None
         async with shielded_exit_stack() as stack:
             if hasattr(iterator, "aclose"):
                 stack.push_async_callback(_close, iterator)
             async for result in iterator:
-                if not isinstance(result, RPCProgressReport):
-                    self._replies.answer(running, result)
-                    return
-                await self._report(running, result)
-        raise RuntimeError(f"{handler.name} ended without a final result")
+                if final is not None:
+                    raise RuntimeError(f"{handler.name} yielded again after its final result")
+                if isinstance(result, RPCProgressReport):
+                    await self._report(running, result)
+                    continue
+                try:
+                    final = self._encoded_reply(running.call.request, result)
+                except WAMPError as error:
+                    final = error
+        if final is None:
+            raise RuntimeError(f"{handler.name} ended without a final result")
+        if isinstance(final, WAMPError):
+            raise final
+        return final
 
     async def _report(self, running: RunningCall, report: RPCProgressReport) -> None:
         call = running.call

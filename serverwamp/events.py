@@ -169,15 +169,22 @@ async def _handled(
     """Return what becomes of a publication in the hands of the application.
 
     What was opened for the handler is closed by then, as it may be what the event tells of.
+
+    Raises: what the handler raises; WAMPError if it returns an error.
     """
     exact = exact_payload() if handler.wants_exact_numbers and exact_payload is not None else None
     values, values_by_name = handler.bind(publication.args, publication.kwargs, exact)
     sources = {"session": session, "topic": publication.topic, "publication": publication}
-    if handler.has_factories:
-        async with shielded_exit_stack() as stack:
-            outcome = await handler.invoke(sources, stack, values, values_by_name)
-    else:
+    if not handler.has_factories:
         outcome = await handler.invoke(sources, None, values, values_by_name)
+        return _revised(publication, outcome)
+    async with shielded_exit_stack() as stack:
+        outcome = await handler.invoke(sources, stack, values, values_by_name)
+        revised = _revised(publication, outcome)
+    return revised
+
+
+def _revised(publication: Publication, outcome: Any) -> Publication:
     if outcome is None:
         return publication
     result = as_result(outcome)

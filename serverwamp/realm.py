@@ -128,8 +128,10 @@ class Realm(
         """Pass `value` to every parameter called `name` of every handler.
 
         A `factory` is called for each call, subscription or session instead. It may be a plain or
-        an async function, or a generator or async generator with one ``yield``: what is after it
-        runs when the call has been answered, the subscription or the session has ended.
+        an async function, or a generator or async generator with one ``yield``. What is after the
+        ``yield`` runs before a call is answered, and when a subscription or session has ended. If
+        it raises, the call is answered with that error. An error that answers the call is raised at
+        the ``yield``, an `RPCErrorResult` as a `WAMPError`.
         """
         self._check_not_frozen()
         if name in SOURCES_OF_CALLS:

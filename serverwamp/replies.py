@@ -10,7 +10,7 @@ from serverwamp.conversation import Conversation
 from serverwamp.errors import SerializationError, WAMPError
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call, Result
-from serverwamp.results import SCALARS, RPCErrorResult, as_result
+from serverwamp.results import SCALARS, RPCErrorResult, RPCResult, as_result
 from serverwamp.running import RunningCall
 from serverwamp.streams import Streams
 
@@ -32,44 +32,41 @@ class Replies:
         self._encode_wire = conversation.serializer.encode_wire
         self._streams = streams
 
-    def answer(self, running: RunningCall, value: Any) -> None:
+    def answer(self, running: RunningCall, result: RPCResult) -> None:
         """Send a result, unless the call has an answer.
 
         Raises: SerializationError.
         """
-        reply = self.encoded(running, value)
-        if running.stream is not None:
-            self._streams.end(running.call.request, running.stream)
-        if reply is not None and self._conversation.is_open:
+        reply = self.encoded(running.call.request, result)
+        if self.take(running) and self._conversation.is_open:
             self._outbound.put(reply)
 
-    def encoded(self, running: RunningCall, value: Any) -> Unit | None:
-        """Return the RESULT to be sent, if the call isn't answered yet, and `value` is no error.
-
-        Raises: SerializationError.
-        """
+    def take(self, running: RunningCall) -> bool:
+        """Mark a call as answered by a result; tell whether it had no answer before."""
         if running.answered:
-            return None
-        request = running.call.request
+            return False
+        running.answered = True
+        self._counters.results += 1
+        if running.stream is not None:
+            self._streams.end(running.call.request, running.stream)
+        return True
+
+    def encoded(self, request: int, value: Any) -> Unit:
+        """Return the RESULT that answers a request with what a handler has returned or yielded.
+
+        Raises: WAMPError if that is an error; SerializationError.
+        """
         if type(value) in SCALARS:  # so are most, and need no more than this
             wire: tuple[Any, ...] = (RESULT, request, NO_DETAILS, (value,))
         else:
             result = as_result(value)
             if isinstance(result, RPCErrorResult):
-                error = WAMPError(result.error_uri, result.args, result.kwargs)
-                self.answer_error(running, error)
-                return None
+                raise WAMPError(result.error_uri, result.args, result.kwargs)
             wire = Result(request, NO_DETAILS, result.args, result.kwargs).wire()
-        reply = self._encode_wire(wire)
-        running.answered = True
-        self._counters.results += 1
-        return reply
+        return self._encode_wire(wire)
 
     async def answer_exception(self, running: RunningCall, error: Exception) -> None:
         """Answer with what a client is told about an exception; the log gets the rest."""
-        if error is running.failure:
-            return  # it has passed through the default args since
-        running.failure = error
         doing = f"the call of {running.call.procedure!r} by session {self._session.id}"
         if running.answered:
             if not isinstance(error, WAMPError):

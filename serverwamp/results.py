@@ -31,7 +31,10 @@ class RPCProgressReport(RPCResult):
 
 @dataclass(init=False, slots=True)
 class RPCErrorResult:
-    """An error as the result; can be returned or yielded instead of raising `WAMPError`."""
+    """An error as the result; can be returned or yielded instead of raising `WAMPError`.
+
+    Default args from generators are rolled back as if it had been raised.
+    """
 
     error_uri: str
     """What kind of an error it is."""

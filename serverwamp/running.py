@@ -17,8 +17,6 @@ class RunningCall:
     cancelled: bool = False
     ended: bool = False
     deadline: float = 0.0
-    failure: Exception | None = None
-    """What the handler raised: default args from factories see it before the call is over."""
 
     def __init__(self, call: Call, unit: Unit) -> None:
         self.call: Call = call

@@ -128,12 +128,9 @@ def closing_factory(app: Application, fault: Fault) -> Provoke:
         yield 1
         await fault()
 
-    async def provoke(client: Client) -> None:
-        assert (await client.call("failing")).args == (1,)
-
     app.add_default_arg("value", factory=factory)
     app.route("failing")(lambda value: value)
-    return provoke
+    return lambda client: fails(client.call("failing"))
 
 
 def opening_topic(app: Application, fault: Fault) -> Provoke:

@@ -333,20 +333,6 @@ async def test_an_iterator_that_ends_without_a_result() -> None:
         assert error.value.uri == "wamp.error.runtime_error"
 
 
-async def test_a_factory_that_refuses_after_the_answer(caplog: pytest.LogCaptureFixture) -> None:
-    async def factory() -> AsyncIterator[int]:
-        yield 5
-        raise WAMPError("a.b")
-
-    app = Application()
-    app.add_default_arg("value", factory=factory)
-    app.route("procedure")(lambda value: value)
-    async with connect(app) as client:
-        assert (await client.call("procedure")).args == (5,)
-        await client.expect_nothing()
-    assert not caplog.records
-
-
 async def test_timeouts_that_progress_has_outdated() -> None:
     proceed = anyio.Event()
 
