@@ -23,7 +23,9 @@
     │   ├── NoMatchingAuthMethod
     │   └── AuthenticationFailed
     ├── ProtocolViolation          the peer's fault: ABORT, and the connection is closed
-    │   └── LimitExceeded          it asks for too much: an ERROR where that is possible
+    │   └── RefusedMessage         a part of its message can't be taken: an ERROR if possible
+    │       ├── InvalidPayload     the arguments can't be decoded
+    │       └── LimitExceeded      it asks for too much
     ├── SerializationError         a payload of ours that the format can't hold
     │   └── MessageTooLong         or that is longer than the peer can receive
     └── ConfigurationError         the application's fault: raised to the developer, never sent
@@ -188,16 +190,15 @@ class ProtocolViolation(Exception):
         self.kind = kind
 
 
-class LimitExceeded(ProtocolViolation):
-    """The peer has sent more than a limit allows.
+class RefusedMessage(ProtocolViolation):
+    """A part of a message can't be taken.
 
-    `limit` is the field of `Limits`. Where `request`, the message, could be decoded and is one
-    that gets an answer, `error` is that answer, and the session goes on.
+    Where `request`, the message, could be decoded and is one that gets an answer, `error` is that
+    answer, and the session goes on.
     """
 
     def __init__(
         self,
-        limit: str,
         message: str,
         *,
         uri: str = uris.PROTOCOL_VIOLATION,
@@ -206,9 +207,20 @@ class LimitExceeded(ProtocolViolation):
         error: type[PredefinedError] = InvalidArgument,
     ) -> None:
         super().__init__(message, uri=uri, close_code=close_code)
-        self.limit = limit
         self.request = request
         self.error = error
+
+
+class InvalidPayload(RefusedMessage):
+    """The arguments in a message, which is `request`, can't be decoded."""
+
+
+class LimitExceeded(RefusedMessage):
+    """The peer has sent more than a limit allows; `limit` is the field of `Limits`."""
+
+    def __init__(self, limit: str, message: str, **answer: Any) -> None:
+        super().__init__(message, **answer)
+        self.limit = limit
 
 
 class SerializationError(Exception):

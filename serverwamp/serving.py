@@ -29,8 +29,11 @@ from serverwamp.conversation import (
 )
 from serverwamp.errors import (
     CallCanceled,
+    InvalidPayload,
     LimitExceeded,
     ProtocolViolation,
+    RefusedMessage,
+    RuntimeFailure,
     WAMPError,
 )
 from serverwamp.invocations import Invocations, PendingInvocation
@@ -41,6 +44,7 @@ from serverwamp.protocol.messages import (
     Cancel,
     Error,
     Goodbye,
+    Invocation,
     Message,
     Publish,
     Register,
@@ -193,8 +197,8 @@ class ServedSession:
         while state.state is not State.CLOSED:
             try:
                 received = await receive()
-            except LimitExceeded as exceeded:
-                self._refuse_request(exceeded)
+            except RefusedMessage as refused:
+                self._refuse_message(refused)
                 continue
             if received is None:
                 await self._finish_publishing()
@@ -246,15 +250,28 @@ class ServedSession:
             with anyio.move_on_after(self._conversation.limits.goodbye_timeout):
                 await self.publications.wait_idle()
 
-    def _refuse_request(self, exceeded: LimitExceeded) -> None:
-        """Answer a request that exceeds a limit, or raise what else it is."""
-        request = exceeded.request
-        if not isinstance(request, (Call, Subscribe, Publish, Register)):
-            raise exceeded
-        if not self._state.receive(request):
+    def _refuse_message(self, refused: RefusedMessage) -> None:
+        """Answer a request a part of which can't be taken.
+
+        What a callee sends ends the call with an ERROR to its caller. Everything else is a
+        violation, which is raised.
+        """
+        message = refused.request
+        is_reply = isinstance(message, (Yield, Error)) and isinstance(refused, InvalidPayload)
+        if not is_reply and not isinstance(message, (Call, Subscribe, Publish, Register)):
+            raise refused
+        if not self._state.receive(message):
             return
-        self._conversation.limit_log.note(exceeded.limit, "%s", exceeded.message)
-        self._refuse(request, exceeded.error(exceeded.message))
+        if is_reply:
+            answer = RuntimeFailure("what the callee sent can't be decoded")
+            failure = Error(
+                Invocation.type_code, message.request, {}, answer.uri, answer.args, answer.kwargs
+            )
+            self._on[Error](self, failure)
+            return
+        if isinstance(refused, LimitExceeded):
+            self._conversation.limit_log.note(refused.limit, "%s", refused.message)
+        self._refuse(message, refused.error(refused.message))
 
     async def _end_when_idle(self) -> None:
         """Close the session when nothing has come for a while, and no call is running."""

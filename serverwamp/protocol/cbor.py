@@ -11,19 +11,22 @@ Spec: RFC 8949; Basic Profile, "Serialization".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from datetime import date, timedelta
+from decimal import Decimal
 from io import BytesIO
 from typing import Any, Final
 
 import msgspec
-from cbor2 import CBORDecodeError, CBORDecoder, dumps, undefined
+from cbor2 import CBORDecodeEOF, CBORDecodeError, CBORDecoder, dumps, undefined
 
-from serverwamp.errors import ProtocolViolation, SerializationError
+from serverwamp.errors import SerializationError
 from serverwamp.protocol.formats import (
     BINARY_TYPES,
+    UNDECODABLE,
     UNLIMITED,
     Extension,
     Unit,
+    decoded_by_elements,
     is_plain_result,
     to_message,
     to_plain,
@@ -36,20 +39,26 @@ MAX_DEPTH: Final = 400
 """How deep arrays and maps may be nested, in both directions: more than `Limits` usually allows."""
 MAX_INTEGER_BYTES: Final = 1785
 """Integers beyond 64 bits may have about as many digits as Python makes of a text."""
+MAX_EXPONENT: Final = 6144
+"""The range of a decimal fraction: that of IEEE 754's widest decimal type."""
+MAX_BYTES_WITH_OTHER_KEYS: Final = 64 * 1024
+"""In longer messages all keys have to be text: of other keys, many could be made to collide."""
+EPOCH: Final = date(1970, 1, 1)
+SET_ITEMS: Final = frozenset((str, bytes, int, float, bool, type(None)))
 
 NO_CONTAINERS: Final = bytes(octet for octet in range(256) if not 0x80 <= octet < 0xC0)
 """The octets that can't be the first of an array or a map."""
 UNDEFINED: Final = b"\xf7"
 
 
-def _positive(data: Any, _immutable: bool) -> int:
-    if type(data) is not bytes or len(data) > MAX_INTEGER_BYTES:
-        raise ValueError("an integer that is none, or has too many digits")
+def _positive(data: Any, is_key: bool) -> int:
+    if is_key or type(data) is not bytes or len(data) > MAX_INTEGER_BYTES:
+        raise ValueError("an integer that is none, is a key, or has too many digits")
     return int.from_bytes(data)
 
 
-def _negative(data: Any, immutable: bool) -> int:
-    return -1 - _positive(data, immutable)
+def _negative(data: Any, is_key: bool) -> int:
+    return -1 - _positive(data, is_key)
 
 
 def _binary(data: Any, _immutable: bool) -> bytes:
@@ -58,8 +67,32 @@ def _binary(data: Any, _immutable: bool) -> bytes:
     return data
 
 
+def _decimal(data: Any, _immutable: bool) -> Decimal:
+    if type(data) is not list or [*map(type, data)] != [int, int]:
+        raise ValueError("a decimal fraction that is none")
+    exponent, mantissa = data
+    if abs(exponent) > MAX_EXPONENT or mantissa.bit_length() > 8 * MAX_INTEGER_BYTES:
+        raise ValueError("a decimal fraction that is too large, or has too many digits")
+    return Decimal((mantissa < 0, tuple(map(int, str(abs(mantissa)))), exponent))
+
+
+def _date(data: Any, _immutable: bool) -> date:
+    if type(data) is int:
+        return EPOCH + timedelta(days=data)
+    return date.fromisoformat(data)
+
+
+def _set(data: Any, _immutable: bool) -> set[Any]:
+    # What else can be hashed could be made to collide.
+    if type(data) is not list or not SET_ITEMS.issuperset(map(type, data)):
+        raise ValueError("a set of anything but text, binary and numbers")
+    if any(type(item) is int and item.bit_length() > 64 for item in data):
+        raise ValueError("a set of integers beyond 64 bits")
+    return set(data)
+
+
 class Tags(dict[int, Callable[[Any, bool], Any]]):
-    """What is made of a tagged value: something that nobody knows, for almost all tags."""
+    """What is made of tagged values in arguments: nothing, if the tag is unknown."""
 
     LEFT_TO_THE_DECODER: Final = frozenset((0, 1, 37))
     """Times, as text and as numbers, and UUIDs."""
@@ -67,20 +100,36 @@ class Tags(dict[int, Callable[[Any, bool], Any]]):
     def __missing__(self, tag: int) -> Callable[[Any, bool], Any]:
         if tag in self.LEFT_TO_THE_DECODER:
             raise KeyError(tag)
-        return partial(self._unknown, tag)
-
-    @staticmethod
-    def _unknown(tag: int, value: Any, _immutable: bool) -> Extension:
-        return Extension(tag, value)
+        raise ValueError(f"a value with tag {tag}, which is unknown here")
 
 
-TAGS: Final = Tags({2: _positive, 3: _negative, 64: _binary})  # JavaScript's binary has the last
+class ExtensionTags(dict[int, Callable[[Any, bool], Any]]):
+    """What is made of tagged values outside of arguments: something that is left out."""
+
+    def __missing__(self, tag: int) -> Callable[[Any, bool], Any]:
+        return lambda value, _immutable: Extension(tag, value)
 
 
-def _decoder(stream: BytesIO) -> CBORDecoder:
-    # Keys of other types could be made to collide, and no other format has them.
+TAGS: Final = Tags(
+    {
+        2: _positive,
+        3: _negative,
+        4: _decimal,
+        64: _binary,  # what JavaScript sends
+        100: _date,
+        258: _set,
+        1004: _date,
+    }
+)
+TAGS_OUTSIDE: Final = ExtensionTags()
+
+
+def _decoder(
+    stream: BytesIO, tags: Mapping[int, Any] = TAGS, *, text_keys: bool = True
+) -> CBORDecoder:
+    # Keys of other types could be made to collide.
     return CBORDecoder(
-        stream, semantic_decoders=TAGS, max_depth=MAX_DEPTH, strict_hashable_types=True
+        stream, semantic_decoders=tags, max_depth=MAX_DEPTH, strict_hashable_types=text_keys
     )
 
 
@@ -111,15 +160,45 @@ class CBOR:
                 raw = _without_undefined(raw)
             message = to_message(raw)
         except CBORDecodeError as failure:
-            raise _explained(failure) from None
-        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as failure:
-            raise undecodable("CBOR", failure) from None
+            message = self._decode_by_elements(unit, _cause_of(failure))
+        except UNDECODABLE as failure:
+            message = self._decode_by_elements(unit, failure)
         if len(unit) > self._harmless and (
             len(unit) > self._short
             or len(unit.translate(None, NO_CONTAINERS)) > self._shape.message_depth
         ):
             self._shape.check_every_value(message)
         return message
+
+    @staticmethod
+    def _decode_by_elements(unit: bytes, failure: Exception) -> Message:
+        """Decode a message that can't be decoded at once: perhaps because of its arguments.
+
+        Raises: InvalidPayload; ProtocolViolation, for `failure`, when it is the rest.
+        """
+        if not b"\x80" <= unit[:1] <= b"\x97":  # an array of up to 23 elements
+            raise undecodable("CBOR", failure)
+        stream, count = BytesIO(unit), unit[0] - 0x80
+        stream.seek(1)
+        head = _decoder(stream, TAGS_OUTSIDE)
+        arguments = _decoder(stream, text_keys=len(unit) > MAX_BYTES_WITH_OTHER_KEYS)
+        left = count
+
+        def next_element(is_argument: bool) -> Any:
+            nonlocal left
+            left -= 1
+            decoder = arguments if is_argument else head
+            try:
+                element = _without_undefined(decoder.decode())
+            except CBORDecodeEOF:
+                raise failure from None
+            except CBORDecodeError as error:
+                raise _cause_of(error) from None
+            if left == 0 and stream.tell() != len(unit):
+                raise failure
+            return element
+
+        return decoded_by_elements("CBOR", count, next_element, failure)
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
         return message.args or (), message.kwargs or {}  # numbers are doubles on this wire
@@ -147,14 +226,14 @@ def _encode_view(encoder: Any, view: memoryview) -> None:
 _ENCODERS: Final[Mapping[Any, Any]] = {memoryview: _encode_view}
 
 
-def _explained(failure: CBORDecodeError) -> ProtocolViolation:
-    """Return what the client is told: the decoder has several failures in the same class."""
+def _cause_of(failure: CBORDecodeError) -> Exception:
+    """Return what made the decoder fail, which has several failures in the same class."""
     cause: BaseException = failure
     while cause.__cause__ is not None:
         cause = cause.__cause__
     if "nesting depth" in str(cause):
-        return undecodable("CBOR", RecursionError())
-    return undecodable("CBOR", cause if isinstance(cause, UnicodeError) else ValueError())
+        return RecursionError()
+    return cause if isinstance(cause, UnicodeError) else ValueError()
 
 
 def _without_undefined(value: Any) -> Any:

@@ -1,7 +1,10 @@
 """One unit to one message and back: JSON and MessagePack, and what CBOR has in common with them.
 
 All that a decoder can raise ends as `ProtocolViolation`, all that an encoder can raise as
-`SerializationError`.
+`SerializationError`. A violation is an `InvalidPayload` when only the arguments can't be decoded:
+that concerns one request, and not the session.
+
+One module, though a long one: the formats share how a message is put together and taken apart.
 
 Spec: Basic Profile, "Serialization"; Advanced Profile, "Binary conversion of JSON strings".
 """
@@ -12,7 +15,7 @@ import json
 import math
 from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from decimal import Decimal
 from typing import Any, Final, Protocol, TypeAlias
@@ -21,8 +24,8 @@ import msgpack
 import msgspec
 import orjson
 
-from serverwamp.errors import ProtocolViolation, SerializationError
-from serverwamp.protocol.messages import BY_CODE, AnyMessage, Message, Result
+from serverwamp.errors import InvalidPayload, ProtocolViolation, SerializationError
+from serverwamp.protocol.messages import BY_CODE, AnyMessage, Message, PayloadMessage, Result
 from serverwamp.protocol.shapes import Shape
 
 Unit: TypeAlias = str | bytes
@@ -65,6 +68,9 @@ def to_plain(value: Any) -> Any:
 
 def _refuse(value: Any) -> Any:
     raise TypeError(f"objects of type {type(value).__name__} can't be sent")
+
+
+NUL_TEXT: Final = "text that starts with NUL can't be sent in JSON, where it stands for binary"
 
 
 class Format(Protocol):
@@ -169,10 +175,18 @@ class JSON:
             if len(unit) > self._harmless:
                 self._shape.check(message, unit)
             if "\\" in unit and _holds_binary(unit):
-                message = _replaced_payload(message, _with_bytes)
+                message = self._with_binary(message)
         except (msgspec.MsgspecError, ValueError, RecursionError) as failure:
             raise undecodable("JSON", failure) from None
         return message
+
+    @staticmethod
+    def _with_binary(message: Message) -> Message:
+        try:
+            return _replaced_payload(message, _with_bytes)
+        except ValueError:
+            text = "undecodable JSON: binary that isn't base64"
+            raise InvalidPayload(text, request=message) from None
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
         assert isinstance(unit, str)
@@ -196,6 +210,8 @@ class JSON:
         # orjson turns NaN into null silently. (A look into the bytes would take ten times as long.)
         if "null" in text and _has_non_finite(wire):
             raise SerializationError("NaN and infinity can't be sent in JSON")
+        if "\\u0000" in text and _has_nul_text(wire):
+            raise SerializationError(NUL_TEXT)
         return text
 
     def _encode_slowly(self, wire: Any) -> str:
@@ -211,6 +227,8 @@ class JSON:
                 separators=(",", ":"),
             )
             text.encode()  # lone surrogates
+            if "\\u0000" in text and _has_nul_text(plain):
+                raise ValueError(NUL_TEXT)
         except Exception as failure:  # among them whatever the payload's own classes raise
             raise SerializationError(f"not serializable as JSON: {failure}") from failure
         return text
@@ -231,19 +249,12 @@ def _holds_binary(unit: str) -> bool:
 def _with_bytes(value: Any) -> Any:
     """Return `value` with every string that starts with NUL as the bytes it stands for."""
     if isinstance(value, str):
-        return _from_base64(value[1:]) if value.startswith("\0") else value
+        return b64decode(value[1:], validate=True) if value.startswith("\0") else value
     if isinstance(value, list):
         return [_with_bytes(item) for item in value]
     if isinstance(value, dict):
         return {key: _with_bytes(item) for key, item in value.items()}
     return value
-
-
-def _from_base64(text: str) -> bytes:
-    try:
-        return b64decode(text, validate=True)
-    except ValueError:
-        raise ProtocolViolation("undecodable JSON: binary that isn't base64") from None
 
 
 def _replaced_payload(message: Any, convert: Callable[[Any], Any]) -> Message:
@@ -254,21 +265,30 @@ def _replaced_payload(message: Any, convert: Callable[[Any], Any]) -> Message:
     )
 
 
-def _has_non_finite(value: Any) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
+def _has_non_finite(wire: Any) -> bool:
+    return any(type(leaf) is float and not math.isfinite(leaf) for leaf in _leaves(wire))
+
+
+def _has_nul_text(wire: Any) -> bool:
+    return any(type(leaf) is str and leaf.startswith("\0") for leaf in _leaves(wire))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield all that `value` holds, and is no container, as plain values."""
     if isinstance(value, (list, tuple, set, frozenset)):
-        return any(_has_non_finite(item) for item in value)
-    if isinstance(value, Mapping):
-        return any(_has_non_finite(item) for item in value.values())
-    if value is None or isinstance(value, (str, int, *BINARY_TYPES)):
-        return False
-    return _has_non_finite(_plain_or_none(value))
-
-
-def _plain_or_none(value: Any) -> Any:
-    plain = to_plain(value) if not isinstance(value, Decimal) else None
-    return None if plain is value else plain
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, float):
+        yield float(value)
+    elif isinstance(value, str):
+        yield str.__str__(value)
+    elif not (value is None or isinstance(value, (int, Decimal, *BINARY_TYPES))):
+        plain = to_plain(value)
+        if plain is not value:
+            yield from _leaves(plain)
 
 
 # ---- MessagePack
@@ -291,10 +311,10 @@ class MessagePack:
             if len(unit) > self._short:
                 raw = self._unpack_long(unit)
             else:
-                raw = msgpack.unpackb(unit, ext_hook=_unpack_extension)
+                raw = msgpack.unpackb(unit, ext_hook=_unpack_known, timestamp=3)
             message = to_message(raw)
-        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as failure:
-            raise undecodable("MessagePack", failure) from None
+        except UNDECODABLE as failure:
+            message = self._decode_by_elements(unit, failure)
         if len(unit) > self._harmless:
             self._shape.check(message, unit)
         return message
@@ -309,7 +329,7 @@ class MessagePack:
             "max_map_len": int(min(self._shape.map_length, len(unit))),
         }
         try:
-            return msgpack.unpackb(unit, ext_hook=_unpack_extension, **lengths)
+            return msgpack.unpackb(unit, ext_hook=_unpack_known, timestamp=3, **lengths)
         except ValueError as failure:
             if "exceeds max_" not in str(failure):
                 raise
@@ -324,6 +344,43 @@ class MessagePack:
         except (ValueError, msgpack.UnpackException):
             raise self._shape.exceeded(exceeded, None) from None
         raise self._shape.exceeded(exceeded, to_message(head))
+
+    def _decode_by_elements(self, unit: bytes, failure: Exception) -> Message:
+        """Decode a message that can't be decoded at once: perhaps because of its arguments.
+
+        Raises: InvalidPayload; ProtocolViolation, for `failure`, when it is the rest.
+        """
+        lengths = {
+            "max_array_len": int(min(self._shape.array_length, len(unit))),
+            "max_map_len": int(min(self._shape.map_length, len(unit))),
+        }
+        unpacker = msgpack.Unpacker(
+            ext_hook=_unpack_extension,
+            timestamp=3,
+            strict_map_key=False,
+            max_buffer_size=max(len(unit), 1),
+            **lengths,
+        )
+        unpacker.feed(unit)
+
+        left = 0
+
+        def next_element(is_argument: bool) -> Any:
+            nonlocal left
+            left -= 1
+            try:
+                element = unpacker.unpack()
+            except msgpack.OutOfData:
+                raise failure from None
+            if left == 0 and unpacker.tell() != len(unit):
+                raise failure
+            return element
+
+        try:
+            left = count = unpacker.read_array_header()
+        except (ValueError, msgpack.UnpackException):
+            raise undecodable("MessagePack", failure) from None
+        return decoded_by_elements("MessagePack", count, next_element, failure)
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
         return message.args or (), message.kwargs or {}  # numbers are doubles on this wire
@@ -367,11 +424,90 @@ def to_message(raw: Any) -> Message:
         return msgspec.convert(_with_integral_ids(raw, failure), cls)
 
 
+UNDECODABLE: Final = (
+    msgspec.MsgspecError,
+    ValueError,
+    TypeError,
+    RecursionError,
+    OverflowError,
+)
+"""What a decoder of a binary format raises, and what is raised while a message is made of it."""
+
+
+def decoded_by_elements(
+    format_name: str, count: int, next_element: Callable[[bool], Any], failure: Exception
+) -> Message:
+    """Return a message of `count` elements which couldn't be decoded at once.
+
+    What is wrong in the arguments concerns only the request. Integers as the keys of maps become
+    text, as in JSON. `next_element` is told whether the element holds arguments, and raises
+    `failure` when the message is cut off or too long.
+
+    Raises: InvalidPayload; ProtocolViolation, for `failure`, when anything else is wrong.
+    """
+    try:
+        code = next_element(False) if count else None
+        cls = BY_CODE.get(code) if type(code) is int else None
+        if cls is None or count > 1 + len(cls.__struct_fields__):
+            raise failure
+        if issubclass(cls, PayloadMessage):
+            place = min(1 + cls.__struct_fields__.index("args"), count)
+        else:
+            place = count
+        head = [code, *(next_element(False) for _ in range(place - 1))]
+        request = to_message(list(head))
+    except UNDECODABLE:
+        raise undecodable(format_name, failure) from None
+    try:
+        payload = [next_element(True) for _ in range(count - place)]
+        _give_text_keys(payload)
+    except UNDECODABLE as error:
+        if error is failure:
+            raise undecodable(format_name, failure) from None
+        text = undecodable(format_name, error).message
+        raise InvalidPayload(text, request=request) from None
+    try:
+        return to_message([*head, *payload])
+    except UNDECODABLE:
+        raise undecodable(format_name, failure) from None
+
+
+def _give_text_keys(payload: list[Any]) -> None:
+    """Turn the keys of all maps in `payload` into text, and check that all of it is known.
+
+    Raises: ValueError.
+    """
+    containers: list[Any] = [payload]
+    while containers:
+        container = containers.pop()
+        if type(container) is dict:
+            if not all(type(key) is str for key in container):
+                named = {_text_key(key): value for key, value in container.items()}
+                if len(named) < len(container):
+                    raise ValueError("two keys of a map are the same text")
+                container.clear()
+                container.update(named)
+            container = container.values()
+        for value in container:
+            if type(value) is Extension:
+                raise ValueError("a value of an unknown extension type")
+            if type(value) is list or type(value) is dict:
+                containers.append(value)
+
+
+def _text_key(key: Any) -> str:
+    if type(key) is int:
+        return str(key)
+    if type(key) is str:
+        return key
+    raise ValueError("a key that is neither text nor an integer")
+
+
 _UNDEFINED: Final = (0, b"\0")
 
 
 class Extension:
-    """A value of an extension type, or with a tag, that isn't known here."""
+    """A value of an unknown extension type, or with an unknown tag, outside of the arguments."""
 
     __slots__ = ("code", "data")
 
@@ -382,6 +518,11 @@ class Extension:
 
 def _unpack_extension(code: int, data: bytes) -> Any:
     return None if (code, data) == _UNDEFINED else Extension(code, data)
+
+
+def _unpack_known(code: int, data: bytes) -> None:
+    if (code, data) != _UNDEFINED:
+        raise ValueError("a value of an unknown extension type")
 
 
 def _without_extensions(options: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from serverwamp.errors import LimitExceeded, ProtocolViolation, SerializationError
 from serverwamp.protocol.cbor import CBOR
-from serverwamp.protocol.formats import JSON, Extension, Format, MessagePack
+from serverwamp.protocol.formats import JSON, Format, MessagePack
 from serverwamp.protocol.framings import Framing, PrefixedBatch, SeparatedBatch, Unbatched
 from serverwamp.protocol.messages import BY_CODE, Message
 from serverwamp.protocol.shapes import Shape
@@ -75,7 +76,8 @@ tagged_values = st.recursive(
     ),
     max_leaves=8,
 )
-KNOWN_TYPES = (list, dict, str, bytes, int, float, bool, type(None), datetime, UUID, Extension)
+KNOWN_TYPES = (list, dict, str, bytes, int, float, bool, type(None), datetime, UUID)
+KNOWN_TYPES += (date, Decimal, set)  # these are scalars, or hold only scalars
 
 
 @given(args=st.lists(tagged_values, max_size=4))
