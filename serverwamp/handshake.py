@@ -15,6 +15,8 @@ from serverwamp.protocol.serializers import SUBPROTOCOLS
 
 DEFAULT_PORTS: Final = (None, 80, 443)
 """They count as the same: behind a proxy that ends TLS the scheme is often lost."""
+SCHEMES: Final = ("http://", "https://", "ws://", "wss://")
+DEFAULT_PORT: Final = {"http": ":80", "https": ":443"}
 ORIGIN: Final = re.compile(r"([a-z][a-z\d+.-]*)://(\[[\da-f:.]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?")
 OF_NO_HOST: Final = ("*", "null", "file://")
 """What may be allowed besides: every origin, and what browsers say for pages of no host."""
@@ -53,27 +55,37 @@ def checked_origins(allowed: Collection[str]) -> frozenset[str]:
     """
     if isinstance(allowed, (str, bytes)):
         raise ConfigurationError(f"allowed_origins has to be a list of origins: [{allowed!r}]?")
-    return frozenset(_as_browsers_spell(origin) for origin in allowed)
+    for origin in allowed:
+        if origin.lower() not in OF_NO_HOST and _parts(origin) is None:
+            raise ConfigurationError(
+                f"{origin!r} in allowed_origins is not an origin, as https://example.com:8443 is"
+            )
+    return frozenset(map(_as_browsers_spell, allowed))
+
+
+def _parts(origin: str) -> re.Match[str] | None:
+    return ORIGIN.fullmatch(origin.lower().removesuffix("/"))
 
 
 def _as_browsers_spell(origin: str) -> str:
-    spelled = origin.lower()
-    if spelled in OF_NO_HOST:
-        return spelled
-    spelled = spelled.removesuffix("/")
-    parts = ORIGIN.fullmatch(spelled)
+    """Return an origin in lower case, without a default port, and with the scheme of a page.
+
+    Clients other than browsers may send the scheme of the WebSocket instead.
+    """
+    parts = _parts(origin)
     if parts is None:
-        raise ConfigurationError(
-            f"{origin!r} in allowed_origins is not an origin, as https://example.com:8443 is"
-        )
-    return spelled.removesuffix({"http": ":80", "https": ":443"}.get(parts[1], ""))
+        return origin.lower()
+    scheme = {"ws": "http", "wss": "https"}.get(parts[1], parts[1])
+    port = parts[3] or ""
+    return f"{scheme}://{parts[2]}" + ("" if DEFAULT_PORT.get(scheme) == port else port)
 
 
 def check_origin(scope: MutableMapping[str, Any], allowed: frozenset[str]) -> None:
     """Check that the page that opens the WebSocket is of this host, or of an allowed origin.
 
-    Browsers send the cookies of a host with every WebSocket to it, from whatever page it is
-    opened, and say only in ``Origin`` which page that was. Other clients send none. `allowed` is
+    Browsers send the cookies of a host with every WebSocket to it, whichever page opens it, and
+    name that page's origin only in ``Origin``. Other clients send no origin, or the URL of the
+    WebSocket itself, whose scheme ``ws`` or ``wss`` counts as ``http`` or ``https``. `allowed` is
     what `checked_origins` returns.
 
     Raises: HandshakeRefused.
@@ -84,11 +96,11 @@ def check_origin(scope: MutableMapping[str, Any], allowed: frozenset[str]) -> No
     hosts = _headers(scope, b"host")
     if len(origins) > 1 or len(hosts) > 1:
         raise HandshakeRefused(f"it has several origins, {origins}, or several hosts, {hosts}")
-    origin, host = origins[0], "".join(hosts)
+    origin, host = _as_browsers_spell(origins[0]), "".join(hosts)
     if origin in allowed:
         return
     theirs, ours = _host_and_port(origin), _host_and_port(f"//{host}")
-    if theirs != ours or theirs[0] is None or not origin.startswith(("http://", "https://")):
+    if theirs != ours or theirs[0] is None or not origin.startswith(SCHEMES):
         raise HandshakeRefused(
             f"the origin {origin!r} is not of this host, {host!r}: if its pages may connect,"
             f" name it in Application(allowed_origins=[...])"
