@@ -79,7 +79,8 @@ class Features:
 class CalleeFeatures:
     """What a client can do as a callee, by what it has announced.
 
-    Who can't be told that a call was cancelled can neither report progress nor take it.
+    A client that can't be told that a call was cancelled is sent no arguments piece by piece. Its
+    reports of progress are ignored after the cancellation.
     """
 
     __slots__ = (
@@ -95,9 +96,7 @@ class CalleeFeatures:
             announced.get("call_canceling") is True or announced.get("call_cancelling") is True
         )
         """Whether it understands INTERRUPT."""
-        self.progressive_call_results: bool = (
-            self.call_canceling and announced.get("progressive_call_results") is True
-        )
+        self.progressive_call_results: bool = announced.get("progressive_call_results") is True
         """Whether it can be asked for progress."""
         self.progressive_call_invocations: bool = (
             self.call_canceling and announced.get("progressive_call_invocations") is True

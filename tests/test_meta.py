@@ -863,10 +863,12 @@ async def test_names_of_the_application_mean_nothing_to_it() -> None:
 @pytest.mark.parametrize("spelling", ["call_canceling", "call_cancelling"])
 def test_what_a_callee_can_do(spelling: str) -> None:
     progress = {"progressive_call_results": True, "progressive_call_invocations": True}
+    for role in (None, Role(), Role({})):
+        assert not CalleeFeatures(role).progressive_call_results
     for role in (None, Role(), Role({}), Role({spelling: False, **progress}), Role(progress)):
         features = CalleeFeatures(role)
         assert not features.call_canceling
-        assert not features.progressive_call_results
+        assert features.progressive_call_results is bool(role and role.features)
         assert not features.progressive_call_invocations
     features = CalleeFeatures(Role({spelling: True}))
     assert features.call_canceling

@@ -454,15 +454,31 @@ async def test_progress_passes_through() -> None:
 
 
 @pytest.mark.spec("FEA-08")
-@pytest.mark.parametrize("features", [{}, {"progressive_call_results": True}])
-async def test_a_callee_that_cannot_is_not_asked_for_progress(features: Any) -> None:
+async def test_a_callee_that_cannot_is_not_asked_for_progress() -> None:
     app = sharing()
-    roles = {**ROLES, "callee": {"features": features}}
+    roles = {**ROLES, "callee": {"features": {}}}
     async with connect(app, roles=roles) as callee, connect(app) as caller:
         await register(callee, "com.x")
         pending = await caller.start_call("com.x", receive_progress=True)
         assert (await answer(callee))[3] == {}
         await pending.result()
+
+
+@pytest.mark.parametrize("mode", ["skip", "killnowait", "kill", None])
+async def test_a_callee_that_cannot_be_interrupted_reports_progress(mode: str | None) -> None:
+    app = sharing()
+    roles = {**ROLES, "callee": {"features": {"progressive_call_results": True}}}
+    async with connect(app, roles=roles) as callee, connect(app) as caller:
+        await register(callee, "com.x")
+        pending = await caller.start_call("com.x", receive_progress=True)
+        assert (await invocation(callee))[3] == {"receive_progress": True}
+        await callee.send([70, 1, {"progress": True}, [1]])
+        assert (await pending.progress()).args == (1,)
+        await pending.cancel(mode)
+        assert (await refusal(pending.result())).uri == CANCELED
+        await callee.send([70, 1, {"progress": True}, [2]], [70, 1, {}, ["late"]])
+        await callee.expect_nothing()
+        await caller.expect_nothing()
 
 
 @pytest.mark.spec("CAN-02", "CAN-04", "CAN-07", "CAN-09", "CAN-12", "REG-06", "REG-09", "T-21")
