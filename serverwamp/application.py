@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -17,6 +17,7 @@ from contextlib import (
     contextmanager,
 )
 from random import uniform
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeAlias
 
 import anyio
@@ -43,7 +44,6 @@ from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
 from serverwamp.protocol.shapes import Shape
 from serverwamp.rawsockets import RawSocketServer
 from serverwamp.realm import Realm
-from serverwamp.serving import ServedSession
 from serverwamp.session import Session
 from serverwamp.shutdown import ahead_of_signals
 from serverwamp.statistics import Statistics
@@ -110,7 +110,7 @@ class Application(Realm):
         )
         self.debug = debug
         self.synchronize_requests = synchronize_requests
-        self.sessions: dict[int, ServedSession] = {}
+        self._sessions: dict[int, Session] = {}
         self.connections: set[Connection] = set()
         self._allowed_origins = checked_origins(allowed_origins)
         self._allow_default_realm = allow_default_realm
@@ -154,11 +154,27 @@ class Application(Realm):
         if not self._allow_default_realm and self.handlers.has_routes:
             logger.warning("nobody can reach the routes of the default realm: it isn't allowed")
 
+    # ---- sessions
+
+    @property
+    def sessions(self) -> Mapping[int, Session]:
+        """The open sessions of all realms by their ids, those of this process.
+
+        A read-only view, in which sessions come and go: copy it before awaiting in a loop.
+        """
+        return MappingProxyType(self._sessions)
+
+    def admit(self, session: Session) -> None:
+        self._sessions[session.id] = session
+
+    def forget(self, session: Session) -> None:
+        self._sessions.pop(session.id, None)
+
     def statistics(self) -> Statistics:
         """Return what the application has done, and is doing now, in numbers."""
         backlogs = [connection.outbound for connection in self.connections]
         return self.counters.statistics(
-            sessions=len(self.sessions),
+            sessions=len(self._sessions),
             connections=self._connected,
             outbound_messages=sum(backlog.messages for backlog in backlogs),
             outbound_bytes=sum(backlog.bytes for backlog in backlogs),
@@ -221,7 +237,7 @@ class Application(Realm):
         """
         if self.is_draining:
             raise HandshakeRefused(SHUTTING_DOWN, status=503)
-        count = self._connected - len(self.sessions)
+        count = self._connected - len(self._sessions)
         if count >= self.limits.unauthenticated_sessions:
             self.counters.violations["unauthenticated_sessions"] += 1
             raise HandshakeRefused(
@@ -347,7 +363,11 @@ class Application(Realm):
 
     @property
     def is_draining(self) -> bool:
-        """Whether sessions are being closed, and none may begin."""
+        """Whether sessions are being closed and none may begin.
+
+        True while `close_sessions` runs, and from the signal on that `graceful_shutdown` waits
+        for. A readiness check can ask for it.
+        """
         return self._drains > 0
 
     @contextmanager

@@ -57,9 +57,21 @@ class Host(Protocol):
     limits: Limits
     debug: bool
     synchronize_requests: bool
-    sessions: dict[int, Any]
     connections: set[Any]
     counters: Counters
+
+    @property
+    def sessions(self) -> Mapping[int, Session]:
+        """The sessions that are open."""
+        ...
+
+    def admit(self, session: Session) -> None:
+        """Count a session among those that are open."""
+        ...
+
+    def forget(self, session: Session) -> None:
+        """Count it no more; one that never was among them is ignored."""
+        ...
 
     @property
     def is_draining(self) -> bool:

@@ -155,7 +155,7 @@ class ServedSession:
         async with open_starter() as conversation.starter:
             self._calls = Calls(conversation, synchronize=host.synchronize_requests)
             self._subscriptions = Subscriptions(conversation)
-            host.sessions[conversation.session.id] = self
+            host.admit(conversation.session)
             if conversation.limits.idle_timeout < math.inf:
                 self._idling = conversation.starter.start(self._end_when_idle)
             try:
@@ -298,7 +298,7 @@ class ServedSession:
 
     def _release(self) -> None:
         """Cancel what the session is doing; what has to be closed is being closed after this."""
-        self._conversation.host.sessions.pop(self._conversation.session.id, None)
+        self._conversation.host.forget(self._conversation.session)
         if self.is_open:
             self._state.lose()
         self._calls.cancel_all()

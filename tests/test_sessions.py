@@ -100,6 +100,33 @@ async def test_another_realm_for_the_next_session() -> None:
         assert (await client.call("which")).args == ("two", "two")
 
 
+async def test_the_application_knows_its_open_sessions() -> None:
+    app = Application()
+    members = Realm("members")
+    members.set_ticket_authenticator(lambda session, ticket: ticket == "engine")
+    app.add_realm(members)
+    handled = remembering(app)
+    async with connect(app) as client, connect(app, "members", ticket="engine") as member:
+        assert {id_: session.realm for id_, session in app.sessions.items()} == {
+            client.session: "realm1",
+            member.session: "members",
+        }
+        await client.call("remember")
+        assert app.sessions[client.session] == handled[0]
+        with pytest.raises(WAMPError):
+            async with connect(app, "members", ticket="loom"):
+                pass
+        assert len(app.sessions) == app.statistics().sessions == 2
+        await client.leave()
+        await client.join()
+        assert set(app.sessions) == {client.session, member.session}
+        view: Any = app.sessions
+        with pytest.raises(TypeError):
+            view[1] = handled[0]
+    assert not app.sessions
+    assert len(view) == 0  # it is a view
+
+
 async def test_the_next_session_has_a_deadline_too() -> None:
     async with connect(Application(limits=Limits(hello_timeout=0.05)), None) as client:
         await client.join()
