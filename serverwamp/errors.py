@@ -227,7 +227,7 @@ class SerializationError(Exception):
     """A message of ours holds what its format can't express."""
 
     answer: type[PredefinedError] = InvalidArgument
-    """What is said to the caller whose arguments, or result, it was."""
+    """What is said to the client whose arguments, or result, it was."""
 
 
 class MessageTooLong(SerializationError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -11,7 +12,7 @@ from serverwamp import uris
 from serverwamp.backplanes.base import Backplane
 from serverwamp.binding import Handler, shielded_exit_stack
 from serverwamp.broker import Broker
-from serverwamp.errors import WAMPError, checked_args
+from serverwamp.errors import RuntimeFailure, SerializationError, WAMPError, checked_args
 from serverwamp.handlers import Handlers
 from serverwamp.protocol.messages import Event
 from serverwamp.protocol.serializers import EncodedOnce
@@ -21,6 +22,8 @@ from serverwamp.retained import Retained
 from serverwamp.session import Session
 from serverwamp.starting import start_each
 from serverwamp.statistics import Counters
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 Payload: TypeAlias = tuple[Sequence[Any], Mapping[str, Any]]
 
@@ -65,7 +68,11 @@ class Events:
         Events reach each subscriber in the order in which they were published; no peer is
         waited for. Returns the id of the publication.
 
-        Raises: ValueError when `topic` is not a valid URI, or one that belongs to the protocol.
+        A subscriber whose format can't hold the arguments doesn't receive the event, which is
+        logged once for its connection.
+
+        Raises: ValueError when `topic` is not a valid URI, or one that belongs to the protocol;
+            also when the format of no subscriber can hold the arguments.
         """
         if not uris.is_valid_uri(topic) or uris.is_reserved(topic):
             raise ValueError(f"{topic!r} is not a valid URI for a topic")
@@ -94,7 +101,10 @@ class Events:
             )
         if retain:
             publication = replace(publication, retain=True)
-        await self.backplane.publish(publication, self._deliver)
+        try:
+            await self.backplane.publish(publication, self._deliver)
+        except SerializationError as failure:
+            raise ValueError(f"nobody can receive the event of {topic!r}: {failure}") from failure
         return publication.id
 
     # ---- for clients
@@ -109,19 +119,30 @@ class Events:
 
         `exact_payload` returns its arguments with numbers as they were written.
 
-        Raises: InvalidURI; NotAuthorized; whatever the handler of publications raises.
+        Raises: InvalidURI; NotAuthorized; whatever the handler of publications raises;
+            SerializationError when nobody can receive it.
         """
         handler = self.handlers.publication(publication.topic)
+        handled = publication
         if handler is not None:
-            publication = await _handled(handler, session, publication, exact_payload)
-        await self.backplane.publish(publication, self._deliver)
+            handled = await _handled(handler, session, publication, exact_payload)
+        try:
+            await self.backplane.publish(handled, self._deliver)
+        except SerializationError as failure:
+            if handled is not publication:  # the client isn't to blame
+                failure.answer = RuntimeFailure
+            raise
 
     # ---- to the subscribers
 
     def _deliver(self, publication: Publication) -> None:
+        """Hand an event to its subscribers, and keep it if it is to be kept.
+
+        Raises: SerializationError when none of them, and nothing that keeps it, can hold it.
+        """
         topic = publication.topic
-        if self.handlers.keeps_history or publication.retain:
-            self._keep(publication)
+        events: list[EncodedOnce] = []
+        losers: list[Any] = []
         for subscription, subscribers in self.broker.recipients(topic):
             details = publication.disclosed
             if subscription.match != "exact":
@@ -129,9 +150,9 @@ class Events:
             event = EncodedOnce(
                 Event(
                     subscription.id, publication.id, details, publication.args, publication.kwargs
-                ),
-                topic,
+                )
             )
+            events.append(event)
             receivers = (
                 subscribers
                 if publication.audience is None and publication.publisher is None
@@ -146,8 +167,28 @@ class Events:
                 if (unit := event[subscriber.format]) is not None
                 and subscriber.outbound.takes(unit, subscriber)
             )
-            if None in event.values():
-                self.counters.events -= sum(event[s.format] is None for s in receivers)
+            if event.failure is not None:
+                losers += [s for s in receivers if event[s.format] is None]
+        if losers:
+            self._note_losses(topic, events, losers)
+        if self.handlers.keeps_history or publication.retain:
+            self._keep(publication)
+
+    def _note_losses(
+        self, topic: str, events: Sequence[EncodedOnce], losers: Sequence[Any]
+    ) -> None:
+        """Take note of the subscribers whose format can't hold an event.
+
+        Raises: SerializationError when no subscriber's can.
+        """
+        self.counters.events -= len(losers)
+        failure = next(event.failure for event in events if event.failure is not None)
+        if all(unit is None for event in events for unit in event.values()):
+            raise failure
+        if [s for s in losers if s.outbound.is_first_loss()]:  # all of them are asked
+            logger.warning(
+                "an event of %r is lost for %d subscribers: %s", topic, len(losers), failure
+            )
 
     def _keep(self, publication: Publication) -> None:
         """Keep an event for those who come later, in the moment in which it is delivered."""

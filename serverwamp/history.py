@@ -8,12 +8,12 @@ Spec: Advanced Profile, "Event History".
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from itertools import islice
@@ -21,15 +21,12 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from serverwamp.errors import ConfigurationError, SerializationError
-from serverwamp.protocol.formats import JSON, UNLIMITED, Format, MessagePack, Unit
+from serverwamp.errors import ConfigurationError, ProtocolViolation, SerializationError
+from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Args, Event, Kwargs
+from serverwamp.protocol.serializers import ALL_FORMATS
 from serverwamp.publication import Publication
 
-logger: logging.Logger = logging.getLogger(__name__)
-
-FORMATS: Final[tuple[Format, ...]] = (MessagePack(UNLIMITED), JSON(UNLIMITED))
-"""How payloads are kept: in the first that can hold them."""
 OVERHEAD: Final = 500
 """Bytes that an event takes beside its payload, about."""
 
@@ -67,28 +64,26 @@ class StoredEvent(Struct, frozen=True):
     def payload(self) -> tuple[Args, Kwargs]:
         """Return the arguments."""
         assert self.unit is not None
-        event = FORMATS[isinstance(self.unit, str)].decode(self.unit)
-        assert isinstance(event, Event)
-        return event.args or (), event.kwargs or {}
+        for format_ in ALL_FORMATS:
+            if type(self.unit) is format_.frame_type:
+                with suppress(ProtocolViolation):  # binary formats take each other's for malformed
+                    event = format_.decode(self.unit)
+                    assert isinstance(event, Event)
+                    return event.args or (), event.kwargs or {}
+        raise ValueError("the payload isn't in a format that is spoken here")
 
 
 def stored(publication: Publication, moment: datetime) -> StoredEvent:
     """Return what is to be kept of a publication.
 
     What is for certain sessions isn't: when somebody asks for it, they are long gone.
+
+    Raises: SerializationError.
     """
     unit = None
     audience = publication.audience
     if audience is None or (not audience.exclude and audience.eligible is None):
-        event = Event(1, publication.id, {}, publication.args, publication.kwargs)
-        for format_ in FORMATS:
-            try:
-                unit = format_.encode(event)
-                break
-            except SerializationError as error:
-                failure = error
-        else:
-            logger.error("an event of %r isn't kept: %s", publication.topic, failure)
+        unit = _encoded(Event(1, publication.id, {}, publication.args, publication.kwargs))
     bare = Publication(
         publication.topic,
         audience=audience,
@@ -98,6 +93,21 @@ def stored(publication: Publication, moment: datetime) -> StoredEvent:
         id=publication.id,
     )
     return StoredEvent(bare, moment, unit)
+
+
+def _encoded(event: Event) -> Unit:
+    """Return an event in the first format that can hold it.
+
+    Raises: SerializationError.
+    """
+    first, *others = ALL_FORMATS
+    try:
+        return first.encode(event)
+    except SerializationError:
+        for format_ in others:
+            with suppress(SerializationError):
+                return format_.encode(event)
+        raise
 
 
 class HistoryStore(Protocol):

@@ -105,7 +105,10 @@ class Limits:
 
 
 class LimitLog:
-    """Counts in `exceeded` how often limits are, and says in the log which, once each."""
+    """What is logged only once for a connection, so that no client can flood the log.
+
+    It counts in `exceeded` how often each limit is exceeded.
+    """
 
     __slots__ = ("_exceeded", "_noted")
 
@@ -116,6 +119,12 @@ class LimitLog:
     def note(self, limit: str, text: str, *args: Any) -> None:
         """Take note that the client has exceeded a limit, which is a field of `Limits`."""
         self._exceeded[limit] = self._exceeded.get(limit, 0) + 1
-        if limit not in self._noted:
-            self._noted += (limit,)
+        if self.is_first(limit):
             logger.warning("Limits.%s: %s", limit, text % args)
+
+    def is_first(self, what: str) -> bool:
+        """Tell whether `what` is to be logged: only the first time that this is asked."""
+        if what in self._noted:
+            return False
+        self._noted += (what,)
+        return True

@@ -163,6 +163,10 @@ class Outbound(Backlog):
         origin.note_refused()
         return False
 
+    def is_first_loss(self) -> bool:
+        """Tell whether it is to be logged that the client can't receive an event: only once."""
+        return self._limit_log.is_first("lost event")
+
     def overflow(self, limit: str, origin: Origin) -> None:
         """Let the policy of `origin` begin to work, as its events find a limit reached."""
         self.begin_overflow(limit, origin)
@@ -288,7 +292,8 @@ class LimitedOutbound(Outbound):
 
     def takes(self, unit: Unit, origin: Origin) -> bool:
         if is_longer(unit, self._message_bytes):
-            logger.warning("an event is lost: the client can't receive %d bytes", len(unit))
+            if self.is_first_loss():
+                logger.warning("an event is lost: the client can't receive %d bytes", len(unit))
             origin.note_lost()
             return False
         return super().takes(unit, origin)

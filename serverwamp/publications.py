@@ -9,7 +9,7 @@ from typing import Final
 import anyio
 
 from serverwamp.conversation import Conversation
-from serverwamp.errors import RuntimeFailure, Unavailable, WAMPError
+from serverwamp.errors import RuntimeFailure, SerializationError, Unavailable, WAMPError
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Publish, Published, PublishOptions
 from serverwamp.publication import Audience, Publication, disclosure
@@ -142,6 +142,11 @@ class Publications:
             await realm.publish_for(session, publication, lambda: exact_payload(unit, message))
             if message.options.acknowledge:
                 conversation.send(Published(message.request, publication.id))
+        except SerializationError as failure:
+            if conversation.limit_log.is_first("a publication that nobody can receive"):
+                text = "a publication of session %s to %r is refused: %s"
+                logger.warning(text, session.id, message.topic, failure)
+            self._refuse(message, failure.answer("nobody can receive the event"))
         except Exception as error:
             doing = f"the publication of session {session.id} to {message.topic!r}"
             answer = await realm.error_for(error, doing, debug=conversation.host.debug)

@@ -55,9 +55,10 @@ class QuestionedEvents:
                 return True
             question = None
         unit = event[receiver.format]
-        if unit is not None:
-            self._conversation.realm.counters.events += 1
-            self._hold(receiver, question, unit)
+        if unit is None:  # it is lost, whatever the answer would be
+            return True
+        self._conversation.realm.counters.events += 1
+        self._hold(receiver, question, unit)
         return False
 
     def precede(self, receiver: Receiver, unit: Unit) -> bool:

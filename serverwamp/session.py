@@ -224,7 +224,11 @@ class Session:
         has no such subscription, any more or yet, gets nothing. It can also be called in the
         worker threads in which plain functions run; there the result is not to be awaited.
 
-        Raises: TypeError without a topic on a handle that no subscription handler got.
+        An event that the client's format can't hold is lost, which is logged once for its
+        connection: other formats may be able to hold it.
+
+        Raises: TypeError without a topic on a handle that no subscription handler got; ValueError
+            for arguments that no format can hold.
         """
         if topic is None and self._subscription is None:
             raise TypeError("send_event() needs a topic outside of a subscription handler")

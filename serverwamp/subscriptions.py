@@ -34,7 +34,7 @@ from serverwamp.protocol.messages import (
     Unsubscribe,
     Unsubscribed,
 )
-from serverwamp.protocol.serializers import EncodedOnce
+from serverwamp.protocol.serializers import ALL_FORMATS, EncodedOnce
 from serverwamp.questioned import QuestionedEvents
 from serverwamp.session import Session
 from serverwamp.starting import StartedTask, cancel_once, escaping
@@ -353,9 +353,10 @@ class Subscriptions:
         subscription = subscriber.subscription
         is_pattern = subscription.match != "exact"
         details = {"topic": topic} if is_pattern and uris.is_valid_uri(topic) else {}
-        event = EncodedOnce(Event(subscription.id, publication, details, args, kwargs), topic)
+        event = EncodedOnce(Event(subscription.id, publication, details, args, kwargs))
         unit = event[self.format]
         if unit is None:
+            self._lose(event, topic)
             return
         self.counters.events += 1
         if subscriber.held is not None:
@@ -374,10 +375,21 @@ class Subscriptions:
         publication, (args, kwargs) = last.publication, last.payload()
         details = {"retained": True, **publication.disclosed}
         event = Event(subscription.id, publication.id, details, args, kwargs)
-        unit = EncodedOnce(event, subscription.topic)[self.format]
+        unit = EncodedOnce(event)[self.format]
         if unit is not None:
             self.counters.events += 1
             subscriber.receive(unit)
+
+    def _lose(self, event: EncodedOnce, topic: str) -> None:
+        """Take note of an event that the client's format can't hold.
+
+        Raises: ValueError when no other format can hold it either.
+        """
+        if all(event[format_] is None for format_ in ALL_FORMATS):
+            raise ValueError(f"nobody can receive the event of {topic!r}: {event.failure}")
+        if self.outbound.is_first_loss():
+            text = "an event of %r is lost for session %s: %s"
+            logger.warning(text, topic, self.session.id, event.failure)
 
     def _hold(self, subscriber: Subscriber, held: deque[Unit], unit: Unit) -> None:
         """Keep an event until SUBSCRIBED has left; there is room for it as if it were queued."""

@@ -12,7 +12,7 @@ import anyio
 
 from serverwamp.authorization import question_about
 from serverwamp.conversation import Conversation
-from serverwamp.errors import Unavailable, WAMPError
+from serverwamp.errors import SerializationError, Unavailable, WAMPError
 from serverwamp.protocol.messages import Publish
 from serverwamp.publications import publication_of
 from serverwamp.starting import escaping
@@ -70,10 +70,10 @@ class Testaments:
             if authorization is not None:
                 await authorization.check(question_about(session, message), conversation.limits)
             await conversation.realm.publish_for(session, publication_of(message, session))
-        except WAMPError as error:
-            logger.warning(
-                "a testament of session %s to %r is refused: %s", session.id, topic, error
-            )
+        except (WAMPError, SerializationError) as error:
+            if conversation.limit_log.is_first("a testament"):
+                text = "a testament of session %s to %r is refused: %s"
+                logger.warning(text, session.id, topic, error)
         except BaseException as error:
             if escaping(error) is not None:
                 raise

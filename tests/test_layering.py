@@ -110,7 +110,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backplanes.base": set(),
     "backplanes.memory": {"backplanes.base"},
     "clientcalls": {"results", "errors"},
-    "history": {"publication", "protocol.formats", "protocol.messages", "errors"},
+    "history": {
+        "publication",
+        "protocol.formats",
+        "protocol.messages",
+        "protocol.serializers",
+        "errors",
+    },
     "retained": {"history", "publication", "session", "limits"},
     "meta_history": {
         "broker",

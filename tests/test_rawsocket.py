@@ -344,13 +344,14 @@ async def test_nothing_longer_than_the_client_can_receive_is_sent(
         assert (await peer.receive())[:5] == [8, 48, 2, {}, "wamp.error.payload_size_exceeded"]
         await peer.send([32, 3, {}, "news"])
         assert (await peer.receive())[:2] == [33, 3]
-        await app.publish("news", ["x" * 1024])
+        for _ in range(3):
+            await app.publish("news", ["x" * 1024])
         await app.publish("news", ["short"])
         assert (await peer.receive())[4] == ["short"]
         assert app.statistics().events_delivered == 1
         await peer.stream.send(b"\1" + (1025).to_bytes(3) + b"x" * 1025)
         await peer.expect_abort()
-    assert "an event is lost" in caplog.text
+    assert caplog.text.count("an event is lost") == 1
 
 
 # ---- limits

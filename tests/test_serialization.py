@@ -693,7 +693,7 @@ def test_a_message_to_many_is_encoded_once() -> None:
             Once.count += 1
             return {"a": 1}
 
-    event = EncodedOnce(Event(1, 2, {}, [Once()]), "topic")
+    event = EncodedOnce(Event(1, 2, {}, [Once()]))
     plain, batched = serializer_for("wamp.2.json"), serializer_for("wamp.2.json.batched")
     assert event[plain.format] is event[batched.format]
     assert Once.count == 1

@@ -146,7 +146,7 @@ async def test_the_application_decides_about_testaments(caplog: pytest.LogCaptur
         assert await heard(listener, subscription) == ((2, "user"), {})
         await listener.expect_nothing()
         levels = [(record.levelname, "testament" in record.message) for record in caplog.records]
-        assert levels == [("WARNING", True), ("ERROR", True), ("WARNING", True)]
+        assert levels == [("WARNING", True), ("ERROR", True)], "refusals are logged once"
 
 
 async def test_the_authorizer_is_asked_about_testaments(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,6 @@ A *format* turns one unit into one message; a *framing* cuts units out of frames
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,8 +16,6 @@ from serverwamp.protocol.formats import JSON, UNLIMITED, Format, MessagePack, Un
 from serverwamp.protocol.framings import Frame, Framing, PrefixedBatch, SeparatedBatch, Unbatched
 from serverwamp.protocol.messages import Message
 from serverwamp.protocol.shapes import Shape
-
-logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Serializer:
@@ -70,26 +67,26 @@ def is_longer(frame: Frame, limit: float) -> bool:
 class EncodedOnce(dict[Format, Unit | None]):
     """An event to many: its unit in each format, made once, however many receive it.
 
-    It is None where a format can't hold the event, which then is lost, with a line in the log.
+    It is None where a format can't hold the event; `failure` says why.
     """
 
-    __slots__ = ("_message", "_topic")
+    __slots__ = ("_message", "failure")
 
-    def __init__(self, message: Message, topic: str) -> None:
+    def __init__(self, message: Message) -> None:
         self._message = message
-        self._topic = topic
+        self.failure: SerializationError | None = None
 
     def __missing__(self, format_: Format) -> Unit | None:
         unit = None
         try:
             unit = format_.encode(self._message)
         except SerializationError as error:
-            logger.error("an event of %r is lost: %s", self._topic, error)
+            self.failure = error
         self[format_] = unit
         return unit
 
 
-_FORMATS: Final[dict[str, Callable[[Shape], Format]]] = {"json": JSON, "msgpack": MessagePack}
+_FORMATS: Final[dict[str, Callable[[Shape], Format]]] = {"msgpack": MessagePack, "json": JSON}
 with suppress(ImportError):  # cbor2, which need not be installed
     from serverwamp.protocol.cbor import CBOR
 
@@ -112,6 +109,10 @@ SUBPROTOCOLS: Final = tuple(
 def _format(name: str, shape: Shape) -> Format:
     """Return a format: always the same one, so that an event is encoded once for all of them."""
     return _FORMATS[name](shape)
+
+
+ALL_FORMATS: Final = tuple(_format(name, UNLIMITED) for name in _FORMATS)
+"""The formats that are spoken here."""
 
 
 def serializer_for(subprotocol: str, shape: Shape = UNLIMITED) -> Serializer:
