@@ -252,6 +252,21 @@ async def test_goodbye_comes_before_the_signal(signals: list[int]) -> None:
         pass
 
 
+async def test_an_application_says_that_it_is_draining(signals: list[int]) -> None:
+    app, started, proceed = waiting()
+    async with app.graceful_shutdown(), connect(app) as client:
+        await client.start_call("wait")
+        await started.wait()
+        assert not app.is_draining
+        signal.raise_signal(signal.SIGTERM)
+        await happened(lambda: app.is_draining)
+        assert len(app.sessions) == 1
+        proceed.set()
+        await happened(lambda: signals == [signal.SIGTERM])
+        assert app.is_draining  # until the server has ended
+    assert not app.is_draining
+
+
 async def test_a_second_signal_doesnt_wait(
     signals: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
