@@ -145,12 +145,14 @@ class Application(Realm):
         return realm or (self if self._allow_default_realm else None)
 
     def freeze(self) -> None:
+        if self._frozen:
+            return
         self.retained.limits = self.limits
-        super().freeze()
         for realm in self._realms.values():
             realm.retained.limits = realm.limits = self.limits
             realm._overflow = realm._overflow or self._overflow
             realm.freeze()
+        super().freeze()
         if not self._allow_default_realm and self.handlers.has_routes:
             logger.warning("nobody can reach the routes of the default realm: it isn't allowed")
 

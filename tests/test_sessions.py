@@ -137,6 +137,30 @@ async def test_the_next_session_has_a_deadline_too() -> None:
 # ---- realms
 
 
+async def test_unreachable_routes_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    app = Application(allow_default_realm=False)
+    app.route("add")(lambda a, b: a + b)
+    app.add_realm(Realm("one"))
+    for _ in range(3):
+        async with connect(app, "one"):
+            pass
+    assert caplog.text.count("nobody can reach the routes of the default realm") == 1
+
+
+async def test_a_realm_with_a_mistake_is_refused_each_time() -> None:
+    app, realm = Application(), Realm("one")
+    app.add_realm(realm)
+
+    @realm.add_session_lifespan_handler
+    async def lifespan(session: Session, database: str) -> AsyncIterator[None]:
+        yield
+
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="database"):
+            async with connect(app, "one"):
+                pass
+
+
 @pytest.mark.spec("SES-05", "SES-06", "ERR-no_such_realm", "ABT-02", "ABT-03")
 async def test_realms() -> None:
     realm = Realm("com.app")
