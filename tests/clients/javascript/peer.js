@@ -17,10 +17,13 @@ async function serve(session, name) {
     const parting = new Map();
 
     const procedures = {
-        echo: (args = [], kwargs = {}, { procedure, caller, progress }) => ({
-            args: [plain({ args, kwargs })],
-            kwargs: { procedure, caller: caller ?? null, asked: Boolean(progress) },
-        }),
+        echo(args = [], kwargs = {}, { procedure, caller, progress }) {
+            progress?.(['begun'], { by: name });
+            return {
+                args: [plain({ args, kwargs })],
+                kwargs: { procedure, caller: caller ?? null, asked: Boolean(progress) },
+            };
+        },
         fail() {
             throw new Failure('test.error.peer', ['told', name], { reason: 'because' });
         },
