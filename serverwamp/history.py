@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from itertools import islice
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -26,6 +26,9 @@ from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Args, Event, Kwargs
 from serverwamp.protocol.serializers import ALL_FORMATS
 from serverwamp.publication import Publication
+
+Described: TypeAlias = dict[str, Any]
+"""An event as it is told to the client that asks for it."""
 
 OVERHEAD: Final = 500
 """Bytes that an event takes beside its payload, about."""
@@ -274,8 +277,13 @@ class Log:
         wanted: Wanted,
         is_for: Callable[[Publication], bool],
         matches: Callable[[str], bool],
-    ) -> tuple[list[StoredEvent], bool]:
-        """Return what is kept of what is wanted, and whether all behind its beginning is kept."""
+        described: Callable[[StoredEvent], Described | None],
+    ) -> tuple[list[Described], bool]:
+        """Return what is kept of what is wanted, and whether all behind its beginning is kept.
+
+        `described` returns None for an event that the reader can't receive. It is left out then,
+        and doesn't count for the limit.
+        """
         store = self._store
         forgotten_until = store.forget_old(utc_now())
         begin, end, is_complete = store.begin, store.end, bool(wanted.since) or not store.begin
@@ -294,12 +302,15 @@ class Log:
             if position is None:
                 return [], False  # nobody knows what came before it
             end = min(end, position + (included and isinstance(at, int)))
-        events = (
-            event
-            for event in store.between(begin, end, reverse=wanted.reverse)
-            if event.unit is not None and is_for(event.publication)
-        )
         is_complete &= not any(at >= begin and matches(topic) for at, topic in self._unkept)
-        return list(
-            islice(events, None if wanted.limit == math.inf else int(wanted.limit))
-        ), is_complete
+        events: list[Described] = []
+        for event in store.between(begin, end, reverse=wanted.reverse):
+            if len(events) >= wanted.limit:
+                break
+            if event.unit is not None and is_for(event.publication):
+                description = described(event)
+                if description is None:
+                    is_complete = False
+                else:
+                    events.append(description)
+        return events, is_complete

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
 from serverwamp.broker import Broker, Subscription
 from serverwamp.errors import InvalidArgument, NoSuchSubscription, NotAuthorized
 from serverwamp.handlers import Handlers, Route
-from serverwamp.history import Log, StoredEvent, Wanted, rfc3339, utc_now
+from serverwamp.history import Described, Log, StoredEvent, Wanted, rfc3339, utc_now
 from serverwamp.patterns import matches
 from serverwamp.protocol.messages import Id
 from serverwamp.publication import Publication
@@ -76,16 +76,15 @@ class HistoryAPI:
         )
 
         route = found.admitted_by
-        events: Sequence[StoredEvent] = ()
+        events: Sequence[Described] = ()
         is_complete = False
         if isinstance(route, Route) and route.log is not None:
             events, is_complete = await self._read(route.log, wanted, session, found, topic)
-        described = [_described(event, found) for event in events]
-        return RPCResult((described,), {"complete": is_complete, "time": rfc3339(utc_now())})
+        return RPCResult((events,), {"complete": is_complete, "time": rfc3339(utc_now())})
 
     async def _read(
         self, log: Log, wanted: Wanted, session: Session, found: Subscription, topic: str | None
-    ) -> tuple[Sequence[StoredEvent], bool]:
+    ) -> tuple[Sequence[Described], bool]:
         """Return the events for a session, and whether they are complete."""
         unknown: set[str] = set()
         heard: dict[str, bool] = {}
@@ -102,8 +101,12 @@ class HistoryAPI:
         def is_for(publication: Publication) -> bool:
             return is_matched(publication.topic) and publication.is_for(session)
 
+        def described(event: StoredEvent) -> Described | None:
+            description = _described(event, found)
+            return description if session._link.can_receive(description) else None
+
         while True:
-            events, is_complete = log.read(wanted, is_for, is_matched)
+            events, is_complete = log.read(wanted, is_for, is_matched, described)
             if not unknown:
                 return events, is_complete
             for uri in unknown:
@@ -130,7 +133,7 @@ def _edges(
         yield publication, flag
 
 
-def _described(event: StoredEvent, subscription: Subscription) -> dict[str, Any]:
+def _described(event: StoredEvent, subscription: Subscription) -> Described:
     publication = event.publication
     details = dict(publication.disclosed)
     if subscription.match != "exact":

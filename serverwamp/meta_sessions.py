@@ -11,6 +11,7 @@ from serverwamp.errors import InvalidURI, NoSuchSession, NotAuthorized
 from serverwamp.features import Admits
 from serverwamp.meta import MetaAPI
 from serverwamp.protocol.messages import Id
+from serverwamp.protocol.serializers import ALL_FORMATS, can_hold
 from serverwamp.publication import Publication
 from serverwamp.results import RPCResult
 from serverwamp.session import Session
@@ -61,7 +62,9 @@ class SessionMetaAPI(MetaAPI):
         session = self._members.get(session_id)
         if session is None:
             raise NoSuchSession(f"there is no session {session_id}")
-        return RPCResult((_described(session),))
+        details = _details(session)
+        shown = {k: v for k, v in details.items() if caller._link.can_receive(v)}
+        return RPCResult((shown,), {} if len(shown) == len(details) else {"complete": False})
 
     def _of_roles(self, authroles: list[str] | None) -> Iterator[Session]:
         for session in self._members.values():
@@ -146,14 +149,23 @@ class SessionMetaAPI(MetaAPI):
     def note_joined(self, session: Session) -> None:
         """Tell who listens that a session is open."""
         if self._is_heard("on_join"):
-            self._tell("on_join", (_described(session),))
+            details = {k: v for k, v in _details(session).items() if _is_for_everybody(v)}
+            self._tell("on_join", (details,))
 
     def note_left(self, session: Session) -> None:
         """Tell who listens that a session is over."""
-        self._tell("on_leave", (session.id, session.auth_id, session.auth_role))
+        if self._is_heard("on_leave"):
+            names = (session.auth_id, session.auth_role)
+            shown = [name if _is_for_everybody(name) else None for name in names]
+            self._tell("on_leave", (session.id, *shown))
 
 
-def _described(session: Session) -> dict[str, Any]:
+def _is_for_everybody(value: Any) -> bool:
+    """Tell whether every format can express a value, as all listeners get the same event."""
+    return all(can_hold(format_, value) for format_ in ALL_FORMATS)
+
+
+def _details(session: Session) -> dict[str, Any]:
     return {
         "session": session.id,
         "authid": session.auth_id,

@@ -34,6 +34,7 @@ from serverwamp.errors import (
     ProtocolViolation,
     RefusedMessage,
     RuntimeFailure,
+    SerializationError,
     WAMPError,
 )
 from serverwamp.invocations import Invocations, PendingInvocation
@@ -53,6 +54,7 @@ from serverwamp.protocol.messages import (
     Unsubscribe,
     Yield,
 )
+from serverwamp.protocol.serializers import can_hold
 from serverwamp.protocol.session import State
 from serverwamp.publications import Publications
 from serverwamp.starting import StartedTask, escaping, open_starter
@@ -370,6 +372,10 @@ class ServedSession:
         """Tell whether the session has the subscription of that id."""
         return self._subscriptions.has(subscription)
 
+    def can_receive(self, value: Any) -> bool:
+        """Tell whether the client's format can express a value."""
+        return can_hold(self._conversation.serializer.format, value)
+
     def call(
         self, uri: str, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float | None
     ) -> ClientCall:
@@ -409,7 +415,10 @@ class ServedSession:
         if not self.is_open:
             return
         details = {} if message is None else {"message": message}
-        self._conversation.advance(Goodbye(details, reason))
+        try:
+            self._conversation.advance(Goodbye(details, reason))
+        except SerializationError:
+            self._conversation.advance(Goodbye({}, reason))
         self._conversation.close_code = GOING_AWAY if reason == uris.SYSTEM_SHUTDOWN else REFUSED
         assert self._reading is not None
         timeout = self._conversation.limits.goodbye_timeout

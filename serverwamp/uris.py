@@ -1,6 +1,7 @@
 """Predefined URIs with their meaning, and the rules a URI has to obey.
 
-A URI is a string of components joined by ``.``; no component holds white space, ``#`` or ``.``.
+A URI is a string of components joined by ``.``; no component holds white space, ``#`` or ``.``, nor
+NUL, because JSON can't express text that begins with it.
 Patterns relax that: a *wildcard* may have empty components, a *prefix* an empty last one.
 
 Spec: Basic Profile, "URIs" and "Uniform Resource Identifiers (URIs) reference".
@@ -74,11 +75,11 @@ RESERVED_PREFIX: Final = "wamp."
 """Only the protocol itself names procedures and topics below this."""
 
 # fullmatch, not `^...$`: with `$` Python lets a trailing newline pass.
-_COMPONENT = r"[^\s.#]+"
+_COMPONENT = r"[^\s.#\0]+"
 _VALID = {
     "exact": re.compile(rf"(?:{_COMPONENT}\.)*{_COMPONENT}"),
     "prefix": re.compile(rf"(?:{_COMPONENT}\.)*(?:{_COMPONENT})?"),
-    "wildcard": re.compile(r"(?:[^\s.#]*\.)*[^\s.#]*"),
+    "wildcard": re.compile(r"(?:[^\s.#\0]*\.)*[^\s.#\0]*"),
 }
 
 

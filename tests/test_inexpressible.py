@@ -18,9 +18,10 @@ from serverwamp.testing import Client, connect
 
 INVALID = "wamp.error.invalid_argument"
 FORMATS = ("json", "msgpack", "cbor")
-NAN, BIG = math.nan, 2**64
-CAN_HOLD = {"json": (BIG,), "msgpack": (NAN,), "cbor": (BIG, NAN)}
-"""Which of the two each format can hold."""
+NAN, BIG, NUL = math.nan, 2**64, "\0A"
+CAN_HOLD = {"json": (BIG,), "msgpack": (NAN, NUL), "cbor": (BIG, NAN, NUL)}
+"""Which of them each format can hold."""
+each_value = pytest.mark.parametrize("value", [NAN, BIG, NUL], ids=["nan", "big", "nul"])
 
 
 def told_apart(value: Any) -> Any:
@@ -56,7 +57,7 @@ async def refusal(client: Client, *args: Any, **options: Any) -> WAMPError:
 
 @pytest.mark.spec("SER-12", "PUB-02")
 @pytest.mark.parametrize("subscribed", [(a,) for a in FORMATS] + [("json", "msgpack"), FORMATS])
-@pytest.mark.parametrize("value", [NAN, BIG], ids=["nan", "big"])
+@each_value
 async def test_who_publishes_learns_whether_anybody_can_receive_it(
     subscribed: Sequence[str], value: Any
 ) -> None:
@@ -271,3 +272,134 @@ async def test_the_handler_of_a_subscription_sends_what_its_client_cannot_get() 
         await client.subscribe("topic")
         assert (await client.expect_event()).args == ("next",)
         await client.expect_nothing()
+
+
+# ---- collections
+
+
+@pytest.mark.spec("HIS-02")
+@pytest.mark.parametrize("reader_format", FORMATS)
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_a_history_leaves_out_what_the_reader_cannot_receive(
+    reader_format: str, reverse: bool
+) -> None:
+    app = serving(History())
+    values: list[Any] = ["first", NAN, BIG, [{"a": NAN}], "middle", BIG, {"b": [BIG]}, NUL, "last"]
+    for value in values:
+        await app.publish("topic", [value])
+
+    def is_readable(value: Any) -> bool:
+        poisons = {"nan": NAN, str(BIG): BIG, NUL: NUL}
+        found = [poison for text, poison in poisons.items() if text in str(value)]
+        return all(poison in CAN_HOLD[reader_format] for poison in found)
+
+    expected = [str(value) for value in values if is_readable(value)]
+    if reverse:
+        expected.reverse()
+    async with speaking(app, reader_format) as reader:
+        subscription = await reader.subscribe("topic")
+        kept = await reader.catch_up(subscription, reverse=reverse)
+        assert [str(event.args[0]) for event in kept.events] == expected
+        assert kept.complete is (len(expected) == len(values))
+        # What is left out takes no place of what is asked for.
+        kept = await reader.catch_up(subscription, reverse=reverse, limit=3)
+        assert [str(event.args[0]) for event in kept.events] == expected[:3]
+        kept = await reader.catch_up(subscription, reverse=reverse, limit=1)
+        assert kept.complete, "nothing was left out so far"
+        last = await app.publish("topic", ["after"])
+        kept = await reader.catch_up(subscription, from_publication=last)
+        assert [event.args for event in kept.events] == [("after",)]
+        assert kept.complete, "nothing is left out since then"
+
+
+@pytest.mark.parametrize("reader_format", FORMATS)
+async def test_the_history_of_a_pattern(reader_format: str) -> None:
+    app = Application()
+    app.prefix_topic("sensors.", history=History())(anybody)
+    app.set_authorizer(lambda: True)
+    for value in (NAN, BIG, NUL, "last"):
+        await app.publish("sensors.hall", [value])
+    async with speaking(app, reader_format) as reader:
+        kept = await reader.catch_up(await reader.subscribe("sensors.", match="prefix"))
+        assert len(kept.events) == len(CAN_HOLD[reader_format]) + 1
+        assert kept.complete is (reader_format == "cbor")
+
+
+@pytest.mark.spec("RET-02")
+@pytest.mark.parametrize("reader_format", FORMATS)
+@each_value
+async def test_a_retained_event_that_the_reader_cannot_receive(
+    reader_format: str, value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = serving()
+    await app.publish("topic", ["before"], retain=True)
+    await app.publish("topic", [value], retain=True)
+    async with speaking(app, reader_format) as reader:
+        await reader.subscribe("topic", get_retained=True)
+        if value in CAN_HOLD[reader_format]:
+            assert told_apart((await reader.expect_event()).args[0]) == told_apart(value)
+        await app.publish("topic", ["next"])
+        assert (await reader.expect_event()).args == ("next",)
+        await reader.expect_nothing()
+    assert warnings_in(caplog) == []
+
+
+@pytest.mark.parametrize("reader_format", FORMATS)
+@each_value
+async def test_what_is_told_of_sessions(reader_format: str, value: Any) -> None:
+    app = Application()
+    app.set_meta_api(lambda session: True)
+
+    @app.add_transport_authenticator
+    async def admit(session: Session) -> str:
+        session.auth_role = session.auth_id = value if "odd" in session.auth_methods else "reader"
+        return "somebody"
+
+    able = value in CAN_HOLD[reader_format]
+    shown = told_apart(value) if able else None
+    async with (
+        speaking(app, reader_format) as reader,
+        speaking(app, "cbor", realm=None) as odd,
+    ):
+        await reader.subscribe("wamp.session.on_join")
+        await reader.subscribe("wamp.session.on_leave")
+        await odd.join(authmethods=["odd"])
+        (joined,) = (await reader.expect_event()).args
+        assert joined["session"] == odd.session
+        assert "authid" not in joined, "some listener couldn't receive it"
+        result = await reader.call("wamp.session.get", [odd.session])
+        assert told_apart(result.args[0].get("authid")) == shown
+        assert result.kwargs == ({} if able else {"complete": False})
+        for procedure in ("wamp.session.list", "wamp.session.count"):
+            await reader.call(procedure)
+        odd_session = odd.session
+        await odd.leave()
+        assert (await reader.expect_event()).args == (odd_session, None, None)
+
+
+async def test_who_ends_sessions_says_more_than_their_formats_can_express() -> None:
+    app = Application()
+    app.set_meta_api(lambda session: True, kill=lambda session: True)
+    async with speaking(app, "cbor") as admin, speaking(app, "json") as one:
+        await admin.call("wamp.session.kill_all", [], {"message": "\0A"})
+        assert (await one.receive())[2] == "wamp.close.killed"
+
+
+@pytest.mark.spec("URI-02", "T-18")
+@pytest.mark.parametrize("format_name", FORMATS)
+async def test_no_uri_can_break_the_list_that_names_it(format_name: str) -> None:
+    app = Application(client_register="shared.")
+    app.prefix_topic("", client_publish=True)(anybody)
+    async with speaking(app, format_name) as client:
+        for uri in ("\0A", "a.\0", "a\0b"):
+            for refused in (
+                client.subscribe(uri),
+                client.subscribe(uri, match="prefix"),
+                client.subscribe(uri, match="wildcard"),
+                client.publish(uri, acknowledge=True),
+                client.register(uri),
+                client.call(uri),
+            ):
+                with pytest.raises(WAMPError) as error:
+                    await refused
+                assert error.value.uri == "wamp.error.invalid_uri"

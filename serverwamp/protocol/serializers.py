@@ -14,7 +14,7 @@ from typing import Any, Final
 from serverwamp.errors import MessageTooLong, SerializationError
 from serverwamp.protocol.formats import JSON, UNLIMITED, Format, MessagePack, Unit
 from serverwamp.protocol.framings import Frame, Framing, PrefixedBatch, SeparatedBatch, Unbatched
-from serverwamp.protocol.messages import Message
+from serverwamp.protocol.messages import Event, Message
 from serverwamp.protocol.shapes import Shape
 
 
@@ -91,6 +91,17 @@ with suppress(ImportError):  # cbor2, which need not be installed
     from serverwamp.protocol.cbor import CBOR
 
     _FORMATS["cbor"] = CBOR
+
+
+def can_hold(format_: Format, value: Any) -> bool:
+    """Tell whether a format can express a value as an argument."""
+    try:
+        format_.encode(Event(1, 1, {}, (value,)))
+    except SerializationError:
+        return False
+    return True
+
+
 _SUBPROTOCOLS: Final[Mapping[str, tuple[str, Callable[[], Framing]]]] = {
     "wamp.2.json": ("json", Unbatched),
     "wamp.2.msgpack": ("msgpack", Unbatched),
