@@ -346,6 +346,25 @@ def check_nginx(code: str) -> None:
     assert depth == 0
 
 
+# ---- what the package index shows
+
+
+def test_the_package_says_where_to_find_what() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert set(project["urls"]) == {"Homepage", "Documentation", "Changelog", "Issues"}
+    assert all(url.startswith("https://") for url in project["urls"].values())
+
+
+def test_the_readme_shows_both_sides_and_says_what_wamp_is() -> None:
+    blocks = [block.language for block in blocks_of(ROOT / "README.md")]
+    assert blocks[:4] == ["python", "console", "javascript", "text"]
+    sentence, *_ = (
+        (ROOT / "README.md").read_text("utf-8").removeprefix("# serverwamp\n").split(". ")
+    )
+    assert "WAMP" in sentence
+    assert "protocol" in sentence.lower()
+
+
 # ---- what a page has to be complete in
 
 
