@@ -27,6 +27,8 @@ from serverwamp.errors import (
     NotAuthorized,
     OptionNotAllowed,
     WAMPError,
+    parts_of,
+    without,
 )
 from serverwamp.limits import Limits
 from serverwamp.protocol.messages import Call, Message, Options, Publish, Register, Subscribe
@@ -133,20 +135,22 @@ async def _decision(decides: Handler, question: Question, limits: Limits) -> Ans
         if answer is True or answer is False:
             return answer
         raise TypeError(f"{decides.name} returned {answer!r}, which is neither True nor False")
-    except WAMPError as error:
-        return error
     except BaseException as error:
         if escaping(error) is not None:
             raise
-        logger.error(
-            "whether session %s may %s %.100r is not known: %s failed",
-            question.session.id,
-            question.action,
-            question.uri,
-            decides.name,
-            exc_info=error,
-        )
-        return AuthorizationFailed("what decides about it failed; the server's log says why")
+        refusal = next((part for part in parts_of(error) if isinstance(part, WAMPError)), None)
+        unknown = without(error, refusal)
+        if unknown is not None:
+            logger.error(
+                "whether session %s may %s %.100r is not known: %s failed",
+                question.session.id,
+                question.action,
+                question.uri,
+                decides.name,
+                exc_info=unknown,
+            )
+        text = "what decides about it failed; the server's log says why"
+        return AuthorizationFailed(text) if refusal is None else refusal
 
 
 class Authorizer:

@@ -18,7 +18,6 @@ from serverwamp.errors import (
     CallCanceled,
     CallTimeout,
     FeatureNotSupported,
-    RuntimeFailure,
     Unavailable,
     WAMPError,
 )
@@ -29,7 +28,7 @@ from serverwamp.results import SCALARS, RPCProgressReport
 from serverwamp.routed import RoutedCalls
 from serverwamp.running import RunningCall
 from serverwamp.session import RPCRequest
-from serverwamp.starting import escaping
+from serverwamp.starting import split_escaping
 from serverwamp.streams import Streams
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -239,10 +238,9 @@ class Calls:
         except Exception as error:
             await self._replies.answer_exception(running, error)
         except BaseException as error:
-            escapes = escaping(error)
-            if escapes is not error:
-                logger.critical("the handler of %r failed", running.call.procedure, exc_info=error)
-                self._replies.answer_error(running, RuntimeFailure("the handler failed"))
+            escapes, failure = split_escaping(error)
+            if failure is not None:
+                await self._replies.answer_exception(running, failure)
             if escapes is not None:
                 raise escapes from None
         finally:

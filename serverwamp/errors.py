@@ -33,7 +33,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from serverwamp import uris
@@ -238,3 +238,23 @@ class MessageTooLong(SerializationError):
 
 class ConfigurationError(RuntimeError):
     """The application is put together wrongly, or changed after it began to serve."""
+
+
+# ---- groups of exceptions
+
+
+def parts_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and, if it is a group, the parts of its members, in their order."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from parts_of(member)
+
+
+def without(error: BaseException, part: BaseException | None) -> BaseException | None:
+    """Return a group without one of its parts; None if nothing is left."""
+    if part is None:
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    return error.split(lambda each: each is part)[1]

@@ -19,6 +19,8 @@ from serverwamp.errors import (
     ProtocolViolation,
     Unavailable,
     WAMPError,
+    parts_of,
+    without,
 )
 from serverwamp.protocol.ids import new_session_id
 from serverwamp.protocol.messages import Authenticate, Challenge, Hello, Welcome
@@ -124,8 +126,6 @@ class Joining:
             conversation.violate(violation)
         except _ClientLeft:
             conversation.close_code = REFUSED
-        except WAMPError as error:
-            self._refuse(error)
         except BaseException as error:
             if escaping(error) is not None:
                 raise
@@ -179,13 +179,20 @@ class Joining:
             await self._admitted_by.authentication.authenticate(session)
             if session.expires_at is not None and session.expires_at <= time():
                 raise AuthenticationFailed("the credentials have expired")
-        except (ProtocolViolation, WAMPError, _ClientLeft):
-            raise
         except BaseException as error:
             if escaping(error) is not None:
                 raise
-            logger.exception("an authenticator failed for session %s", session.id)
-            raise AuthenticationFailed("authentication failed") from None
+            raise self._reason_of(error) from None
+
+    def _reason_of(self, error: BaseException) -> Exception:
+        """Return why an authenticator refuses a session; the log gets the rest of `error`."""
+        kinds = (ProtocolViolation, WAMPError, _ClientLeft)
+        reason = next((part for part in parts_of(error) if isinstance(part, kinds)), None)
+        unknown = without(error, reason)
+        if unknown is not None:
+            id_ = self._conversation.session.id
+            logger.error("an authenticator failed for session %s", id_, exc_info=unknown)
+        return AuthenticationFailed("authentication failed") if reason is None else reason
 
     async def refresh(self, ticket: str) -> None:
         """Authenticate the open session by a ticket once more.
@@ -204,11 +211,8 @@ class Joining:
         )
         try:
             await self._admitted_by.authentication.refresh(session, renewed, ticket)
-        except WAMPError:
-            raise
-        except Exception:
-            logger.exception("an authenticator failed for session %s", session.id)
-            raise AuthenticationFailed("authentication failed") from None
+        except Exception as error:
+            raise self._reason_of(error) from None
 
     async def challenge(
         self, method: str, extra: Mapping[str, Any]

@@ -9,12 +9,12 @@ from typing import Final
 import anyio
 
 from serverwamp.conversation import Conversation
-from serverwamp.errors import RuntimeFailure, SerializationError, Unavailable, WAMPError
+from serverwamp.errors import SerializationError, Unavailable, WAMPError
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Publish, Published, PublishOptions
 from serverwamp.publication import Audience, Publication, disclosure
 from serverwamp.session import Session
-from serverwamp.starting import StartedTask, cancel_once, escaping
+from serverwamp.starting import StartedTask, cancel_once, split_escaping
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -147,16 +147,14 @@ class Publications:
                 text = "a publication of session %s to %r is refused: %s"
                 logger.warning(text, session.id, message.topic, failure)
             self._refuse(message, failure.answer("nobody can receive the event"))
-        except Exception as error:
-            doing = f"the publication of session {session.id} to {message.topic!r}"
-            answer = await realm.error_for(error, doing, debug=conversation.host.debug)
-            self._refuse(message, answer)
         except BaseException as error:
-            escapes = escaping(error)
+            escapes, rest = split_escaping(error)
+            if rest is not None:
+                doing = f"the publication of session {session.id} to {message.topic!r}"
+                answer = await realm.error_for(rest, doing, debug=conversation.host.debug)
+                self._refuse(message, answer)
             if escapes is not None:
                 raise escapes from None
-            logger.critical("the handler of %r failed", message.topic, exc_info=error)
-            self._refuse(message, RuntimeFailure("the handler failed"))
 
     def _refuse(self, message: Publish, error: WAMPError) -> None:
         if message.options.acknowledge:  # without, there is no answer at all

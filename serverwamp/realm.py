@@ -15,7 +15,13 @@ from serverwamp.backplanes.memory import MemoryBackplane
 from serverwamp.binding import DefaultArg, Handler, is_async_generator, name_of
 from serverwamp.broker import Broker
 from serverwamp.dealer import Dealer
-from serverwamp.errors import ConfigurationError, RuntimeFailure, WAMPError
+from serverwamp.errors import (
+    ConfigurationError,
+    RuntimeFailure,
+    WAMPError,
+    parts_of,
+    without,
+)
 from serverwamp.events import Events
 from serverwamp.features import OF_SHARING_DEALERS, Features
 from serverwamp.handlers import (
@@ -143,6 +149,7 @@ class Realm(
 
         `error` is a URI, or a function that is given the exception and returns an
         `RPCErrorResult`, a `WAMPError` or a URI. Nothing of the exception's text is sent by itself.
+        Of a group of exceptions, the first that is mapped or a `WAMPError` is the answer.
         """
         self._check_not_frozen()
         if isinstance(error, str) and not uris.is_valid_uri(error):
@@ -255,30 +262,46 @@ class Realm(
         return route.definition.overflow or self._overflow or "disconnect"
 
     async def error_for(self, error: BaseException, doing: str, *, debug: bool) -> WAMPError:
-        """Return what a client is told about `error`; the log gets the rest."""
-        try:
-            known = await self._known_error(error)
-        except BaseException as failure:
-            if escaping(failure) is not None:
-                raise
-            logger.exception("the error handler for %s failed", type(error).__name__)
-            known = None
-        if known is not None:
-            return known
-        logger.error("%s failed", doing, exc_info=error)
+        """Return what a client is told about `error`; the log gets the rest.
+
+        Of a group that is about its first part with an answer of its own.
+        """
+        known = next((part for part in parts_of(error) if self._has_answer(part)), None)
+        answer = None if known is None else await self._answer_to(known)
+        unknown = error if answer is None else without(error, known)
+        if unknown is not None:
+            logger.error("%s failed", doing, exc_info=unknown)
+        if answer is not None:
+            return answer
         if debug:
             return RuntimeFailure(f"{type(error).__name__}: {error}")
         return RuntimeFailure("the handler failed; the server's log says why")
 
-    async def _known_error(self, error: BaseException) -> WAMPError | None:
+    def _has_answer(self, error: BaseException) -> bool:
+        return isinstance(error, WAMPError) or self._mapping_for(error) is not None
+
+    def _mapping_for(self, error: BaseException) -> ErrorMapping | None:
+        """Return what an exception is mapped to; groups only as such, not as any exception."""
+        kinds: Sequence[type] = type(error).__mro__
+        if isinstance(error, BaseExceptionGroup):
+            kinds = [kind for kind in kinds if issubclass(kind, BaseExceptionGroup)]
+        return next((self._error_mappings[k] for k in kinds if k in self._error_mappings), None)
+
+    async def _answer_to(self, error: BaseException) -> WAMPError | None:
+        """Return what a client is told about an exception that has an answer, unless that fails."""
+        try:
+            return await self._mapped(error)
+        except BaseException as failure:
+            if escaping(failure) is not None:
+                raise
+            logger.exception("the error handler for %s failed", type(error).__name__)
+            return None
+
+    async def _mapped(self, error: BaseException) -> WAMPError:
         if isinstance(error, WAMPError):
             return error
-        mapping = next(
-            (self._error_mappings[k] for k in type(error).__mro__ if k in self._error_mappings),
-            None,
-        )
-        if mapping is None:
-            return None
+        mapping = self._mapping_for(error)
+        assert mapping is not None
         mapped = mapping if isinstance(mapping, str) else mapping(error)
         if isinstance(mapped, Awaitable):
             mapped = await mapped

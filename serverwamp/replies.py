@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from serverwamp.conversation import Conversation
-from serverwamp.errors import SerializationError, WAMPError
+from serverwamp.errors import SerializationError, WAMPError, parts_of
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call, Result
 from serverwamp.results import SCALARS, RPCErrorResult, RPCResult, as_result
@@ -65,11 +65,11 @@ class Replies:
             wire = Result(request, NO_DETAILS, result.args, result.kwargs).wire()
         return self._encode_wire(wire)
 
-    async def answer_exception(self, running: RunningCall, error: Exception) -> None:
+    async def answer_exception(self, running: RunningCall, error: BaseException) -> None:
         """Answer with what a client is told about an exception; the log gets the rest."""
         doing = f"the call of {running.call.procedure!r} by session {self._session.id}"
         if running.answered:
-            if not isinstance(error, WAMPError):
+            if not all(isinstance(part, WAMPError) for part in parts_of(error)):
                 logger.error("%s failed after its answer", doing, exc_info=error)
             return
         if isinstance(error, SerializationError):

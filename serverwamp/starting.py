@@ -24,6 +24,7 @@ An event to a thousand sessions would be a thousand tasks that mostly have nothi
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import sys
 from collections import deque
@@ -157,17 +158,23 @@ def _on_trio() -> bool:
     return trio is not None and trio.lowlevel.in_trio_run()
 
 
-def escaping(error: BaseException) -> BaseException | None:
-    """Return what of an exception has to leave the task that it ends, if anything.
+def split_escaping(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Return what of an exception has to leave the task that it ends, and what hasn't.
 
-    That is the cancellation of this task, alone or in company, and what ends the whole program.
+    The former is the cancellation of this task, and what ends the whole program. Either is None
+    if there is none.
     """
     kinds: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
     if _is_being_cancelled():  # or else it came out of what was cancelled elsewhere
         kinds += (anyio.get_cancelled_exc_class(),)
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(kinds)
-    return error if isinstance(error, kinds) else None
+        return error.split(kinds)
+    return (error, None) if isinstance(error, kinds) else (None, error)
+
+
+def escaping(error: BaseException) -> BaseException | None:
+    """Return what of an exception has to leave the task that it ends, if anything."""
+    return split_escaping(error)[0]
 
 
 def _is_being_cancelled() -> bool:
@@ -182,9 +189,13 @@ async def run_in_thread(function: Callable[[], Result]) -> Result:
 
     It counts among the threads that may run at the same time, `anyio.to_thread`'s, until it has
     ended: a client can't have more of them by cancelling its calls.
+
+    Raises: what the function raises; RuntimeError instead of what isn't an `Exception`. That means
+        something to tasks and to the program, but nothing when it comes from a thread.
     """
+    call = functools.partial(_call_in_thread, function)
     if _on_trio():  # which counts so by itself
-        return await anyio.to_thread.run_sync(function, abandon_on_cancel=True)
+        return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
     loop, limiter = asyncio.get_running_loop(), anyio.to_thread.current_default_thread_limiter()
     borrowers = [object()]
     has_begun = False
@@ -197,7 +208,7 @@ async def run_in_thread(function: Callable[[], Result]) -> Result:
         nonlocal has_begun
         has_begun = True
         try:
-            return function()
+            return call()
         finally:
             with suppress(RuntimeError):  # the event loop may be closed by now
                 loop.call_soon_threadsafe(give_back)
@@ -212,6 +223,15 @@ async def run_in_thread(function: Callable[[], Result]) -> Result:
     finally:
         if not has_begun:
             give_back()
+
+
+def _call_in_thread(function: Callable[[], Result]) -> Result:
+    try:
+        return function()
+    except Exception:
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"{type(error).__name__} was raised in a thread") from error
 
 
 # ---- asyncio

@@ -37,7 +37,7 @@ from serverwamp.protocol.messages import (
 from serverwamp.protocol.serializers import ALL_FORMATS, EncodedOnce
 from serverwamp.questioned import QuestionedEvents
 from serverwamp.session import Session
-from serverwamp.starting import StartedTask, cancel_once, escaping
+from serverwamp.starting import StartedTask, cancel_once, escaping, split_escaping
 from serverwamp.statistics import Counters
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -227,13 +227,12 @@ class Subscriptions:
             async with handler.opened(sources):
                 self._confirm(subscriber)
                 await subscriber.closing.wait()
-        except Exception as error:
-            await self._fail(subscriber, error)
         except BaseException as error:
-            escapes = escaping(error)
+            escapes, failure = split_escaping(error)
+            if failure is not None:
+                await self._fail(subscriber, failure)
             if escapes is not None:
                 raise escapes from None
-            logger.critical("the handler of %r failed", sources["topic"], exc_info=error)
         finally:
             self._refuse(subscriber, RuntimeFailure("the handler failed"))
             self._leave(subscriber)
@@ -264,7 +263,7 @@ class Subscriptions:
         for unit in held:
             subscriber.receive(unit)
 
-    async def _fail(self, subscriber: Subscriber, error: Exception) -> None:
+    async def _fail(self, subscriber: Subscriber, error: BaseException) -> None:
         doing = (
             f"the subscription of session {self.session.id} to {subscriber.subscription.topic!r}"
         )

@@ -12,7 +12,7 @@ import anyio
 
 from serverwamp.authorization import question_about
 from serverwamp.conversation import Conversation
-from serverwamp.errors import SerializationError, Unavailable, WAMPError
+from serverwamp.errors import SerializationError, Unavailable, WAMPError, parts_of, without
 from serverwamp.protocol.messages import Publish
 from serverwamp.publications import publication_of
 from serverwamp.starting import escaping
@@ -70,11 +70,15 @@ class Testaments:
             if authorization is not None:
                 await authorization.check(question_about(session, message), conversation.limits)
             await conversation.realm.publish_for(session, publication_of(message, session))
-        except (WAMPError, SerializationError) as error:
-            if conversation.limit_log.is_first("a testament"):
-                text = "a testament of session %s to %r is refused: %s"
-                logger.warning(text, session.id, topic, error)
         except BaseException as error:
             if escaping(error) is not None:
                 raise
-            logger.exception("a testament of session %s to %r failed", session.id, topic)
+            refusals = (WAMPError, SerializationError)
+            refusal = next((part for part in parts_of(error) if isinstance(part, refusals)), None)
+            if refusal is not None and conversation.limit_log.is_first("a testament"):
+                text = "a testament of session %s to %r is refused: %s"
+                logger.warning(text, session.id, topic, refusal)
+            unknown = without(error, refusal)
+            if unknown is not None:
+                text = "a testament of session %s to %r failed"
+                logger.error(text, session.id, topic, exc_info=unknown)
