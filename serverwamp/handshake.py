@@ -15,9 +15,7 @@ from serverwamp.protocol.serializers import SUBPROTOCOLS
 
 DEFAULT_PORTS: Final = (None, 80, 443)
 """They count as the same: behind a proxy that ends TLS the scheme is often lost."""
-SCHEMES: Final = ("http://", "https://", "ws://", "wss://")
-DEFAULT_PORT: Final = {"http": ":80", "https": ":443"}
-ORIGIN: Final = re.compile(r"([a-z][a-z\d+.-]*)://(\[[\da-f:.]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?")
+ORIGIN: Final = re.compile(r"([a-z][a-z\d+.-]*)://(\[[\da-f:.]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?/?")
 OF_NO_HOST: Final = ("*", "null", "file://")
 """What may be allowed besides: every origin, and what browsers say for pages of no host."""
 
@@ -55,29 +53,20 @@ def checked_origins(allowed: Collection[str]) -> frozenset[str]:
     """
     if isinstance(allowed, (str, bytes)):
         raise ConfigurationError(f"allowed_origins has to be a list of origins: [{allowed!r}]?")
-    for origin in allowed:
-        if origin.lower() not in OF_NO_HOST and _parts(origin) is None:
+    for origin in map(str.lower, allowed):
+        if origin not in OF_NO_HOST and ORIGIN.fullmatch(origin) is None:
             raise ConfigurationError(
                 f"{origin!r} in allowed_origins is not an origin, as https://example.com:8443 is"
             )
-    return frozenset(map(_as_browsers_spell, allowed))
-
-
-def _parts(origin: str) -> re.Match[str] | None:
-    return ORIGIN.fullmatch(origin.lower().removesuffix("/"))
+    return frozenset(_as_browsers_spell(origin.lower()) for origin in allowed)
 
 
 def _as_browsers_spell(origin: str) -> str:
-    """Return an origin in lower case, without a default port, and with the scheme of a page.
-
-    Clients other than browsers may send the scheme of the WebSocket instead.
-    """
-    parts = _parts(origin)
-    if parts is None:
-        return origin.lower()
-    scheme = {"ws": "http", "wss": "https"}.get(parts[1], parts[1])
-    port = parts[3] or ""
-    return f"{scheme}://{parts[2]}" + ("" if DEFAULT_PORT.get(scheme) == port else port)
+    """Return an origin without its default port, and with the scheme of a page."""
+    scheme, separator, rest = origin.partition("://")
+    scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
+    default_port = {"http": ":80", "https": ":443"}.get(scheme, "")
+    return scheme + separator + rest.removesuffix("/").removesuffix(default_port)
 
 
 def check_origin(scope: MutableMapping[str, Any], allowed: frozenset[str]) -> None:
@@ -100,7 +89,7 @@ def check_origin(scope: MutableMapping[str, Any], allowed: frozenset[str]) -> No
     if origin in allowed:
         return
     theirs, ours = _host_and_port(origin), _host_and_port(f"//{host}")
-    if theirs != ours or theirs[0] is None or not origin.startswith(SCHEMES):
+    if theirs != ours or theirs[0] is None or not origin.startswith(("http://", "https://")):
         raise HandshakeRefused(
             f"the origin {origin!r} is not of this host, {host!r}: if its pages may connect,"
             f" name it in Application(allowed_origins=[...])"
