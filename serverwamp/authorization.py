@@ -20,6 +20,7 @@ import msgspec
 
 from serverwamp import uris
 from serverwamp.binding import Handler
+from serverwamp.contexts import in_own_context
 from serverwamp.errors import (
     AuthorizationFailed,
     ConfigurationError,
@@ -131,7 +132,7 @@ async def _decision(decides: Handler, question: Question, limits: Limits) -> Ans
     """Return what a function says; whatever goes wrong in it refuses."""
     try:
         with anyio.fail_after(limits.authorization_timeout):
-            answer = await decides.call(question.sources)
+            answer = await in_own_context(decides.call(question.sources))
         if answer is True or answer is False:
             return answer
         raise TypeError(f"{decides.name} returned {answer!r}, which is neither True nor False")

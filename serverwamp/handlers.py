@@ -146,13 +146,16 @@ class Handlers:
         return self.rpc_function is not None or self.subscription_function is not None
 
     @property
+    def has_publication_handlers(self) -> bool:
+        """Whether the application decides about any publications of clients."""
+        return any(isinstance(route.definition, PublicationRoute) for route in self.routes)
+
+    @property
     def takes_publications(self) -> bool:
         """Whether clients may publish to any topic."""
-        definitions = [route.definition for route in self.routes]
-        return any(
-            isinstance(definition, PublicationRoute)
-            or (isinstance(definition, TopicRoute) and definition.client_publish)
-            for definition in definitions
+        return self.has_publication_handlers or any(
+            isinstance(route.definition, TopicRoute) and route.definition.client_publish
+            for route in self.routes
         )
 
     @property

@@ -8,6 +8,7 @@ from typing import Final
 
 import anyio
 
+from serverwamp.contexts import in_own_context
 from serverwamp.conversation import Conversation
 from serverwamp.errors import SerializationError, Unavailable, WAMPError
 from serverwamp.protocol.formats import Unit
@@ -33,6 +34,7 @@ class Publications:
         "_count",
         "_ended",
         "_ended_when_stuck",
+        "_has_handlers",
         "_is_over",
         "_one_has_ended",
         "_task",
@@ -41,6 +43,7 @@ class Publications:
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
+        self._has_handlers = conversation.realm.handlers.has_publication_handlers
         self._waiting: list[tuple[Publish, Unit]] = []
         self._count = 0  # of those that wait, and what is being published
         self._ended = 0
@@ -128,7 +131,10 @@ class Publications:
             for message, unit in batch:
                 if self._is_over:
                     return
-                await self._publish(message, unit)
+                if self._has_handlers:
+                    await in_own_context(self._publish(message, unit))
+                else:
+                    await self._publish(message, unit)
                 self._ended += 1
                 self._count -= 1
                 self._notify_of_end()

@@ -18,6 +18,7 @@ from serverwamp import uris
 from serverwamp.authorization import Authorization, question_about
 from serverwamp.calls import Calls
 from serverwamp.clientcalls import ClientCall
+from serverwamp.contexts import in_own_context
 from serverwamp.conversation import (
     GOING_AWAY,
     INTERNAL_ERROR,
@@ -57,6 +58,7 @@ from serverwamp.protocol.messages import (
 from serverwamp.protocol.serializers import can_hold
 from serverwamp.protocol.session import State
 from serverwamp.publications import Publications
+from serverwamp.realm import Realm
 from serverwamp.starting import StartedTask, escaping, open_starter
 from serverwamp.subscriptions import Subscriptions
 from serverwamp.testaments import Testaments
@@ -140,6 +142,12 @@ class ServedSession:
         realm = await self._joining.receive_hello()
         if realm is None:
             return
+        if realm.keeps_clients_waiting:  # functions that may set context variables
+            await in_own_context(self._join_and_converse(realm))
+        else:
+            await self._join_and_converse(realm)
+
+    async def _join_and_converse(self, realm: Realm) -> None:
         try:
             async with realm.lifespan_stack() as lifespan:
                 await self._joining.join(lifespan)

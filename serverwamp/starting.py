@@ -8,6 +8,8 @@ go through one contract with the cheapest implementation per backend behind it:
         task = starter.start(function, *arguments)
         task.cancel()
 
+* The task gets a copy of the context in which the starter was opened, whoever starts it. So no unit
+  of work sees the context variables of another one.
 * `start` starts now: on asyncio (Python 3.12 and newer) the task runs to its first wait before
   `start` returns; elsewhere tasks begin in the order in which they were started.
 * The block ends only when all its tasks have ended, however it is left. Whoever started them
@@ -25,11 +27,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
+from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -49,6 +51,9 @@ class StartedTask(Protocol):
 
 class Starter(Protocol):
     """What starts tasks and owns them."""
+
+    context: Context
+    """What its tasks get copies of."""
 
     def start(self, function: Function, *args: Any) -> StartedTask:
         """Run `function(*args)` as a task of its own."""
@@ -93,30 +98,51 @@ def start_each(work: Iterable[tuple[Runner, Any]]) -> None:
 
 def _start_each_eagerly(work: Iterable[tuple[Runner, Any]]) -> None:
     loop, rest = asyncio.get_running_loop(), iter(work)
-    for first in rest:
-        lane = _Lane()
-        task = _Task(lane.run_each(first, rest), loop=loop, eager_start=True)
+    item = next(rest, None)
+    while item is not None:
+        lane, context = _Lane(), item[0].starter.context.copy()
+        task = _Task(lane.run_each(item, rest), loop=loop, eager_start=True, context=context)
         if lane.runner is None:
-            return
+            item = lane.item
+            continue
         lane.is_left = True  # it waits: what is left goes to another task
         starter = lane.runner.starter
         assert isinstance(starter, _AsyncioStarter)
         starter.adopt(task)
         lane.runner.runs_in(task)
+        item = next(rest, None)
 
 
 class _Lane:
-    """A task that runs one runner after the other until it has to wait for one."""
+    """A task that runs one runner after the other until it has to wait for one.
+
+    It also ends before a runner whose context isn't the one that it has by now.
+    """
 
     runner: Runner | None = None
+    item: tuple[Runner, Any] | None = None
+    """What it has taken, and not run."""
     is_left = False
 
-    async def run_each(self, first: tuple[Runner, Any], rest: Iterator[tuple[Runner, Any]]) -> None:
-        for self.runner, argument in itertools.chain((first,), rest):
+    async def run_each(self, item: tuple[Runner, Any], rest: Iterator[tuple[Runner, Any]]) -> None:
+        self.item = item
+        while self.item is not None:
+            self.runner, argument = self.item
             await self.runner.run(argument)
             if self.is_left:
                 return
+            self.item = next(rest, None)
+            if self.item is not None and not _is_current(self.item[0].starter.context):
+                break
         self.runner = None
+
+
+def _is_current(context: Context) -> bool:
+    """Tell whether a context has the values of the current one."""
+    try:
+        return copy_context() == context
+    except Exception:  # some values can't be compared
+        return False
 
 
 def open_starter() -> Starter:
@@ -250,9 +276,14 @@ else:  # Python 3.11
         is_to_be_cancelled = False
 
         def __init__(
-            self, coroutine: Coroutine[Any, Any, None], *, loop: Any, eager_start: bool
+            self,
+            coroutine: Coroutine[Any, Any, None],
+            *,
+            loop: Any,
+            eager_start: bool,
+            context: Context,
         ) -> None:
-            super().__init__(_begun(coroutine), loop=loop)
+            super().__init__(_begun(coroutine), loop=loop, context=context)
 
         def cancel(self, msg: Any | None = None) -> bool:
             if self.has_begun:
@@ -275,6 +306,8 @@ else:  # Python 3.11
 
 
 class _AsyncioStarter:
+    context: Context
+
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[asyncio.Task[None], None] = {}  # smaller than a set while it is empty
@@ -282,7 +315,8 @@ class _AsyncioStarter:
         self._failure: BaseException | None = None
 
     def start(self, function: Function, *args: Any) -> StartedTask:
-        task = _Task(function(*args), loop=self._loop, eager_start=True)
+        context = self.context.copy()
+        task = _Task(function(*args), loop=self._loop, eager_start=True, context=context)
         if not task.done():
             self.adopt(task)
         elif task.cancelled() or task.exception() is not None:
@@ -312,6 +346,7 @@ class _AsyncioStarter:
         owner = asyncio.current_task()
         assert owner is not None
         self._owner = owner
+        self.context = copy_context()
         return self
 
     async def __aexit__(
@@ -350,6 +385,8 @@ class _TrioTask:
 
 
 class _TrioStarter:
+    context: Context
+
     def __init__(self) -> None:
         import trio
 
@@ -361,7 +398,7 @@ class _TrioStarter:
         scope = self._trio.CancelScope()
         # trio runs new tasks in no particular order: whichever comes first takes the oldest.
         self._waiting.append((scope, function, args))
-        self._nursery.start_soon(self._run_oldest)
+        self.context.copy().run(self._nursery.start_soon, self._run_oldest)
         return _TrioTask(scope)
 
     async def _run_oldest(self) -> None:
@@ -371,6 +408,7 @@ class _TrioStarter:
 
     async def __aenter__(self) -> _TrioStarter:
         self._nursery = await self._manager.__aenter__()
+        self.context = copy_context()
         return self
 
     async def __aexit__(

@@ -16,6 +16,7 @@ import anyio.lowlevel
 from serverwamp import uris
 from serverwamp.binding import Handler
 from serverwamp.broker import Subscription
+from serverwamp.contexts import in_own_context
 from serverwamp.conversation import Conversation
 from serverwamp.errors import (
     NoSuchSubscription,
@@ -306,7 +307,7 @@ class Subscriptions:
         await anyio.lowlevel.cancel_shielded_checkpoint()
         for handler in self._realm.overflow_handlers:
             try:
-                await handler.call(sources)
+                await in_own_context(handler.call(sources))
             except BaseException as error:
                 escapes = escaping(error)
                 if escapes is not None:

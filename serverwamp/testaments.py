@@ -11,6 +11,7 @@ from typing import Final
 import anyio
 
 from serverwamp.authorization import question_about
+from serverwamp.contexts import in_own_context
 from serverwamp.conversation import Conversation
 from serverwamp.errors import SerializationError, Unavailable, WAMPError, parts_of, without
 from serverwamp.protocol.messages import Publish
@@ -54,7 +55,7 @@ class Testaments:
         with anyio.move_on_after(timeout, shield=True) as waiting:
             for messages in self._messages.values():
                 for message in messages:
-                    await self._publish(message)
+                    await in_own_context(self._publish(message))
         if waiting.cancelled_caught:
             logger.warning(
                 "the testaments of session %s took more than %s seconds",

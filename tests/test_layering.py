@@ -13,8 +13,9 @@ PACKAGE = Path(serverwamp.__file__).parent
 
 # What each module may import of the package. Beside the modules that the design began with stand
 # those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures);
-# `limits`; `patterns`, in which all URIs are looked up; `handshake`; `handlers`, what a `realm`
-# makes of functions when it is frozen; `features`, what is announced; `meta` and its parts, what
+# `limits`; `contexts`, for what needs no task of its own; `patterns`, in which all URIs are looked
+# up; `handshake`; `handlers`, what a `realm` makes of functions when it is frozen; `features`, what
+# is announced; `meta` and its parts, what
 # clients may ask about a realm, which `meta_api` makes a part of it; `testaments`, which a session
 # leaves behind;
 # `protocol.formats`, `protocol.cbor` (it needs cbor2) and `protocol.framings`, of which a
@@ -37,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "limits": {"errors"},
     "shutdown": set(),
     "starting": set(),
+    "contexts": set(),
     "migration": set(),
     "errors": {"uris"},
     "protocol": set(),
@@ -60,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol.auth_cryptosign": set(),
     "protocol.session": {"protocol.messages", "protocol.ids", "errors", "uris"},
     "authorization": {
+        "contexts",
         "binding",
         "errors",
         "limits",
@@ -335,6 +338,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "starting",
     },
     "subscriptions": {
+        "contexts",
         "questioned",
         "patterns",
         "uris",
@@ -354,6 +358,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
     },
     "publications": {
+        "contexts",
         "conversation",
         "realm",
         "publication",
@@ -364,6 +369,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
     },
     "testaments": {
+        "contexts",
         "authorization",
         "conversation",
         "publications",
@@ -372,6 +378,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
     },
     "serving": {
+        "contexts",
+        "realm",
         "testaments",
         "invocations",
         "clientcalls",
