@@ -21,6 +21,8 @@ go through one contract with the cheapest implementation per backend behind it:
 
 An event to a thousand sessions would be a thousand tasks that mostly have nothing to wait for.
 `start_each` makes do with one where it can.
+
+One module, though a long one: what starts tasks, and what cancels them, share the two backends.
 """
 
 from __future__ import annotations
