@@ -127,24 +127,24 @@ class _Lane:
     is_left = False
 
     async def run_each(self, item: tuple[Runner, Any], rest: Iterator[tuple[Runner, Any]]) -> None:
-        self.item = item
-        while self.item is not None:
-            self.runner, argument = self.item
-            await self.runner.run(argument)
+        self.runner, argument = item
+        await self.runner.run(argument)
+        if self.is_left:
+            return
+        for item in rest:
+            runner, argument = item
+            try:
+                belongs_here = copy_context() == runner.starter.context
+            except Exception:  # some values can't be compared
+                belongs_here = False
+            if not belongs_here:
+                self.item = item
+                break
+            self.runner = runner
+            await runner.run(argument)
             if self.is_left:
                 return
-            self.item = next(rest, None)
-            if self.item is not None and not _is_current(self.item[0].starter.context):
-                break
         self.runner = None
-
-
-def _is_current(context: Context) -> bool:
-    """Tell whether a context has the values of the current one."""
-    try:
-        return copy_context() == context
-    except Exception:  # some values can't be compared
-        return False
 
 
 def open_starter() -> Starter:

@@ -369,6 +369,29 @@ async def test_events_are_sent_in_the_context_of_their_receiver(publishes: str) 
     assert set(found) <= {"clean", "dirty"}
 
 
+async def test_values_that_cannot_be_compared() -> None:
+    class Array:
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("the truth value of an array is ambiguous")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    array: ContextVar[Array] = ContextVar("array")
+    app = Application()
+    app.topic("topic")(anybody)
+
+    async def site(scope: Scope, receive: Receive, send: Send) -> None:
+        array.set(Array())
+        await app(scope, receive, send)
+
+    async with connect(site) as one, connect(site) as two:
+        for client in (one, two):
+            await client.subscribe("topic")
+        await app.publish("topic")
+        for client in (one, two):
+            assert (await client.expect_event()).args == ()
+
+
 # ---- a coroutine in a context of its own
 
 
