@@ -51,6 +51,7 @@ async def index(request: web.Request) -> web.Response:
 
 
 def make_app(argv: list[str]) -> web.Application:
+    wamp.freeze()  # finds mistakes in its configuration
     app = web.Application()
     app.router.add_get("/", index)
     app.router.add_get("/ws", wamp.aiohttp_websocket_handler())

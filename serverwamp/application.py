@@ -125,11 +125,15 @@ class Application(Realm):
     def add_realm(self, realm: Realm) -> None:
         """Serve a realm beside the default one.
 
-        Raises: ConfigurationError when it has no URI, or one that is taken.
+        Raises: ConfigurationError when it has no URI, or one that is taken, or belongs to another
+            application.
         """
         self._check_not_frozen()
         if realm.uri is None or realm.uri in self._realms:
             raise ConfigurationError(f"there can't be another realm {realm.uri!r}")
+        if realm._is_added:
+            raise ConfigurationError(f"the realm {realm.uri!r} belongs to another application")
+        realm._is_added = True
         self._realms[realm.uri] = realm
         realm.counters = self.counters
 
@@ -145,6 +149,14 @@ class Application(Realm):
         return realm or (self if self._allow_default_realm else None)
 
     def freeze(self) -> None:
+        """Check the whole configuration, with all realms, and end it: nothing can be added then.
+
+        The first connection does that, and so do the lifespan of the application and
+        `graceful_shutdown`. Call it at the end of the configuration where none of these happens at
+        start, as in aiohttp: then mistakes are found there, and not by the first client.
+
+        Raises: ConfigurationError when something doesn't fit together.
+        """
         if self._frozen:
             return
         self.retained.limits = self.limits
@@ -186,8 +198,9 @@ class Application(Realm):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope: ``websocket``, ``http``, or ``lifespan``."""
-        if scope["type"] == "websocket":
+        if scope["type"] != "lifespan":
             self.freeze()
+        if scope["type"] == "websocket":
             await self._serve_websocket(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._serve_lifespan(receive, send)
@@ -416,7 +429,10 @@ class Application(Realm):
         closed as by `close_sessions`, and then the server's own handler gets the signal. From
         then on nobody is let in, until the block ends. A server that takes its signals in another
         way isn't preceded: what is left of its connections is closed when the block ends.
+
+        Raises: ConfigurationError when something doesn't fit together, as `freeze` does.
         """
+        self.freeze()
         with ExitStack() as until_the_end:
 
             async def drain() -> None:

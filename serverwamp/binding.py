@@ -12,11 +12,19 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
+import types
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import (
+    AsyncContextDecorator,
+    AsyncExitStack,
+    ContextDecorator,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType, NoneType, SimpleNamespace
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -33,8 +41,16 @@ POSITIONAL: Final = (
 )
 VARIABLE: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 MISSING: Final = inspect.Parameter.empty
+MARKS: Final[Mapping[Any, bool | None]] = {
+    typing.Required: True,
+    typing.NotRequired: False,
+    getattr(typing, "ReadOnly", None): None,  # of Python 3.13
+}
+"""What can mark an item of a TypedDict, and whether it makes it required."""
 NO_CHUNK: Final[Any] = object()
 """Stands for the chunk of a CALL that brings none."""
+OMITTED: Final[Any] = object()
+"""Stands for the default of a ``NotRequired`` item: where a CALL brings none, none is passed."""
 NONE_BY_NAME: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -53,12 +69,39 @@ class DefaultArg:
         if self.factory is None:
             return self.value
         assert stack is not None
-        if inspect.isasyncgenfunction(self.factory):
-            return await stack.enter_async_context(asynccontextmanager(self.factory)())
-        if inspect.isgeneratorfunction(self.factory):
-            return stack.enter_context(contextmanager(self.factory)())
-        value = self.factory()
-        return await value if inspect.isawaitable(value) else value
+        made = self.factory()
+        if inspect.isawaitable(made):
+            made = await made
+        if inspect.isasyncgen(made):
+            made = asynccontextmanager(lambda: made)()
+        elif inspect.isgenerator(made):
+            made = contextmanager(lambda: made)()
+        if isinstance(made, AsyncContextDecorator):  # what @asynccontextmanager makes is one
+            return await stack.enter_async_context(made)  # type: ignore[arg-type]
+        if isinstance(made, ContextDecorator):
+            return stack.enter_context(made)  # type: ignore[arg-type]
+        return made
+
+
+def check_factory(name: str, factory: Function) -> None:
+    """Check that the factory of a default arg can be called without arguments.
+
+    Raises: ConfigurationError.
+    """
+    if not callable(factory):
+        raise ConfigurationError(f"the factory of default arg {name!r} can't be called")
+    try:
+        signature = inspect.signature(factory, follow_wrapped=False)
+        if any(parameter.kind in VARIABLE for parameter in signature.parameters.values()):
+            signature = inspect.signature(factory)  # it passes on what it is given
+        signature.bind()
+    except ValueError:
+        pass  # a builtin, which doesn't tell its signature
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{name_of(factory)}, the factory of default arg {name!r}, is called without arguments:"
+            f" {error}"
+        ) from None
 
 
 @asynccontextmanager
@@ -133,9 +176,9 @@ class Handler:
         in_thread: bool = True,
     ) -> None:
         self.function = function
-        self._in_thread = in_thread
         self.name: str = name_of(function)
         self.is_generator: bool = is_async_generator(function)
+        self._in_thread = in_thread and not self.is_generator
         self.is_coroutine: bool = inspect.iscoroutinefunction(_called(function))
         if inspect.isgeneratorfunction(_called(function)):
             raise ConfigurationError(
@@ -184,7 +227,7 @@ class Handler:
         leading: list[str],
         takes_arguments: bool,
     ) -> None:
-        for parameter in inspect.signature(self.function).parameters.values():
+        for parameter in _parameters(self.function):
             source = self._source_of(parameter, sources, default_args, leading)
             if source is not None:
                 self._filled_in.append((parameter, source))
@@ -233,13 +276,11 @@ class Handler:
             return parameter.name
         if parameter.annotation is not MISSING:
             try:
-                annotation = _resolved(self.function, parameter)
+                annotation = _named_type(_resolved(self.function, parameter.annotation))
             except NameError:
                 return None
-            if typing.get_origin(annotation) is typing.Annotated:
-                annotation = typing.get_args(annotation)[0]
             for name, kind in sources.items():
-                if kind is not None and annotation in (kind, kind | None):
+                if kind is not None and annotation is kind:
                     return name
         return None
 
@@ -247,7 +288,7 @@ class Handler:
         convert, default = None, parameter.default
         if converts and parameter.annotation is not MISSING:
             try:
-                hint = _resolved(self.function, parameter)
+                hint = _resolved(self.function, parameter.annotation)
                 of_chunks = chunk_type(hint)
                 if of_chunks is not None:
                     hint, default = of_chunks, NO_CHUNK
@@ -306,6 +347,8 @@ class Handler:
                 position += 1
             elif parameter.by_name and parameter.name in named:
                 value = parameter.converted(named.pop(parameter.name), parameter.name)
+            elif parameter.default is OMITTED:
+                continue
             elif parameter.default is not MISSING:
                 value = parameter.default
             else:
@@ -433,8 +476,6 @@ class Handler:
         positional, named = await self._arranged(sources, stack, values, values_by_name)
         if self.is_coroutine:
             return await self.function(*positional, **named)
-        if self.is_generator:
-            return self.function(*positional, **named)
         if not self._in_thread:
             value = self.function(*positional, **named)
             return await value if inspect.isawaitable(value) else value
@@ -484,6 +525,8 @@ class Handler:
         """
         async with shielded_exit_stack() as stack:
             generator = await self.invoke(sources, stack)
+            if isinstance(generator, AsyncContextDecorator):  # @asynccontextmanager has made it
+                generator = generator.gen  # type: ignore[attr-defined]
             try:
                 await anext(generator)
             except StopAsyncIteration:
@@ -506,8 +549,32 @@ def name_of(function: Function) -> str:
 
 
 def is_async_generator(function: Function) -> bool:
-    """Tell whether calling `function` makes an async generator."""
-    return inspect.isasyncgenfunction(_called(function))
+    """Tell whether calling `function` makes an async generator, whatever it is wrapped in."""
+    for layer in _layers(function):
+        if inspect.isasyncgenfunction(layer) or inspect.iscoroutinefunction(layer):
+            return inspect.isasyncgenfunction(layer)
+    return False
+
+
+def _layers(function: Any) -> Iterator[Any]:
+    """Yield what runs when `function` is called, from the outside in."""
+    while True:
+        yield function
+        is_instance = not (
+            inspect.isroutine(function) or isinstance(function, (functools.partial, type))
+        )
+        if is_instance:
+            yield type(function).__call__
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif inspect.ismethod(function):
+            function = function.__func__
+        elif hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        elif is_instance:
+            function = type(function).__call__
+        else:
+            return
 
 
 def _called(function: Function) -> Any:
@@ -517,20 +584,118 @@ def _called(function: Function) -> Any:
     return type(function).__call__
 
 
-def _resolved(function: Function, parameter: inspect.Parameter) -> Any:
-    """Return the annotation of `parameter` as a type, whether it was written as one or as text."""
-    plain: Any = function
-    while isinstance(plain, functools.partial):
-        plain = plain.func
-    plain = plain.__init__ if inspect.isclass(plain) else _called(plain)
-    plain = inspect.unwrap(getattr(plain, "__func__", plain))
+# ---- annotations
+
+SURROUNDINGS: Final = "__serverwamp_surroundings__"
+"""The attribute of a function that holds the local names that its annotations use."""
+
+
+def note_surroundings(function: Function) -> None:
+    """Note the local names that the annotations of `function` use, while they still exist.
+
+    Under postponed annotations nothing else refers to a class that was defined in a function. Its
+    own annotations may name further classes.
+    """
+    plain = _annotated(function)
+    if not inspect.isfunction(plain) or "." not in plain.__qualname__:
+        return
+    words = set(re.findall(r"\w+", str(list(plain.__annotations__.values()))))
+    names: dict[str, Any] = {}
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        encloses = plain.__qualname__.startswith(f"{code.co_qualname}.")
+        if encloses and frame.f_globals is plain.__globals__:
+            found = {
+                name: value
+                for name, value in frame.f_locals.items()
+                if name in words or isinstance(value, type)
+            }
+            names = {**found, **names}
+        frame = frame.f_back
+    if names:
+        setattr(plain, SURROUNDINGS, names)
+
+
+def _annotated(function: Function) -> Any:
+    """Return what has the annotations of `function`."""
+    *_, plain = _layers(function)
+    return plain.__init__ if inspect.isclass(plain) else plain
+
+
+def _resolved(function: Function, annotation: Any) -> Any:
+    """Return an annotation of `function` as a type, whether it was written as one or as text."""
+    plain = _annotated(function)
     names: dict[str, Any] = {}
     if inspect.isfunction(plain):
-        names = dict(inspect.getclosurevars(plain).nonlocals)
-    holder = SimpleNamespace(__annotations__={"it": parameter.annotation})
+        names = {**getattr(plain, SURROUNDINGS, {}), **inspect.getclosurevars(plain).nonlocals}
+    holder = SimpleNamespace(__annotations__={"it": annotation})
     return typing.get_type_hints(
         holder, getattr(plain, "__globals__", {}), names, include_extras=True
     )["it"]
+
+
+def _named_type(annotation: Any) -> Any:
+    """Return the type that an annotation names, behind aliases, metadata and ``| None``."""
+    while True:
+        origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+        if origin is typing.Annotated:
+            annotation = args[0]
+        elif origin in (typing.Union, types.UnionType) and len(args) == 2 and NoneType in args:
+            annotation = args[args[0] is NoneType]
+        elif isinstance(annotation, typing.NewType):
+            annotation = annotation.__supertype__
+        elif hasattr(annotation, "__value__"):  # a TypeAliasType, of typing or typing_extensions
+            annotation = annotation.__value__
+        else:
+            return annotation
+
+
+def _parameters(function: Function) -> Iterator[inspect.Parameter]:
+    """Yield the parameters of a function, and the items of an unpacked TypedDict as parameters."""
+    for parameter in inspect.signature(function).parameters.values():
+        items = None
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            items = _unpacked(function, parameter.annotation)
+        if items is None:
+            yield parameter
+        else:
+            yield from items
+
+
+def _unpacked(function: Function, annotation: Any) -> Sequence[inspect.Parameter] | None:
+    """Return the items of an unpacked TypedDict as parameters; None where there is none."""
+    if annotation is MISSING:
+        return None
+    unpacked = _resolved(function, annotation)
+    if typing.get_origin(unpacked) is not typing.Unpack:
+        return None
+    (items,) = typing.get_args(unpacked)
+    if not hasattr(items, "__required_keys__"):
+        raise ConfigurationError(f"{name_of(function)} unpacks {items!r}, which is no TypedDict")
+    parameters = []
+    for name, marked in typing.get_type_hints(items, include_extras=True).items():
+        hint, is_required = _unmarked(marked)
+        if is_required is None:
+            is_required = name in items.__required_keys__
+        kind, default = inspect.Parameter.KEYWORD_ONLY, MISSING if is_required else OMITTED
+        parameters.append(inspect.Parameter(name, kind, default=default, annotation=hint))
+    return parameters
+
+
+def _unmarked(hint: Any) -> tuple[Any, bool | None]:
+    """Return the type of an item, and whether a mark says that it is required.
+
+    Under postponed annotations the TypedDict itself doesn't know of the marks.
+    """
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        inner, is_required = _unmarked(hint.__origin__)
+        return typing.Annotated[(inner, *hint.__metadata__)], is_required
+    if origin is None or origin not in MARKS:
+        return hint, None
+    inner, is_required = _unmarked(typing.get_args(hint)[0])
+    return inner, is_required if MARKS[origin] is None else MARKS[origin]
 
 
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

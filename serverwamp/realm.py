@@ -12,7 +12,14 @@ from serverwamp.authentication import Authentication
 from serverwamp.authorization import Action, Authorizing, Rule
 from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
-from serverwamp.binding import DefaultArg, Handler, is_async_generator, name_of
+from serverwamp.binding import (
+    DefaultArg,
+    Handler,
+    check_factory,
+    is_async_generator,
+    name_of,
+    note_surroundings,
+)
 from serverwamp.broker import Broker
 from serverwamp.dealer import Dealer
 from serverwamp.errors import (
@@ -97,6 +104,7 @@ class Realm(
         self._lifespan_functions: list[tuple[Function, bool]] = []
         self._overflow_functions: list[Function] = []
         self._frozen = False
+        self._is_added = False
         self.sharings: PatternTable[Sharing] = PatternTable()
         self.handlers: Handlers = Handlers(camel_snake_conversion=camel_snake_conversion)
         self.dealer: Dealer[Any] = Dealer(self.sharings)
@@ -142,6 +150,8 @@ class Realm(
         self._check_not_frozen()
         if name in SOURCES_OF_CALLS:
             raise ConfigurationError(f"parameters called {name!r} have a meaning already")
+        if factory is not None:
+            check_factory(name, factory)
         self.handlers.default_args[name] = DefaultArg(value, factory)
 
     def add_error_handler(self, kind: type[Exception], error: ErrorMapping) -> None:
@@ -169,6 +179,7 @@ class Realm(
             raise ConfigurationError(
                 f"{name_of(handler)} has to be an async generator with one yield"
             )
+        note_surroundings(handler)
         self._lifespan_functions.append((handler, authenticated_only))
 
     def add_overflow_handler(self, handler: Function) -> None:
@@ -180,11 +191,13 @@ class Realm(
         for it, but for the end of the session.
         """
         self._check_not_frozen()
+        note_surroundings(handler)
         self._overflow_functions.append(handler)
 
     def set_rpc_handler(self, handler: Function) -> None:
         """Leave all calls to ``handler(request)``, whatever their URI; routes aren't looked at."""
         self._check_not_frozen()
+        note_surroundings(handler)
         self.handlers.rpc_function = handler
 
     def set_subscription_handler(self, handler: Function) -> None:
@@ -222,7 +235,6 @@ class Realm(
                 function, sources=dict.fromkeys(leading), leading=leading
             )
         )
-        self._offer_protocol()
         if self.shares_registrations:
             self.features.offer(dealer=OF_SHARING_DEALERS)
         self.handlers.compile_routes()
@@ -241,6 +253,8 @@ class Realm(
             compiled(function, sources=SOURCES_OF_OVERFLOWS)
             for function in self._overflow_functions
         ]
+        self._offer_protocol()  # when nothing can fail any more: it would be added twice
+        self.handlers.compile_routes()
         self.keeps_clients_waiting: bool = (
             bool(self._lifespan_handlers) or not self.authentication.is_open
         )

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
 
 from serverwamp import uris
 from serverwamp.authorization import Requirement, Requirements, checked_requirements
-from serverwamp.binding import is_async_generator, name_of
+from serverwamp.binding import is_async_generator, name_of, note_surroundings
 from serverwamp.errors import ConfigurationError
 from serverwamp.history import History
 from serverwamp.migration import TopicRouteSetSpellings
@@ -55,6 +55,7 @@ class Route:
             raise ConfigurationError(f"{self.uri!r} is not a valid URI for a route")
         elif uris.is_reserved(self.uri) and not self.is_of_protocol:
             raise ConfigurationError(f"{self.uri!r}: URIs below 'wamp.' belong to the protocol")
+        note_surroundings(self.handler)
 
     def below(self, prefix: str) -> Route:
         """Return the same route with `prefix` before its URI."""

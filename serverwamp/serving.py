@@ -79,6 +79,7 @@ class ServedSession:
         self._state = self._conversation.state
         self._joining = Joining(self._conversation, link=self)
         self._reading: anyio.CancelScope | None = None
+        self._subscriptions: Subscriptions | None = None
         self._idling: StartedTask | None = None
         # What many a client has no use for.
         self._publications: Publications | None = None
@@ -169,11 +170,12 @@ class ServedSession:
             if conversation.limits.idle_timeout < math.inf:
                 self._idling = conversation.starter.start(self._end_when_idle)
             try:
+                self._reading = anyio.CancelScope()
                 self._joining.welcome()
                 conversation.realm.enter(conversation.session)
                 if conversation.session.expires_at is not None:
                     self.expire()
-                with anyio.CancelScope() as self._reading:
+                with self._reading:
                     try:
                         await self._read()
                     finally:
@@ -314,7 +316,8 @@ class ServedSession:
         self._calls.cancel_all()
         if self._publications is not None:
             self._publications.cancel_all()
-        self._subscriptions.close_all()
+        if self._subscriptions is not None:
+            self._subscriptions.close_all()
         if self._invocations is not None:
             self._invocations.close()
         was_known = self._conversation.realm.leave(self._conversation.session)
@@ -329,9 +332,11 @@ class ServedSession:
         self._calls.cancel(message)
 
     def _on_subscribe(self, message: Subscribe) -> None:
+        assert self._subscriptions is not None
         self._subscriptions.subscribe(message)
 
     def _on_unsubscribe(self, message: Unsubscribe) -> None:
+        assert self._subscriptions is not None
         self._subscriptions.unsubscribe(message)
 
     def _on_goodbye(self, message: Goodbye) -> None:
@@ -371,14 +376,14 @@ class ServedSession:
         self, topic: str | None, subscription: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Awaitable[None]:
         """Queue an event for this session alone."""
-        if not hasattr(self, "_subscriptions"):
+        if self._subscriptions is None:
             logger.debug("session %s isn't welcomed yet", self._conversation.session.id)
             return self._conversation.outbound.room_for_events
         return self._subscriptions.send_event(topic, subscription, args, kwargs)
 
     def is_subscribed(self, subscription: int) -> bool:
         """Tell whether the session has the subscription of that id."""
-        return self._subscriptions.has(subscription)
+        return self._subscriptions is not None and self._subscriptions.has(subscription)
 
     def can_receive(self, value: Any) -> bool:
         """Tell whether the client's format can express a value."""
