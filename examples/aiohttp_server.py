@@ -42,8 +42,8 @@ async def clock(app: web.Application) -> AsyncIterator[None]:
     task.cancel()
 
 
-async def say_goodbye(app: web.Application) -> None:
-    await wamp.close_sessions()
+async def close_sessions(app: web.Application) -> None:
+    await wamp.close_sessions(goodbye=False)  # so that clients come back after a restart
 
 
 async def index(request: web.Request) -> web.Response:
@@ -56,5 +56,5 @@ def make_app(argv: list[str]) -> web.Application:
     app.router.add_get("/", index)
     app.router.add_get("/ws", wamp.aiohttp_websocket_handler())
     app.cleanup_ctx.append(clock)
-    app.on_shutdown.append(say_goodbye)
+    app.on_shutdown.append(close_sessions)
     return app

@@ -45,5 +45,5 @@ app = Starlette(
         # Mount("/ws", wamp) does it, too; it takes /ws/ with a slash, and all paths below.
         WebSocketRoute("/ws", wamp),
     ],
-    lifespan=lambda app: wamp.graceful_shutdown(),  # clients hear a goodbye when the server stops
+    lifespan=lambda app: wamp.graceful_shutdown(),  # calls may finish when the server stops
 )

@@ -116,7 +116,7 @@ class Application(Realm):
         self._allow_default_realm = allow_default_realm
         self._realms: dict[str, Realm] = {}
         self._lifespan = lifespan
-        self._drains = 0
+        self._goodbyes: list[bool] = []  # of each drain that goes on, whether it says GOODBYE
         self._is_graceful = False
         self._connected = 0  # whether they have a session or not
 
@@ -383,27 +383,41 @@ class Application(Realm):
         True while `close_sessions` runs, and from the signal on that `graceful_shutdown` waits
         for. A readiness check can ask for it.
         """
-        return self._drains > 0
+        return bool(self._goodbyes)
+
+    @property
+    def is_saying_goodbye(self) -> bool:
+        """Whether the sessions that are being closed get GOODBYE."""
+        return any(self._goodbyes)
 
     @contextmanager
-    def _draining(self) -> Iterator[None]:
-        self._drains += 1
+    def _draining(self, goodbye: bool) -> Iterator[None]:
+        self._goodbyes.append(goodbye)
         try:
             yield
         finally:
-            self._drains -= 1
+            self._goodbyes.remove(goodbye)
 
     async def close_sessions(
-        self, grace: float = 5.0, *, batch_size: int = 200, batch_interval: float = 0.1
+        self,
+        grace: float = 5.0,
+        *,
+        batch_size: int = 200,
+        batch_interval: float = 0.1,
+        goodbye: bool = True,
     ) -> None:
-        """Say GOODBYE to every session, as when the server goes down, and wait for their end.
+        """Close every session and its connection, and wait until they have ended.
 
-        Running calls have `grace` seconds to finish; then they are cancelled, which is their
-        answer. Until this returns, no connection and no session may begin. Every
-        `batch_interval` seconds or so another `batch_size` sessions get their turn, so that not
-        all clients come back at once.
+        Running calls have `grace` seconds to finish. Then they are cancelled and answered with
+        ``wamp.error.canceled``. Until this returns, no connection and no session may begin. After
+        about `batch_interval` seconds the next `batch_size` sessions are closed, so that not all
+        clients come back at once.
+
+        With `goodbye` each client gets GOODBYE ``wamp.close.system_shutdown``, and the connection
+        is closed with code 1001 when it has answered. Widespread clients then stay away. Without,
+        the connection is only closed, with code 1012, and they reconnect by themselves.
         """
-        with self._draining():
+        with self._draining(goodbye):
             connections = list(self.connections)
             if connections:
                 logger.info("closing %d connections", len(connections))
@@ -420,15 +434,21 @@ class Application(Realm):
 
     @asynccontextmanager
     async def graceful_shutdown(
-        self, grace: float = 5.0, *, batch_size: int = 200, batch_interval: float = 0.1
+        self,
+        grace: float = 5.0,
+        *,
+        batch_size: int = 200,
+        batch_interval: float = 0.1,
+        goodbye: bool = False,
     ) -> AsyncIterator[None]:
-        """Close all sessions as soon as the process is told to end, before the server does.
+        """Close all sessions when the process is told to end, before the server closes them.
 
-        An async context manager for the lifespan of what the application is a part of; one that
-        is served by itself needs it only for other times. At SIGINT or SIGTERM the sessions are
-        closed as by `close_sessions`, and then the server's own handler gets the signal. From
-        then on nobody is let in, until the block ends. A server that takes its signals in another
-        way isn't preceded: what is left of its connections is closed when the block ends.
+        An async context manager for the lifespan of a site that the application is a part of. An
+        application that is served by itself needs it only for other arguments. At SIGINT or
+        SIGTERM it calls `close_sessions`, normally without GOODBYE, so that clients reconnect.
+        Then the server's own handler gets the signal. From then on nobody may connect until the
+        block ends. Some servers do not take signals by ``signal.signal``: there the connections
+        that are left are closed when the block ends.
 
         Raises: ConfigurationError when something doesn't fit together, as `freeze` does.
         """
@@ -436,9 +456,9 @@ class Application(Realm):
         with ExitStack() as until_the_end:
 
             async def drain() -> None:
-                until_the_end.enter_context(self._draining())
+                until_the_end.enter_context(self._draining(goodbye))
                 await self.close_sessions(
-                    grace, batch_size=batch_size, batch_interval=batch_interval
+                    grace, batch_size=batch_size, batch_interval=batch_interval, goodbye=goodbye
                 )
 
             self._is_graceful = True

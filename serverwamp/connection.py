@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 from starlette.requests import cookie_parser
 
-from serverwamp.conversation import GOING_AWAY, Host
+from serverwamp.conversation import GOING_AWAY, SERVICE_RESTART, Host
 from serverwamp.errors import LimitExceeded, ProtocolViolation
 from serverwamp.limits import LimitLog
 from serverwamp.outbound import LimitedOutbound, Outbound
@@ -106,7 +106,7 @@ class Connection:
         while self._is_open:
             close_code = await self._serving.run()
             if self._host.is_draining and close_code is None:
-                close_code = GOING_AWAY  # no session may follow
+                close_code = self._shutdown_code  # no session may follow
             if close_code is not None:
                 await self.finish(close_code)
             if self._is_open:
@@ -192,7 +192,7 @@ class Connection:
             return
         self._is_open = False
         timeout = self._host.limits.goodbye_timeout
-        if not self._host.is_draining:
+        if not self._host.is_saying_goodbye:  # then the client was waited for already
             self._starter.start(self._take_the_rest)
         try:
             with anyio.move_on_after(timeout, shield=True) as scope:
@@ -233,15 +233,19 @@ class Connection:
         """End the session if it has all those attributes; tell whether it has."""
         return await self._serving.disconnect(wanted, reason, message)
 
-    async def shut_down(self, grace: float) -> None:
-        """End the session as the server goes down; running calls have `grace` seconds.
+    @property
+    def _shutdown_code(self) -> int:
+        return GOING_AWAY if self._host.is_saying_goodbye else SERVICE_RESTART
 
-        The connection ends when the client has answered GOODBYE, or hasn't in time.
+    async def shut_down(self, grace: float) -> None:
+        """End the session and the connection; running calls have `grace` seconds to finish.
+
+        If the client gets GOODBYE, the connection ends when it has answered, or has not in time.
         """
         if self._serving.has_begun:
             await self._serving.shut_down(grace)
         else:
-            await self.finish(GOING_AWAY)
+            await self.finish(self._shutdown_code)
             self._lose()
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+from serverwamp import uris
 from serverwamp.errors import LimitExceeded, ProtocolViolation, SerializationError, WAMPError
 from serverwamp.limits import LimitLog, Limits
 from serverwamp.outbound import Outbound
@@ -24,6 +25,7 @@ REFUSED: Final = 1000
 """The WebSocket close code after an ABORT that refuses a session: nothing was violated."""
 GOING_AWAY: Final = 1001
 INTERNAL_ERROR: Final = 1011
+SERVICE_RESTART: Final = 1012
 SHUTTING_DOWN: Final = "the server is shutting down"
 
 
@@ -76,6 +78,15 @@ class Host(Protocol):
     @property
     def is_draining(self) -> bool:
         """Whether no session may begin."""
+        ...
+
+    @property
+    def is_saying_goodbye(self) -> bool:
+        """Whether sessions end with a message while the application drains.
+
+        Clients take a message as the request to stay away. They reconnect when only the connection
+        is closed.
+        """
         ...
 
     def realm_for(self, uri: str | None) -> Realm | None: ...
@@ -147,6 +158,14 @@ class Conversation:
                 self.advance(Abort({"message": message}, reason))
             except SerializationError:
                 self.advance(Abort({"message": reason}, reason))
+
+    def turn_away(self) -> None:
+        """End a session that has not begun, because the server goes down."""
+        if self.host.is_saying_goodbye:
+            self.abort(uris.SYSTEM_SHUTDOWN, SHUTTING_DOWN, GOING_AWAY)
+        else:
+            self.close_code = SERVICE_RESTART
+            self.state.lose()
 
     def violate(self, violation: ProtocolViolation) -> None:
         """Queue the ABORT for what the client has done."""

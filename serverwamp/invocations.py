@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final, Protocol, TypeAlias
 
+import anyio
+
 from serverwamp import uris
 from serverwamp.conversation import Conversation
 from serverwamp.dealer import Registration
@@ -130,6 +132,7 @@ class Invocations:
         self._by_id: dict[int, OwnRegistration] = {}
         self._pending: dict[int, PendingInvocation] = {}
         self._last_id = 0
+        self._all_answered: anyio.Event | None = None
 
     @cached_property
     def features(self) -> CalleeFeatures:
@@ -210,6 +213,7 @@ class Invocations:
         self._by_id.clear()
         pending = list(self._pending.values())
         self._pending.clear()
+        self._note_end()
         for invocation in pending:
             invocation._caller.take_error(CallCanceled("the client that was called is gone"))
 
@@ -283,6 +287,18 @@ class Invocations:
     def forget(self, invocation: PendingInvocation) -> None:
         """Ignore what the client says of an invocation from now on."""
         self._pending.pop(invocation.id, None)
+        self._note_end()
+
+    async def wait_idle(self) -> None:
+        """Return when the client has answered everything that it was asked."""
+        if self._pending:
+            self._all_answered = self._all_answered or anyio.Event()
+            await self._all_answered.wait()
+
+    def _note_end(self) -> None:
+        if self._all_answered is not None and not self._pending:
+            self._all_answered.set()
+            self._all_answered = None
 
     # ---- answers
 
@@ -297,6 +313,7 @@ class Invocations:
             invocation._caller.take_progress(args, kwargs)
             return
         del self._pending[message.request]
+        self._note_end()
         invocation._caller.take_result(args, kwargs)
 
     def on_error(self, message: Error) -> None:
@@ -310,6 +327,7 @@ class Invocations:
         if invocation is None:
             self._check_is_late(message.request)
             return
+        self._note_end()
         uri = message.error if uris.is_valid_uri(message.error) else uris.RUNTIME_ERROR
         invocation._caller.take_error(WAMPError(uri, message.args or (), message.kwargs or {}))
 

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from serverwamp import uris
-from serverwamp.conversation import GOING_AWAY, REFUSED, SHUTTING_DOWN, Conversation
+from serverwamp.conversation import REFUSED, SHUTTING_DOWN, Conversation
 from serverwamp.errors import (
     AuthenticationFailed,
     NoSuchRealm,
@@ -101,7 +101,7 @@ class Joining:
         host = self._conversation.host
         if host.is_draining:
             logger.info("a session is refused: %s", SHUTTING_DOWN)
-            self._conversation.abort(uris.SYSTEM_SHUTDOWN, SHUTTING_DOWN, GOING_AWAY)
+            self._conversation.turn_away()
             return None
         realm = host.realm_for(hello.realm)
         if realm is None:

@@ -23,6 +23,7 @@ from serverwamp.conversation import (
     GOING_AWAY,
     INTERNAL_ERROR,
     REFUSED,
+    SERVICE_RESTART,
     SHUTTING_DOWN,
     Carrier,
     Conversation,
@@ -473,13 +474,21 @@ class ServedSession:
         return True
 
     async def shut_down(self, grace: float) -> None:
-        """Say GOODBYE when running calls are over, or after `grace` seconds, in which they end."""
+        """End the session as soon as its calls are over; after `grace` seconds they are cancelled.
+
+        Those are the calls that the client has made, and those that it answers.
+        """
         if self.is_open:
             with anyio.move_on_after(grace):
                 await self._calls.wait_idle()
                 await self.publications.wait_idle()
+                if self._invocations is not None:
+                    await self._invocations.wait_idle()
             self._calls.answer_all(CallCanceled(SHUTTING_DOWN))
-            await self.close(uris.SYSTEM_SHUTDOWN, None)
+            if self._conversation.host.is_saying_goodbye:
+                await self.close(uris.SYSTEM_SHUTDOWN, None)
+            else:
+                self.lose(SERVICE_RESTART)
         elif self._is_joining:
-            self._conversation.abort(uris.SYSTEM_SHUTDOWN, SHUTTING_DOWN, GOING_AWAY)
+            self._conversation.turn_away()
             self._joining.scope.cancel()

@@ -257,6 +257,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "starting",
         "limits",
         "errors",
+        "uris",
     },
     "joining": {
         "conversation",

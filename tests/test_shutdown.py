@@ -7,7 +7,8 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from websockets import Subprotocol
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from serverwamp import Application, Limits, Session
+from serverwamp import Application, Limits, Session, WAMPError
+from serverwamp.protocol.serializers import SUBPROTOCOLS
 from serverwamp.testing import Client, HandshakeRefused, connect
 from tests.commands import Server, started
 
@@ -28,11 +30,28 @@ GOODBYE_AND_OUT = [6, {}, "wamp.close.goodbye_and_out"]
 HELLO = [1, "realm1", {"roles": {"caller": {}}}]
 
 
-async def leave(client: Client) -> None:
-    """Answer the server's GOODBYE, which has to be next."""
-    assert await client.receive() == GOODBYE
-    await client.send(GOODBYE_AND_OUT)
-    assert await client.expect_close() == 1001
+in_both_ways = pytest.mark.parametrize("goodbye", [True, False])
+"""With GOODBYE, and in the way after which clients reconnect."""
+
+
+async def expect_end(client: Client, goodbye: bool) -> None:
+    """Expect the end of the session and of the connection: nothing may come before it."""
+    if goodbye:
+        assert await client.receive() == GOODBYE
+        await client.send(GOODBYE_AND_OUT)
+    await expect_close(client, goodbye)
+
+
+async def expect_refusal(client: Client, goodbye: bool) -> None:
+    """Expect that no session begins."""
+    if goodbye:
+        abort = await client.receive()
+        assert (abort[0], abort[2]) == (3, "wamp.close.system_shutdown")
+    await expect_close(client, goodbye)
+
+
+async def expect_close(client: Client, goodbye: bool) -> None:
+    assert await client.expect_close() == (1001 if goodbye else 1012)
 
 
 def waiting() -> tuple[Application, anyio.Event, anyio.Event]:
@@ -67,12 +86,13 @@ async def handshake(app: Application, extensions: dict[str, Any]) -> list[dict[s
 # ---- what a drain does
 
 
-async def test_new_connections_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+@in_both_ways
+async def test_new_connections_are_refused(caplog: pytest.LogCaptureFixture, goodbye: bool) -> None:
     app, started, proceed = waiting()
     async with connect(app) as client, anyio.create_task_group() as tasks:
         call = await client.start_call("wait")
         await started.wait()
-        tasks.start_soon(app.close_sessions)
+        tasks.start_soon(partial(app.close_sessions, goodbye=goodbye))
         await anyio.wait_all_tasks_blocked()
         start, body = await handshake(app, {"websocket.http.response": {}})
         assert start["type"] == "websocket.http.response.start"
@@ -85,29 +105,30 @@ async def test_new_connections_are_refused(caplog: pytest.LogCaptureFixture) -> 
         assert caplog.text.count("refused: the server is shutting down") == 3
         proceed.set()
         assert (await call.result()).args == ("done",)
-        await leave(client)
+        await expect_end(client, goodbye)
     async with connect(app) as client:  # close_sessions has closed those that were there
         assert (await client.call("wait")).args == ("done",)
 
 
+@in_both_ways
 @pytest.mark.spec("ERR-system_shutdown")
-async def test_no_session_begins(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_session_begins(caplog: pytest.LogCaptureFixture, goodbye: bool) -> None:
     caplog.set_level("INFO")
     app = Application()
     async with connect(app, None) as one, connect(app, None) as two:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lambda: app.close_sessions(batch_size=1, batch_interval=1))
+            close = partial(app.close_sessions, batch_size=1, batch_interval=0.2, goodbye=goodbye)
+            tasks.start_soon(close)
             await anyio.wait_all_tasks_blocked()  # in whatever order they are closed
             late, early = sorted((one, two), key=lambda client: len(client.transcript))
-            assert await early.expect_close() == 1001
+            await expect_close(early, goodbye)
             await late.send(HELLO)  # before its turn comes
-            abort = await late.receive()
-            assert (abort[0], abort[2]) == (3, "wamp.close.system_shutdown")
-            assert await late.expect_close() == 1001
+            await expect_refusal(late, goodbye)
     assert "a session is refused: the server is shutting down" in caplog.text
 
 
-async def test_who_is_being_authenticated_is_told() -> None:
+@in_both_ways
+async def test_who_is_being_authenticated(goodbye: bool) -> None:
     app = Application()
     ended = anyio.Event()
 
@@ -125,20 +146,28 @@ async def test_who_is_being_authenticated_is_told() -> None:
             assert (await client.receive())[0] == 4
         await checked.send([5, "ticket", {}])
         await anyio.wait_all_tasks_blocked()
-        await app.close_sessions()
+        await app.close_sessions(goodbye=goodbye)
         assert ended.is_set()
         for client in (asked, checked):
-            abort = await client.receive()
-            assert (abort[0], abort[2]) == (3, "wamp.close.system_shutdown")
-            assert await client.expect_close() == 1001
+            await expect_refusal(client, goodbye)
 
 
-async def test_sessions_are_closed_in_batches() -> None:
+@in_both_ways
+async def test_who_has_left_a_session(goodbye: bool) -> None:
+    app = Application()
+    async with connect(app) as client:
+        await client.leave()
+        await app.close_sessions(goodbye=goodbye)
+        await expect_close(client, goodbye)
+
+
+@in_both_ways
+async def test_sessions_are_closed_in_batches(goodbye: bool) -> None:
     app = Application(limits=Limits(goodbye_timeout=0.01))
     times: list[float] = []
 
     async def take(client: Client) -> None:
-        assert await client.receive() == GOODBYE
+        await expect_end(client, goodbye)
         times.append(anyio.current_time())
 
     async def close(**arguments: Any) -> None:
@@ -147,11 +176,11 @@ async def test_sessions_are_closed_in_batches() -> None:
             async with anyio.create_task_group() as tasks:
                 for client in (a, b, c):
                     tasks.start_soon(take, client)
-                await app.close_sessions(**arguments)
+                await app.close_sessions(**arguments, goodbye=goodbye)
 
-    await close(batch_size=2, batch_interval=0.4)
+    await close(batch_size=2, batch_interval=0.2)
     first, _, third = times
-    assert third - first >= 0.2  # half of it, at least
+    assert third - first >= 0.1  # half of it, at least
     with anyio.fail_after(5):
         await close(batch_size=3, batch_interval=1000)
 
@@ -176,19 +205,20 @@ async def test_closing_twice_at_once() -> None:
     assert sorted(returned) == [1, 2]
 
 
-async def test_a_call_that_never_ends_is_answered() -> None:
+@in_both_ways
+async def test_a_call_that_never_ends_is_answered(goodbye: bool) -> None:
     app, started, _ = waiting()
     async with connect(app) as client:
         call = await client.start_call("wait")
         await started.wait()
-        await app.close_sessions(grace=0.05)
+        await app.close_sessions(grace=0.05, goodbye=goodbye)
         error = await client.receive()
         assert (error[0], error[2], error[4]) == (8, call.request, "wamp.error.canceled")
-        assert await client.receive() == GOODBYE
-        assert await client.expect_close() == 1001
+        await expect_end(client, goodbye)
 
 
-async def test_handlers_that_dont_end_arent_waited_for() -> None:
+@in_both_ways
+async def test_handlers_that_dont_end_arent_waited_for(goodbye: bool) -> None:
     app, started, proceed = waiting()
 
     @app.route("stubborn")
@@ -201,11 +231,115 @@ async def test_handlers_that_dont_end_arent_waited_for() -> None:
         await client.start_call("stubborn")
         await started.wait()
         with anyio.fail_after(5):
-            await app.close_sessions(grace=0.05)
+            await app.close_sessions(grace=0.05, goodbye=goodbye)
         assert (await client.receive())[4] == "wamp.error.canceled"
-        assert await client.receive() == GOODBYE
-        assert await client.expect_close() == 1001
+        await expect_end(client, goodbye)
         proceed.set()
+
+
+@in_both_ways
+@pytest.mark.parametrize("match", ["exact", "prefix"])
+async def test_a_call_that_a_client_answers_may_finish(goodbye: bool, match: str) -> None:
+    app = Application(limits=Limits(goodbye_timeout=0.1), client_register="measure.")
+    async with connect(app) as callee, connect(app) as caller:
+        uri = "measure." if match == "prefix" else "measure.a"
+        await callee.register(uri, match=match)
+        call = await caller.start_call("measure.a")
+        invocation = await callee.expect_invocation()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(app.close_sessions, goodbye=goodbye))
+            await anyio.wait_all_tasks_blocked()
+            await callee.expect_nothing()
+            await invocation.result([21.5])
+            assert (await call.result()).args == (21.5,)
+            await expect_end(caller, goodbye)
+            await expect_end(callee, goodbye)
+
+
+@in_both_ways
+async def test_a_client_that_never_answers_is_not_waited_for(goodbye: bool) -> None:
+    app = Application(limits=Limits(goodbye_timeout=0.1), client_register="measure")
+    async with connect(app) as callee, connect(app) as caller:
+        await callee.register("measure")
+        call = await caller.start_call("measure")
+        await callee.expect_invocation()
+        await app.close_sessions(grace=0.05, goodbye=goodbye)
+        with pytest.raises(WAMPError) as error:
+            await call.result()
+        assert error.value.uri == "wamp.error.canceled"
+        await expect_end(caller, goodbye)
+
+
+@in_both_ways
+async def test_the_end_of_a_session_has_its_consequences(goodbye: bool) -> None:
+    """Testaments, the meta event, and what was opened for the session and its subscription."""
+    app = Application(limits=Limits(goodbye_timeout=0.1))
+    app.set_meta_api()
+    ended: list[str] = []
+
+    @app.set_ticket_authenticator
+    async def authenticate(session: Session, ticket: str) -> str:
+        return ticket
+
+    @app.topic("presence", client_publish=True)
+    async def presence() -> AsyncIterator[None]:
+        yield
+        ended.append("subscription")
+
+    @app.add_session_lifespan_handler
+    async def lifespan() -> AsyncIterator[None]:
+        yield
+        ended.append("session")
+
+    async with AsyncExitStack() as stack:
+        join = partial(connect, app, ticket="anybody", authid="anybody")
+        one, two = [await stack.enter_async_context(join()) for _ in range(2)]
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        for client in (one, two):
+            await client.subscribe("presence")
+            await client.subscribe("wamp.session.on_leave")
+            await client.call("wamp.session.add_testament", ["presence", ["gone"], {}])
+        close = partial(app.close_sessions, batch_size=1, batch_interval=0.3, goodbye=goodbye)
+        tasks.start_soon(close)
+        await anyio.wait_all_tasks_blocked()
+        # They are closed in whatever order, and the second hears of the end of the first.
+        first, second = (two, one) if one.session in app.sessions else (one, two)
+        events = [await second.expect_event(), await second.expect_event()]
+        assert {event.args[0] for event in events} == {"gone", first.session}
+        await expect_end(first, goodbye)
+        await expect_end(second, goodbye)
+    assert sorted(ended) == ["session"] * 2 + ["subscription"] * 2
+    assert not app.sessions
+
+
+@pytest.mark.parametrize("protocol", SUBPROTOCOLS)
+async def test_what_was_sent_arrives_before_the_end(protocol: str) -> None:
+    app = Application()
+
+    @app.topic("late")
+    async def late() -> AsyncIterator[None]:
+        yield
+
+    async with connect(app, subprotocol=protocol) as client:
+        await client.subscribe("late")
+        client.pause()
+        for number in range(100):
+            await app.publish("late", [number])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(app.close_sessions, goodbye=False))
+            await anyio.wait_all_tasks_blocked()
+            client.resume()
+            for number in range(100):
+                assert (await client.expect_event()).args == (number,)
+            await expect_end(client, goodbye=False)
+
+
+async def test_goodbye_while_clients_are_to_come_back() -> None:
+    """What the application itself asks for is done, also while the server goes down."""
+    app = Application(limits=Limits(goodbye_timeout=0.1))
+    async with connect(app) as client, app.graceful_shutdown():
+        await app.close_sessions()
+        await expect_end(client, goodbye=True)
 
 
 # ---- ahead of the server's own handlers for signals
@@ -231,9 +365,12 @@ async def happened(condition: Any) -> None:
             await anyio.lowlevel.checkpoint()
 
 
-async def test_goodbye_comes_before_the_signal(signals: list[int]) -> None:
+@pytest.mark.parametrize(("options", "goodbye"), [({}, False), ({"goodbye": True}, True)])
+async def test_the_end_comes_before_the_signal(
+    signals: list[int], options: dict[str, bool], goodbye: bool
+) -> None:
     app, started, proceed = waiting()
-    async with app.graceful_shutdown(), connect(app) as client:
+    async with app.graceful_shutdown(**options), connect(app) as client:
         call = await client.start_call("wait")
         await started.wait()
         for _ in range(2):  # a terminal, and a parent process that passes it on
@@ -242,7 +379,7 @@ async def test_goodbye_comes_before_the_signal(signals: list[int]) -> None:
         proceed.set()
         assert (await call.result()).args == ("done",)
         assert not signals
-        await leave(client)
+        await expect_end(client, goodbye)
         await happened(lambda: signals == [signal.SIGTERM])
         with pytest.raises(HandshakeRefused):  # the server may still listen
             async with connect(app):
@@ -321,7 +458,7 @@ async def test_in_another_thread(signals: list[int], anyio_backend: str) -> None
         async with connect(app) as client:
             async with app.graceful_shutdown():
                 assert signal.getsignal(signal.SIGTERM) is before
-            assert await client.receive() == GOODBYE
+            await expect_end(client, goodbye=False)
 
     await anyio.to_thread.run_sync(lambda: anyio.run(serve, backend=anyio_backend))
 
@@ -357,7 +494,7 @@ async def test_a_lifespan_may_see_to_it_itself(signals: list[int]) -> None:
             signal.raise_signal(signal.SIGTERM)
             error = await client.receive(timeout=2)
             assert error[:3] == [8, 48, call.request]
-            await leave(client)
+            await expect_end(client, goodbye=False)
             await happened(lambda: signals)
         await to_app.send({"type": "lifespan.shutdown"})
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
@@ -418,8 +555,11 @@ def start_call(client: RealClient, procedure: str) -> None:
     assert client.receive() == [50, 2, {}, ["done"]]
 
 
-def expect_goodbyes(server: Server, number: int, *, to_all: bool = False) -> None:
+def expect_ends(
+    server: Server, number: int, *, goodbye: bool = False, to_all: bool = False
+) -> None:
     """Send a signal to a server with running calls and a client that answers nothing."""
+    code = 1001 if goodbye else 1012
     with ExitStack() as stack:
         busy, stuck, silent = (join(server, stack) for _ in range(3))
         start_call(busy, "soon")
@@ -427,19 +567,24 @@ def expect_goodbyes(server: Server, number: int, *, to_all: bool = False) -> Non
         assert busy.receive()[0] == 33
         start_call(stuck, "never")
         server.send(number, to_all=to_all)
-        assert silent.receive() == GOODBYE
+        if goodbye:
+            assert silent.receive() == GOODBYE
+        else:
+            assert silent.expect_close() == code
         with pytest.raises((InvalidHandshake, ConnectionClosed, OSError)) as refused:
             join(server, stack)
         if isinstance(refused.value, InvalidStatus):
             assert refused.value.response.status_code == 503
         assert busy.receive() == [50, 1, {}, ["done"]]
-        assert busy.receive() == GOODBYE
-        busy.send(*GOODBYE_AND_OUT)
-        assert busy.expect_close() == 1001
+        if goodbye:
+            assert busy.receive() == GOODBYE
+            busy.send(*GOODBYE_AND_OUT)
+        assert busy.expect_close() == code
         assert stuck.receive()[:5] == [8, 48, 1, {}, "wamp.error.canceled"]
-        assert stuck.receive() == GOODBYE
-        assert stuck.expect_close() == 1001
-        assert silent.expect_close() == 1001
+        if goodbye:
+            assert stuck.receive() == GOODBYE
+            assert silent.expect_close() == code
+        assert stuck.expect_close() == code
 
 
 def expect_an_end(server: Server) -> None:
@@ -470,9 +615,20 @@ APP = "tests.shutdown_app"
     ],
     ids=" ".join,
 )
+def test_a_server_closes_its_sessions(command: tuple[str, ...]) -> None:
+    with started(*command) as server:
+        expect_ends(server, signal.SIGTERM)
+        expect_an_end(server)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("uvicorn", f"{APP}:polite", *UVICORN), (APP, "aiohttp", "goodbye")],
+    ids=" ".join,
+)
 def test_a_server_says_goodbye(command: tuple[str, ...]) -> None:
     with started(*command) as server:
-        expect_goodbyes(server, signal.SIGTERM)
+        expect_ends(server, signal.SIGTERM, goodbye=True)
         expect_an_end(server)
 
 
@@ -485,13 +641,11 @@ def test_uvicorn_that_reloads(tmp_path: Path) -> None:
         with ExitStack() as stack:
             client = join(server, stack)
             watched.write_text("after = True")
-            assert client.receive() == GOODBYE
-            client.send(*GOODBYE_AND_OUT)
-            assert client.expect_close() == 1001
+            assert client.expect_close() == 1012
         server.wait_for("startup complete", 2)
         assert server.output.count("a session is over") == 1
         # As a terminal does; and the parent has its child terminated besides.
-        expect_goodbyes(server, signal.SIGINT, to_all=True)
+        expect_ends(server, signal.SIGINT, to_all=True)
         server.wait()
         assert server.output.count("a session is over") == 1 + 3
 
@@ -499,11 +653,11 @@ def test_uvicorn_that_reloads(tmp_path: Path) -> None:
 def test_uvicorn_with_workers() -> None:
     with started("uvicorn", f"{APP}:wamp", *UVICORN, "--workers", "2") as server:
         wait_until_it_listens(server)
-        expect_goodbyes(server, signal.SIGTERM)
+        expect_ends(server, signal.SIGTERM)
         expect_an_end(server)
 
 
-# These don't tell the application: nobody says goodbye, but everything comes to its end.
+# These don't tell the application: they drop the connections, but everything comes to its end.
 
 
 @pytest.mark.parametrize("server", ["hypercorn", "anycorn"])
