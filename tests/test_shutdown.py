@@ -599,6 +599,7 @@ HYPERCORN = ("--bind", "127.0.0.1:0")
 APP = "tests.shutdown_app"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "command",
     [
@@ -621,6 +622,7 @@ def test_a_server_closes_its_sessions(command: tuple[str, ...]) -> None:
         expect_an_end(server)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "command",
     [("uvicorn", f"{APP}:polite", *UVICORN), (APP, "aiohttp", "goodbye")],
@@ -632,6 +634,7 @@ def test_a_server_says_goodbye(command: tuple[str, ...]) -> None:
         expect_an_end(server)
 
 
+@pytest.mark.process
 def test_uvicorn_that_reloads(tmp_path: Path) -> None:
     watched = tmp_path / "watched.py"
     watched.write_text("before = True")
@@ -650,6 +653,7 @@ def test_uvicorn_that_reloads(tmp_path: Path) -> None:
         assert server.output.count("a session is over") == 1 + 3
 
 
+@pytest.mark.process
 def test_uvicorn_with_workers() -> None:
     with started("uvicorn", f"{APP}:wamp", *UVICORN, "--workers", "2") as server:
         wait_until_it_listens(server)
@@ -660,6 +664,7 @@ def test_uvicorn_with_workers() -> None:
 # These don't tell the application: they drop the connections, but everything comes to its end.
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("server", ["hypercorn", "anycorn"])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_server_that_drops_its_clients(server: str, backend: str) -> None:

@@ -257,13 +257,20 @@ def test_a_wrong_login_is_refused(open_tab: OpenTab, method: str, user: str, pas
 # ---- the end
 
 
-def test_a_server_that_goes_down_is_reported(browser: Browser) -> None:
+def test_who_was_cut_off_comes_back_by_itself(browser: Browser) -> None:
     context = browser.new_context()
     with serving("uvicorn", "examples.demo:wamp", "--port", "0") as port:
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{port}/")
         join(page, "Ada")
     expect(page.get_by_role("alert")).to_contain_text("The session ended")
+    expect(page.locator("#status")).to_have_text("not connected, but trying to be")
     page.get_by_role("button", name="Join").click()
     expect(page.get_by_role("alert")).to_contain_text("The server can't be reached.")
+    with serving("uvicorn", "examples.demo:wamp", "--port", str(port)):
+        expect(page.get_by_role("heading", name="Hello Ada")).to_be_visible()
+        expect(page.get_by_role("alert")).to_have_count(0)
+        expect(page.locator("#visitors li")).to_have_count(1)
+        page.get_by_role("button", name="Leave").click()
+        expect(page.locator("#status")).to_have_text("not connected")
     context.close()

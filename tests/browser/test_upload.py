@@ -91,3 +91,18 @@ def test_an_upload_can_be_cancelled(page: Page, tmp_path: Path) -> None:
 def test_what_is_refused_says_why(page: Page) -> None:
     upload(page, ("x" * 201, b"a name that is too long"))
     expect(page.get_by_label("Uploads")).to_contain_text("Expected `str` of length <= 200")
+
+
+def test_the_page_comes_back_after_a_restart(browser: Browser) -> None:
+    context = browser.new_context()
+    with serving("uvicorn", "examples.upload:wamp", "--port", "0") as port:
+        page = opened(context.new_page(), f"http://127.0.0.1:{port}/")
+    expect(page.locator("#status")).to_have_text("not connected, but trying to be")
+    expect(page.get_by_role("alert")).to_contain_text("can't be reached")
+    expect(page.get_by_label("Files", exact=True)).to_be_disabled()
+    with serving("uvicorn", "examples.upload:wamp", "--port", str(port)):
+        expect(page.get_by_label("Files", exact=True)).to_be_enabled()
+        expect(page.get_by_role("alert")).to_be_hidden()
+        upload(page, ("after.txt", b"and it works"))
+        expect(stored(page, "after.txt")).to_be_visible()
+    context.close()

@@ -21,7 +21,7 @@ SCRIPT = Path(__file__).parent / "javascript" / "reconnect.js"
 CLIENTS = ("autobahn-js", "wampy-js")
 SECONDS = 20.0
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.node, pytest.mark.process]
 
 
 class Clients:
