@@ -83,6 +83,19 @@ async def handshake(app: Application, extensions: dict[str, Any]) -> list[dict[s
     return sent
 
 
+@pytest.fixture
+def next_turn(monkeypatch: pytest.MonkeyPatch) -> anyio.Event:
+    """What is set when the next batch is to be closed, however long that takes."""
+    turn = anyio.Event()
+
+    async def wait_for_turn(_: float) -> None:
+        with anyio.move_on_after(10):
+            await turn.wait()
+
+    monkeypatch.setattr(anyio, "sleep", wait_for_turn)
+    return turn
+
+
 # ---- what a drain does
 
 
@@ -112,18 +125,20 @@ async def test_new_connections_are_refused(caplog: pytest.LogCaptureFixture, goo
 
 @in_both_ways
 @pytest.mark.spec("ERR-system_shutdown")
-async def test_no_session_begins(caplog: pytest.LogCaptureFixture, goodbye: bool) -> None:
+async def test_no_session_begins(
+    caplog: pytest.LogCaptureFixture, next_turn: anyio.Event, goodbye: bool
+) -> None:
     caplog.set_level("INFO")
     app = Application()
     async with connect(app, None) as one, connect(app, None) as two:
         async with anyio.create_task_group() as tasks:
-            close = partial(app.close_sessions, batch_size=1, batch_interval=0.2, goodbye=goodbye)
-            tasks.start_soon(close)
+            tasks.start_soon(partial(app.close_sessions, batch_size=1, goodbye=goodbye))
             await anyio.wait_all_tasks_blocked()  # in whatever order they are closed
             late, early = sorted((one, two), key=lambda client: len(client.transcript))
             await expect_close(early, goodbye)
             await late.send(HELLO)  # before its turn comes
             await expect_refusal(late, goodbye)
+            next_turn.set()
     assert "a session is refused: the server is shutting down" in caplog.text
 
 
@@ -271,7 +286,9 @@ async def test_a_client_that_never_answers_is_not_waited_for(goodbye: bool) -> N
 
 
 @in_both_ways
-async def test_the_end_of_a_session_has_its_consequences(goodbye: bool) -> None:
+async def test_the_end_of_a_session_has_its_consequences(
+    next_turn: anyio.Event, goodbye: bool
+) -> None:
     """Testaments, the meta event, and what was opened for the session and its subscription."""
     app = Application(limits=Limits(goodbye_timeout=0.1))
     app.set_meta_api()
@@ -299,13 +316,13 @@ async def test_the_end_of_a_session_has_its_consequences(goodbye: bool) -> None:
             await client.subscribe("presence")
             await client.subscribe("wamp.session.on_leave")
             await client.call("wamp.session.add_testament", ["presence", ["gone"], {}])
-        close = partial(app.close_sessions, batch_size=1, batch_interval=0.3, goodbye=goodbye)
-        tasks.start_soon(close)
+        tasks.start_soon(partial(app.close_sessions, batch_size=1, goodbye=goodbye))
         await anyio.wait_all_tasks_blocked()
         # They are closed in whatever order, and the second hears of the end of the first.
         first, second = (two, one) if one.session in app.sessions else (one, two)
         events = [await second.expect_event(), await second.expect_event()]
         assert {event.args[0] for event in events} == {"gone", first.session}
+        next_turn.set()
         await expect_end(first, goodbye)
         await expect_end(second, goodbye)
     assert sorted(ended) == ["session"] * 2 + ["subscription"] * 2
