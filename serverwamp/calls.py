@@ -49,12 +49,13 @@ class Calls:
         self._start = conversation.starter.start
         self._has_timeout = conversation.limits.call_timeout < math.inf
         self._is_over = False
-        self._running: dict[int, RunningCall] = {}  # but for those that don't wait for anything
+        self._running: dict[int, RunningCall] = {}  # those that had to wait, by their request ids
+        self._displaced: set[RunningCall] = set()  # those that are answered, and lost their id
         self._waiting: deque[RunningCall] | None = deque() if synchronize else None
         self._is_serving_waiting = False
         self._turn: anyio.Event | None = None
         self._streams = Streams(conversation, self.refuse, self._renew_deadline)
-        self._replies = Replies(conversation, self._streams)
+        self._replies = Replies(conversation)
         self._encoded_reply = self._replies.encoded
         self._deadlines = Deadlines(self._running, conversation.starter, self._time_out)
         self._one_has_ended: anyio.Event | None = None
@@ -63,13 +64,13 @@ class Calls:
             self._routed = RoutedCalls(
                 conversation,
                 self._replies,
-                self._streams,
-                self._running,
+                keep=self._keep,
+                remove=self._remove,
                 renew_deadline=self._renew_deadline,
-                note_end=self._notify_of_end,
             )
         self._most = conversation.limits.calls_in_flight
-        self._newest_when_stuck = 0
+        self._ended = 0
+        self._ended_when_stuck = -1
 
     # ---- requests
 
@@ -78,16 +79,15 @@ class Calls:
 
         Returns None or, when too many calls are running, what waits and runs it then; nothing may
         be read from the client before.
-
-        Raises: ProtocolViolation when a call of that id is still running, and isn't streamed.
         """
-        if call.request in self._running:
-            return self._streams.go_on(self._running[call.request], call, unit)
-        if len(self._running) >= self._most:
+        known = self._running.get(call.request)
+        if known is not None and not known.answered:
+            return self._streams.go_on(known, call, unit)
+        if self._count() >= self._most:
             return self._start_later(call, unit)
         self._counters.calls += 1
         if self._routed is not None and self._routed.start(call, unit):
-            if call.request in self._running:
+            if self.is_open(call.request):
                 self._limit(call)
             return None
         running = RunningCall(call, unit)
@@ -99,7 +99,7 @@ class Calls:
             running.task = self._start(self._run, running)
             if running.ended:
                 return None
-        self._running[call.request] = running
+        self._keep(running)
         self._limit(call)
         if self._is_over:  # it has closed the session
             self.cancel_all()
@@ -114,32 +114,30 @@ class Calls:
         After that no call waits until another has ended: CANCEL, and the end of the connection,
         can only be found by reading.
         """
-        count, newest = len(self._running), next(reversed(self._running))
+        count = self._count()
         note, timeout = self._conversation.limit_log.note, self._conversation.limits.busy_timeout
-        if newest != self._newest_when_stuck:
+        if self._ended != self._ended_when_stuck:
             note("calls_in_flight", "session %s has %s calls running", self._session.id, count)
             with anyio.move_on_after(timeout):
-                while len(self._running) >= self._most and not self._is_over:
+                while self._count() >= self._most and not self._is_over:
                     await self._wait_for_end()
         if self._is_over:
             return
-        if len(self._running) < self._most:
+        if self._count() < self._most:
             self.start(call, unit)
             return
-        self._newest_when_stuck = newest
+        self._ended_when_stuck = self._ended
         text = "none of %s calls of session %s has ended in %s seconds: more are refused"
         note("busy_timeout", text, count, self._session.id, timeout)
         self.refuse(call, Unavailable("the session has as many calls running as it may have"))
 
     def refuse(self, call: Call, error: WAMPError) -> None:
         """Answer a call that isn't to be run, or whose further arguments can't be taken."""
-        running = self._running.get(call.request)
-        if running is not None:
+        if self.is_open(call.request):
+            running = self._running[call.request]
             self._replies.answer_error(running, error)
             running.cancel()
             return
-        if call.options.progress:
-            self._streams.ignore(call)
         self._conversation.send_error(CALL, call.request, error)
 
     async def _serve_waiting(self) -> None:
@@ -178,7 +176,7 @@ class Calls:
         self._notify_of_end()
         if self._waiting is not None:
             self._waiting.clear()
-        for running in list(self._running.values()):
+        for running in [*self._running.values(), *self._displaced]:
             self._replies.answer_error(running, CallCanceled())  # which nobody hears any more
             running.cancel()
             if running.task is None:
@@ -190,24 +188,44 @@ class Calls:
         for running in self._running.values():
             self._replies.answer_error(running, error)
 
-    def is_running(self, request: int) -> bool:
-        """Tell whether the call of that request id is."""
-        return request in self._running
+    def is_open(self, request: int) -> bool:
+        """Tell whether a call of that request id is running and has no answer yet."""
+        running = self._running.get(request)
+        return running is not None and not running.answered
+
+    def _count(self) -> int:
+        return len(self._running) + len(self._displaced)
 
     @property
     def are_running(self) -> bool:
         """Whether any call is."""
-        return bool(self._running)
+        return self._count() > 0
 
     async def wait_idle(self) -> None:
         """Return when no call is running."""
-        while self._running:
+        while self.are_running:
             await self._wait_for_end()
 
     async def _wait_for_end(self) -> None:
         if self._one_has_ended is None:
             self._one_has_ended = anyio.Event()
         await self._one_has_ended.wait()
+
+    def _keep(self, running: RunningCall) -> None:
+        """Put a call among those that are running; one that had its id goes on without."""
+        previous = self._running.get(running.call.request)
+        if previous is not None:
+            self._displaced.add(previous)
+        self._running[running.call.request] = running
+
+    def _remove(self, running: RunningCall) -> None:
+        """Take a call from those that are running; one that isn't among them is ignored."""
+        if self._running.get(running.call.request) is running:
+            del self._running[running.call.request]
+        else:
+            self._displaced.discard(running)
+        self._ended += 1
+        self._notify_of_end()
 
     def _notify_of_end(self) -> None:
         if self._one_has_ended is not None:
@@ -256,10 +274,9 @@ class Calls:
     def _end(self, running: RunningCall) -> None:
         if not running.answered:  # however it came here: a call has an answer when it ends
             self._replies.answer_error(running, CallCanceled("the call was cancelled"))
-        self._running.pop(running.call.request, None)
+        self._remove(running)
         if self._turn is not None:
             self._turn.set()
-        self._notify_of_end()
 
     async def _result(
         self, running: RunningCall, handler: Handler, stack: AsyncExitStack | None

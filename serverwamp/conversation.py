@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from serverwamp import uris
 from serverwamp.errors import LimitExceeded, ProtocolViolation, SerializationError, WAMPError
 from serverwamp.limits import LimitLog, Limits
 from serverwamp.outbound import Outbound
 from serverwamp.protocol.formats import Unit
-from serverwamp.protocol.messages import Abort, Error, Message, Role
+from serverwamp.protocol.messages import (
+    Abort,
+    Error,
+    Message,
+    Published,
+    Registered,
+    Role,
+    Subscribed,
+    Unregistered,
+    Unsubscribed,
+)
 from serverwamp.protocol.serializers import Serializer
 from serverwamp.protocol.session import SessionState, State
 from serverwamp.realm import Realm
@@ -20,6 +30,8 @@ from serverwamp.starting import Starter
 from serverwamp.statistics import Counters
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+Answer: TypeAlias = Published | Subscribed | Unsubscribed | Registered | Unregistered
 
 REFUSED: Final = 1000
 """The WebSocket close code after an ABORT that refuses a session: nothing was violated."""
@@ -131,8 +143,14 @@ class Conversation:
         if self.state.state is State.OPEN:
             self._put(self._encode(message))
 
+    def answer(self, message: Answer) -> None:
+        """Queue the message that answers a request of the client."""
+        self.state.answered(message.request)
+        self.send(message)
+
     def send_error(self, kind: int, request: int, error: WAMPError) -> None:
         """Queue the ERROR that answers a request; if need be, without its arguments."""
+        self.state.answered(request)
         try:
             self.send(Error(kind, request, {}, error.uri, error.args, error.kwargs))
         except SerializationError as failure:

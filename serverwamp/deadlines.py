@@ -33,7 +33,8 @@ class Deadlines(Generic[T]):
         self._running = running
         self._starter = starter
         self._expire = expire
-        self._entries: list[tuple[float, int]] = []  # a heap, with the ids
+        # A heap of when to look at which id. Something else may have that id by then.
+        self._entries: list[tuple[float, int]] = []
         self._sleeping: anyio.CancelScope | None = None
 
     def set(self, id_: int, seconds: float) -> None:
@@ -63,7 +64,7 @@ class Deadlines(Generic[T]):
         while self._entries:
             deadline, id_ = self._entries[0]
             limited = self._running.get(id_)
-            if limited is None or limited.answered:
+            if limited is None or limited.answered or not limited.deadline:
                 heapq.heappop(self._entries)
             elif limited.deadline > deadline:
                 heapq.heapreplace(self._entries, (limited.deadline, id_))

@@ -46,7 +46,7 @@ from serverwamp.protocol.messages import (
     Unregistered,
     Yield,
 )
-from serverwamp.protocol.session import INVALID
+from serverwamp.protocol.session import INVALID, WRONG_ID
 from serverwamp.session import Session
 
 REGISTER: Final = Register.type_code
@@ -149,7 +149,7 @@ class Invocations:
             self._conversation.send_error(REGISTER, message.request, error)
             return
         # In this order, with nothing in between: no INVOCATION may come before REGISTERED.
-        self._conversation.send(Registered(message.request, registration.id))
+        self._conversation.answer(Registered(message.request, registration.id))
         self._registrations.add(registration.procedure, registration.match, registration)
         self._by_id[registration.id] = registration
         if registration.callees and self._realm.registration_meta is not None:
@@ -187,7 +187,7 @@ class Invocations:
             self._conversation.send_error(UNREGISTER, message.request, error)
             return
         self._withdraw(registration)
-        self._conversation.send(Unregistered(message.request))
+        self._conversation.answer(Unregistered(message.request))
 
     def _withdraw(self, registration: OwnRegistration) -> None:
         self._registrations.remove(registration.procedure, registration.match)
@@ -333,7 +333,7 @@ class Invocations:
 
     def _check_is_late(self, request: int) -> None:
         if request > self._last_id:
-            raise ProtocolViolation(f"there was no invocation {request}", kind="out of sequence")
+            raise ProtocolViolation(f"there was no invocation {request}", kind=WRONG_ID)
 
 
 def _wire(id_: int, registration: int, details: Any, args: Args, kwargs: Kwargs) -> tuple[Any, ...]:

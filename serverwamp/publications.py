@@ -147,7 +147,7 @@ class Publications:
             exact_payload = conversation.serializer.format.exact_payload
             await realm.publish_for(session, publication, lambda: exact_payload(unit, message))
             if message.options.acknowledge:
-                conversation.send(Published(message.request, publication.id))
+                conversation.answer(Published(message.request, publication.id))
         except SerializationError as failure:
             if conversation.limit_log.is_first("a publication that nobody can receive"):
                 text = "a publication of session %s to %r is refused: %s"

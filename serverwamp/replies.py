@@ -12,7 +12,6 @@ from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call, Result
 from serverwamp.results import SCALARS, RPCErrorResult, RPCResult, as_result
 from serverwamp.running import RunningCall
-from serverwamp.streams import Streams
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -24,13 +23,13 @@ NO_DETAILS: Final[Mapping[str, Any]] = {}
 class Replies:
     """What answers the calls of a session, however they come to their end."""
 
-    def __init__(self, conversation: Conversation, streams: Streams) -> None:
+    def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
         self._session = conversation.session
         self._counters = conversation.realm.counters
         self._outbound = conversation.outbound
         self._encode_wire = conversation.serializer.encode_wire
-        self._streams = streams
+        self._note_answered = conversation.state.answered
 
     def answer(self, running: RunningCall, result: RPCResult) -> None:
         """Send a result, unless the call has an answer.
@@ -46,9 +45,10 @@ class Replies:
         if running.answered:
             return False
         running.answered = True
+        self._note_answered(running.call.request)
         self._counters.results += 1
         if running.stream is not None:
-            self._streams.end(running.call.request, running.stream)
+            running.stream.break_off()
         return True
 
     def encoded(self, request: int, value: Any) -> Unit:
@@ -86,6 +86,6 @@ class Replies:
             return
         running.answered = True
         if running.stream is not None:
-            self._streams.end(running.call.request, running.stream)
+            running.stream.break_off()
         self._counters.note_error(error.uri)
         self._conversation.send_error(CALL, running.call.request, error)

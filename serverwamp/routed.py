@@ -6,7 +6,7 @@ Spec: Basic Profile, "Remote Procedure Call"; Advanced Profile, "Caller Identifi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -25,7 +25,6 @@ from serverwamp.protocol.messages import Args, Call, Kwargs, Result
 from serverwamp.replies import Replies
 from serverwamp.results import RPCResult
 from serverwamp.running import RunningCall
-from serverwamp.streams import Streams
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -106,20 +105,20 @@ class ForwardedChunks:
 
 
 class RoutedCalls:
-    """The calls of a session that go to other clients; they are `running` with all the others.
+    """The calls of a session that go to other clients.
 
-    No task waits for them: their callees' sessions say what becomes of them.
+    `keep` puts one among the running calls of the session, and `remove` takes it out. No task
+    waits for them: their callees' sessions say what becomes of them.
     """
 
     def __init__(
         self,
         conversation: Conversation,
         replies: Replies,
-        streams: Streams,
-        running: MutableMapping[int, RunningCall],
         *,
+        keep: Callable[[RunningCall], None],
+        remove: Callable[[RunningCall], None],
         renew_deadline: Callable[[RunningCall], None],
-        note_end: Callable[[], None],
     ) -> None:
         self._conversation = conversation
         self._session = conversation.session
@@ -127,10 +126,9 @@ class RoutedCalls:
         self._handlers = conversation.realm.handlers
         self._dealer = conversation.realm.dealer
         self._replies = replies
-        self._streams = streams
-        self._running = running
+        self._keep = keep
+        self._remove = remove
         self._renew_deadline = renew_deadline
-        self._note_end = note_end
 
     def start(self, call: Call, unit: Unit) -> bool:
         """Give a call to who has registered the procedure; tell whether anybody has.
@@ -161,14 +159,11 @@ class RoutedCalls:
             )
         except WAMPError as error:
             self._replies.answer_error(routed, error)
-        if call.options.progress:
-            if routed.invocation is None:
-                self._streams.ignore(call)
-            else:
-                self._streams.expect(call)
-                routed.stream = ForwardedChunks(routed.invocation)
         if not routed.answered:
-            self._running[call.request] = routed
+            if call.options.progress:
+                assert routed.invocation is not None
+                routed.stream = ForwardedChunks(routed.invocation)
+            self._keep(routed)
         return True
 
     def report(self, routed: RoutedCall, args: Args, kwargs: Kwargs) -> None:
@@ -203,5 +198,4 @@ class RoutedCalls:
 
     def end(self, routed: RoutedCall) -> None:
         """Take note that a call is over for whoever has called."""
-        if self._running.pop(routed.call.request, None) is not None:
-            self._note_end()
+        self._remove(routed)

@@ -239,7 +239,7 @@ class ServedSession:
         question = question_about(self._conversation.session, message)
         if question is None:
             return True
-        if isinstance(message, Call) and self._calls.is_running(message.request):
+        if isinstance(message, Call) and self._calls.is_open(message.request):
             return True  # it goes on with what was allowed
         answer = authorization.known(question)
         if answer is None:

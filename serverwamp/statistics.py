@@ -38,7 +38,7 @@ class Statistics:
     """How many bytes that is, with those that are just being sent."""
     violations: Mapping[str, int]
     """How often clients did what they may not, by what it was. That is ``undecodable``,
-    ``unexpected message``, ``out of sequence``, ``invalid message``, ``wrong frame type``, or the
+    ``unexpected message``, ``wrong id``, ``invalid message``, ``wrong frame type``, or the
     field of `Limits` that was exceeded. What never happened is left out."""
 
 

@@ -20,7 +20,6 @@ from serverwamp.binding import NO_CHUNK, Handler
 from serverwamp.conversation import Conversation
 from serverwamp.errors import (
     CallCanceled,
-    ProtocolViolation,
     Unavailable,
     WAMPError,
 )
@@ -184,17 +183,7 @@ class Streams:
 
     def begin(self, call: Call) -> Stream:
         """Return the stream of a call that others will follow."""
-        self.expect(call)
         return Stream(call, self._conversation.limits)
-
-    def expect(self, call: Call) -> None:
-        """Let further CALLs of the same id follow."""
-        self._conversation.state.begin_stream(call)
-
-    def ignore(self, call: Call) -> None:
-        """Let the CALLs that follow one that isn't run come to nothing."""
-        self.expect(call)
-        self._conversation.state.end_stream(call.request)
 
     def bind(
         self,
@@ -218,13 +207,9 @@ class Streams:
         return handler.chunk(args, kwargs)
 
     def go_on(self, running: Streamed, call: Call, unit: Unit) -> Awaitable[None] | None:
-        """Take a further CALL of a call; what is returned, if anything, waits until it can.
-
-        Raises: ProtocolViolation when the call isn't streamed.
-        """
+        """Take a further CALL of a call; what is returned, if anything, waits until it can."""
         stream = running.stream
-        if stream is None:
-            raise ProtocolViolation(f"call {call.request} is still running", kind="out of sequence")
+        assert stream is not None  # the session's state lets no other CALL have its id
         if not stream.has_room:
             return self._go_on_later(running, stream, call, unit)
         self._put(running, stream, call, unit)
@@ -255,8 +240,3 @@ class Streams:
             stream.put(call, unit)
         except WAMPError as error:
             self._refuse(call, error)
-
-    def end(self, request: int, stream: ChunkTaker) -> None:
-        """Let nothing more into a call that is answered; what its client still sends is ignored."""
-        self._conversation.state.end_stream(request)
-        stream.break_off()

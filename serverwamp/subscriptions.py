@@ -110,7 +110,7 @@ class Subscriptions:
         self._conversation = conversation
         self.session: Session = conversation.session
         self._realm = conversation.realm
-        self._send = conversation.send
+        self._answer = conversation.answer
         self._send_error = conversation.send_error
         self._held_messages = 0
         self._held_bytes = 0
@@ -135,7 +135,7 @@ class Subscriptions:
         subscriber = self._subscribers.get(id_)
         if subscriber is not None:
             if subscriber.is_open:
-                self._send(Subscribed(message.request, subscriber.subscription.id))
+                self._answer(Subscribed(message.request, subscriber.subscription.id))
                 if message.options.get_retained:
                     self._send_retained(subscriber)
             elif self._has_room_beside(len(subscriber.requests), message):
@@ -241,7 +241,7 @@ class Subscriptions:
             self._forget(subscriber)
             self._closing.pop(subscription.id, None)
             if subscriber.unsubscribe is not None:
-                self._send(Unsubscribed(subscriber.unsubscribe))
+                self._answer(Unsubscribed(subscriber.unsubscribe))
             if self.session.is_open:
                 for message in subscriber.reopenings:
                     self.subscribe(message)
@@ -249,7 +249,7 @@ class Subscriptions:
     def _confirm(self, subscriber: Subscriber) -> None:
         # No await in here: what is published meanwhile finds the session subscribed or not.
         for request in subscriber.requests:
-            self._send(Subscribed(request, subscriber.subscription.id))
+            self._answer(Subscribed(request, subscriber.subscription.id))
         subscriber.requests.clear()
         held = self._take_held(subscriber)
         if not self.session.is_open:  # it ended while the handler was opening

@@ -608,52 +608,6 @@ async def test_abort_is_not_answered(abort: list[Any], state: str, subprotocol: 
 # ---- request ids
 
 
-@pytest.mark.spec("IDS-04", "IDS-07", "IDS-08")
-@pytest.mark.parametrize("subprotocol", UNBATCHED)
-@pytest.mark.parametrize(
-    "ids", [[1, 2, 3], [2, 3], [7, 100, 2**53 - 1, 2**53], [2**53, 1, 2], [5, 2**53, 1]], ids=str
-)
-async def test_ids_may_jump_forward_and_wrap_around(ids: list[int], subprotocol: str) -> None:
-    async with connect(application(), subprotocol=subprotocol) as client:
-        for id_ in ids:
-            await client.send([48, id_, {}, "echo", [id_]])
-            assert await client.receive() == [50, id_, {}, [id_]]
-
-
-@pytest.mark.spec("IDS-04", "IDS-07", "IDS-08", "IDS-09", "VIO-02", "T-05")
-@pytest.mark.parametrize("subprotocol", UNBATCHED)
-@pytest.mark.parametrize(
-    "request_",
-    [
-        [48, 5, {}, "echo"],
-        [48, 4, {}, "echo"],
-        [48, 1, {}, "echo"],
-        [16, 5, {}, "news"],
-        [32, 5, {}, "news"],
-        [34, 5, 1],
-        [64, 5, {}, "mine"],
-        [66, 5, 1],
-        [48, 5.0, {}, "echo"],
-    ],
-    ids=str,
-)
-async def test_ids_may_not_be_repeated_or_go_back(request_: list[Any], subprotocol: str) -> None:
-    """All kinds of requests share one sequence, also those without an answer."""
-    async with connect(application(), subprotocol=subprotocol) as client:
-        await client.send([16, 5, {}, "news"])
-        await client.send(request_)
-        said = await assert_aborted(client)
-        assert said == f"request id {int(request_[1])} after 5 is out of sequence"
-
-
-@pytest.mark.spec("IDS-07")
-async def test_only_one_wraps_around() -> None:
-    async with connect(application()) as client:
-        await client.send([16, 2**53, {}, "news"])
-        await client.send([48, 2, {}, "echo"])
-        await assert_aborted(client)
-
-
 @pytest.mark.spec("IDS-04")
 async def test_cancel_draws_no_id() -> None:
     async with connect(application()) as client:

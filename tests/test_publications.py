@@ -682,7 +682,7 @@ async def test_a_session_that_is_ended_publishes_no_more(how: str) -> None:
             await slowly.session.abort()
             assert (await client.receive())[0] == 3
         elif how == "breaks the protocol":
-            await client.send([16, 1, {}, "topic", [5]])
+            await client.send([48, 0, {}, "procedure"])
             assert (await client.receive())[0] == 3
         else:
             async with anyio.create_task_group() as tasks:

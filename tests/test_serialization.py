@@ -717,29 +717,6 @@ def test_global_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ids.new_session_id() == ids.new_publication_id() == 1
 
 
-@pytest.mark.spec("IDS-04", "IDS-07", "T-05")
-@pytest.mark.parametrize(
-    ("last", "request_", "follows"),
-    [
-        (0, 1, True),
-        (0, 2, True),
-        (0, 2**53, True),
-        (1, 2, True),
-        (1, 100, True),
-        (5, 5, False),
-        (5, 4, False),
-        (5, 1, False),
-        (2**53 - 1, 2**53, True),
-        (2**53 - 1, 1, False),
-        (2**53, 1, True),
-        (2**53, 2, False),
-        (2**53, 2**53, False),
-    ],
-)
-def test_the_sequence_of_requests(last: int, request_: int, follows: bool) -> None:
-    assert ids.follows(request_, last) is follows
-
-
 # ---- URIs
 
 

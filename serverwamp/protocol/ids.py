@@ -21,12 +21,3 @@ def new_session_id() -> int:
 def new_publication_id() -> int:
     """Return a random id from the whole range: unique, but no secret, so that it may be cheap."""
     return random.getrandbits(53) + 1
-
-
-def follows(request: int, last: int) -> bool:
-    """Tell whether `request` may come after `last` in one session's sequence of requests.
-
-    Clients leave gaps (a request that they failed to serialize has used its id), so jumps
-    forward are fine; a repetition or a step back is not, but for the wrap at the end.
-    """
-    return request > last or (request == 1 and last == MAX_ID)

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Final
 
 from serverwamp import uris
 from serverwamp.errors import ProtocolViolation
-from serverwamp.protocol.ids import follows
 from serverwamp.protocol.messages import (
     Abort,
     Authenticate,
@@ -131,11 +130,13 @@ SENT: Final[Mapping[State, Moves]] = {
 }
 
 REQUESTS: Final = frozenset((Call, Publish, Subscribe, Unsubscribe, Register, Unregister))
-"""What draws its id from the session's sequence of requests."""
+"""What the client gives an id, which no other open request of its session may have."""
 
 REMEMBERED_STREAMS: Final = 1_000
-"""How many calls are remembered that were answered before the client had sent all its arguments,
-those included that are being sent."""
+"""How many calls are remembered that were answered before all of their arguments had come."""
+
+WRONG_ID: Final = "wrong id"
+"""The kind of violations by a request whose id is in use, or an answer to what was never asked."""
 
 INVALID: Final = "invalid message"
 """The kind of violations by a message that can be decoded, and makes no sense."""
@@ -147,8 +148,10 @@ class SessionState:
     """The state of one session, from before its HELLO until after its end."""
 
     def __init__(self) -> None:
-        self._last_request = 0
-        self._streams: dict[int, str | None] = {}
+        self._open: set[int] = set()  # the requests that are not answered yet
+        # The procedures of calls whose last arguments are still to come, by their request ids:
+        self._streams: dict[int, str] = {}  # of open calls
+        self._answered_streams: dict[int, str] = {}  # the oldest first
         self._move(State.AWAITING_HELLO)
 
     def _move(self, state: State) -> None:
@@ -171,14 +174,17 @@ class SessionState:
             )
         if kind in REQUESTS:
             request: int = message.request  # type: ignore[attr-defined]
-            if request <= self._last_request and not follows(request, self._last_request):
-                if isinstance(message, Call) and request in self._streams:
-                    return self._continues(message)
-                raise ProtocolViolation(
-                    f"request id {request} after {self._last_request} is out of sequence",
-                    kind="out of sequence",
-                )
-            self._last_request = request
+            if request in self._open:
+                self._check_continues(request, message)
+            elif request in self._answered_streams and self._is_leftover(request, message):
+                return False
+            elif not isinstance(message, Publish) or message.options.acknowledge:
+                self._open.add(request)
+            if isinstance(message, Call):
+                if message.options.progress:
+                    self._streams[request] = message.procedure
+                elif self._streams:
+                    self._streams.pop(request, None)
         elif isinstance(message, Hello):
             _check_hello(message)
         elif isinstance(message, (Goodbye, Abort)) and not uris.is_valid_uri(message.reason):
@@ -189,32 +195,40 @@ class SessionState:
             self._move(following)
         return True
 
-    def begin_stream(self, call: Call) -> None:
-        """Take note that further CALLs of the same id belong to a call."""
-        self._streams[call.request] = call.procedure
+    def answered(self, request: int) -> None:
+        """Take note that a request is answered: another one may have its id.
 
-    def end_stream(self, request: int) -> None:
-        """Take note that a call is answered: those that are still on their way are ignored."""
-        if self._streams.get(request) is not None:
-            del self._streams[request]
-            self._streams[request] = None  # the newest of those that are remembered
-            if len(self._streams) > REMEMBERED_STREAMS:
-                ended = (id_ for id_, procedure in self._streams.items() if procedure is None)
-                del self._streams[next(ended)]
+        If the client has yet to send further arguments of it, these are ignored.
+        """
+        self._open.discard(request)
+        if request in self._streams:
+            self._answered_streams[request] = self._streams.pop(request)
+            if len(self._answered_streams) > REMEMBERED_STREAMS:
+                del self._answered_streams[next(iter(self._answered_streams))]
 
-    def _continues(self, call: Call) -> bool:
-        """Tell whether a further CALL of a call comes before its answer.
+    def _check_continues(self, request: int, message: Message) -> None:
+        """Check that a message with the id of an open call brings further arguments of it.
 
         Raises: ProtocolViolation.
         """
-        procedure = self._streams[call.request]
-        if procedure is not None and procedure != call.procedure:
+        if not isinstance(message, Call) or request not in self._streams:
+            raise ProtocolViolation(f"request id {request} is in use", kind=WRONG_ID)
+        if self._streams[request] != message.procedure:
             raise ProtocolViolation(
-                f"call {call.request} can't go on with another procedure", kind="out of sequence"
+                f"call {request} can't go on with another procedure", kind=WRONG_ID
             )
-        if not call.options.progress:
-            del self._streams[call.request]
-        return procedure is not None
+
+    def _is_leftover(self, request: int, message: Message) -> bool:
+        """Tell whether a message was sent for a call before the client knew that it is answered.
+
+        Otherwise it is a new request, and no more is expected of that call.
+        """
+        procedure = self._answered_streams.pop(request)
+        if not isinstance(message, Call) or message.procedure != procedure:
+            return False
+        if message.options.progress:
+            self._answered_streams[request] = procedure
+        return True
 
     def send(self, message: Message) -> None:
         """Take note of a message that is about to be sent.
