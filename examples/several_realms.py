@@ -45,7 +45,7 @@ wamp = serverwamp.Application(allow_default_realm=False)
 
 for uri in "tenants.red", "tenants.blue":
     realm = serverwamp.Realm(uri)
+    realm.add_default_arg("notebook", Notebook(realm))
     realm.add_routes(notes_api)
     realm.add_topics(notes_topics)
-    realm.add_default_arg("notebook", Notebook(realm))
     wamp.add_realm(realm)

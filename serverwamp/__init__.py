@@ -1,5 +1,6 @@
 """Serve calls and live events over one WebSocket, in an ASGI app, to any WAMP client."""
 
+from serverwamp.annotations import Converter as Converter
 from serverwamp.application import Application as Application
 from serverwamp.authentication import CRAAuthRequirement as CRAAuthRequirement
 from serverwamp.broker import Subscription as Subscription
@@ -36,6 +37,7 @@ __all__ = [
     "CRAAuthRequirement",
     "ClientCall",
     "ConfigurationError",
+    "Converter",
     "CryptosignAuthRequirement",
     "History",
     "HistoryStore",

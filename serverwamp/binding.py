@@ -24,13 +24,30 @@ from contextlib import (
     contextmanager,
 )
 from dataclasses import dataclass
-from types import MappingProxyType, NoneType, SimpleNamespace
+from math import isfinite
+from types import MappingProxyType, NoneType
 from typing import Any, Final, TypeAlias
 
 import anyio
 
-from serverwamp.conversion import Converter, chunk_type, converter_for, invalid
+from serverwamp.annotations import (
+    Converter,
+    Names,
+    behind,
+    evaluated,
+    is_typed_dict,
+    members_of,
+)
+from serverwamp.conversion import (
+    Conversion,
+    check_default,
+    chunk_type,
+    conversion_to,
+    invalid,
+    no_default,
+)
 from serverwamp.errors import ConfigurationError
+from serverwamp.records import record_of
 from serverwamp.starting import defer_cancellation, deliver_cancellation, run_in_thread
 
 Function: TypeAlias = Callable[..., Any]
@@ -41,17 +58,14 @@ POSITIONAL: Final = (
 )
 VARIABLE: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 MISSING: Final = inspect.Parameter.empty
-MARKS: Final[Mapping[Any, bool | None]] = {
-    typing.Required: True,
-    typing.NotRequired: False,
-    getattr(typing, "ReadOnly", None): None,  # of Python 3.13
-}
-"""What can mark an item of a TypedDict, and whether it makes it required."""
 NO_CHUNK: Final[Any] = object()
 """Stands for the chunk of a CALL that brings none."""
 OMITTED: Final[Any] = object()
 """Stands for the default of a ``NotRequired`` item: where a CALL brings none, none is passed."""
 NONE_BY_NAME: Final[Mapping[str, Any]] = MappingProxyType({})
+NO_CONVERTERS: Final[Mapping[Any, Converter]] = MappingProxyType({})
+OTHER_FRAMEWORKS: Final = frozenset(("fastapi", "fast_depends", "litestar", "pydantic", "typer"))
+"""Packages whose objects, as default values, mark parameters that those packages fill in."""
 
 
 # ---- default args
@@ -141,7 +155,7 @@ class Parameter:
     by_position: bool
     by_name: bool
     default: Any
-    convert: Converter | None
+    convert: Conversion | None
 
     def converted(self, value: Any, place: int | str) -> Any:
         """Return an argument as the function wants it; `place` is its position or name."""
@@ -151,6 +165,12 @@ class Parameter:
         return convert(value, place)
 
 
+def _with_exact_numbers(parameter: Parameter | None, value: Any, exact: Any) -> Any:
+    if parameter is None or parameter.convert is None:
+        return value
+    return parameter.convert.with_exact_numbers(value, exact)
+
+
 class Handler:
     """A function and how to call it.
 
@@ -158,7 +178,8 @@ class Handler:
     with the type that `sources` gives for it, takes it. `leading` names the sources that are
     passed to the first parameters, whatever those are called. Every further parameter takes the
     default arg of its name, or else an argument of the message, where `takes_arguments` is true.
-    A plain function is called in a thread, unless `in_thread` is false.
+    A plain function is called in a thread, unless `in_thread` is false. `converters` are declared
+    for types that aren't data types by themselves.
 
     Raises: ConfigurationError when the function can't be called in that way; NameError when an
         annotation can't be resolved (yet).
@@ -174,8 +195,10 @@ class Handler:
         takes_arguments: bool = False,
         camel_snake_conversion: bool = False,
         in_thread: bool = True,
+        converters: Mapping[Any, Converter] = NO_CONVERTERS,
     ) -> None:
         self.function = function
+        self._converters = converters
         self.name: str = name_of(function)
         self.is_generator: bool = is_async_generator(function)
         self._in_thread = in_thread and not self.is_generator
@@ -196,7 +219,7 @@ class Handler:
         self._compile(sources, default_args, list(leading), takes_arguments)
 
         self._by_name = {p.name: p for p in self._parameters if p.by_name}
-        self._names_of_sources = frozenset(
+        self._names_not_for_clients = bound_names(function).union(
             name for parameter, source in self._filled_in for name in (parameter.name, source)
         )
         self._plain = (
@@ -205,6 +228,7 @@ class Handler:
             and all(p.by_position for p in self._parameters)
         )
         self._exact_types = self._types_that_need_no_conversion()
+        self._floats = [i for i, kind in enumerate(self._exact_types or ()) if kind is float]
         self.wants_exact_numbers: bool = any(
             p is not None and p.convert is not None and p.convert.wants_exact_numbers
             for p in (*self._parameters, self._rest, self._named_rest)
@@ -227,7 +251,10 @@ class Handler:
         leading: list[str],
         takes_arguments: bool,
     ) -> None:
+        bound = bound_names(self.function)
         for parameter in _parameters(self.function):
+            if parameter.name in bound and parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                continue  # as a default value, which would be replaced
             source = self._source_of(parameter, sources, default_args, leading)
             if source is not None:
                 self._filled_in.append((parameter, source))
@@ -240,6 +267,9 @@ class Handler:
                         f"nothing is known to pass to parameter {parameter.name!r} of {self.name}:"
                         f" add a default arg of that name, or give it a default value"
                     )
+                if type(parameter.default).__module__.partition(".")[0] in OTHER_FRAMEWORKS:
+                    text = f"parameter {parameter.name!r} of {self.name}: "
+                    raise ConfigurationError(text + no_default(parameter.default))
                 if parameter.kind in POSITIONAL:
                     self._order.append(self._compiled(parameter, converts=False))
                 continue
@@ -276,7 +306,7 @@ class Handler:
             return parameter.name
         if parameter.annotation is not MISSING:
             try:
-                annotation = _named_type(_resolved(self.function, parameter.annotation))
+                annotation = _named_type(parameter.annotation, names_around(self.function))
             except NameError:
                 return None
             for name, kind in sources.items():
@@ -286,13 +316,16 @@ class Handler:
 
     def _compiled(self, parameter: inspect.Parameter, *, converts: bool) -> Parameter:
         convert, default = None, parameter.default
-        if converts and parameter.annotation is not MISSING:
+        if converts:
             try:
-                hint = _resolved(self.function, parameter.annotation)
+                hint = Any
+                if parameter.annotation is not MISSING:
+                    hint = _resolved(self.function, parameter.annotation)
                 of_chunks = chunk_type(hint)
                 if of_chunks is not None:
                     hint, default = of_chunks, NO_CHUNK
-                convert = converter_for(hint)
+                check_default(parameter.default, hint, names_around(self.function))
+                convert = conversion_to(hint, names_around(self.function), self._converters)
             except ConfigurationError as error:
                 raise ConfigurationError(
                     f"parameter {parameter.name!r} of {self.name}: {error}"
@@ -307,7 +340,9 @@ class Handler:
 
     def _types_that_need_no_conversion(self) -> Sequence[Any] | None:
         """Return those of the arguments that can be passed on as they are, if there are such."""
-        types = [p.convert.exact_type if p.convert is not None else None for p in self._parameters]
+        types = [
+            p.convert.unchanged_type if p.convert is not None else None for p in self._parameters
+        ]
         needs_more = not self._plain or self._rest is not None or self.stream is not None
         return None if needs_more or None in types else types
 
@@ -331,7 +366,11 @@ class Handler:
         Raises: InvalidArgument.
         """
         if not kwargs and [*map(type, args)] == self._exact_types:
-            return args, NONE_BY_NAME
+            for position in self._floats:
+                if not isfinite(args[position]):
+                    break
+            else:
+                return args, NONE_BY_NAME
         named = self._renamed(kwargs) if kwargs else {}
         if exact is not None:
             args, named = self._with_exact_numbers(args, named, exact)
@@ -374,7 +413,7 @@ class Handler:
 
     def _bind_named_rest(self, named: dict[str, Any], values_by_name: dict[str, Any]) -> None:
         for name, value in named.items():
-            if self._named_rest is None or name in self._names_of_sources:
+            if self._named_rest is None or name in self._names_not_for_clients:
                 raise invalid(f"argument {name!r} is unknown", name)
             values_by_name[name] = self._named_rest.converted(value, name)
 
@@ -397,21 +436,15 @@ class Handler:
     ) -> tuple[Sequence[Any], dict[str, Any]]:
         exact_args, exact_named = exact[0], self._renamed(exact[1])
         by_position = [p for p in self._parameters if p.by_position]
-
-        def wants(parameter: Parameter | None) -> bool:
-            return (
-                parameter is not None
-                and parameter.convert is not None
-                and parameter.convert.wants_exact_numbers
-            )
-
         return [
-            exact_value
-            if wants(by_position[index] if index < len(by_position) else self._rest)
-            else value
+            _with_exact_numbers(
+                by_position[index] if index < len(by_position) else self._rest, value, exact_value
+            )
             for index, (value, exact_value) in enumerate(zip(args, exact_args, strict=True))
         ], {
-            name: exact_named[name] if wants(self._by_name.get(name, self._named_rest)) else value
+            name: _with_exact_numbers(
+                self._by_name.get(name, self._named_rest), value, exact_named[name]
+            )
             for name, value in named.items()
         }
 
@@ -425,11 +458,16 @@ class Handler:
             return values[place], [*values[:place], stream, *values[place + 1 :]], values_by_name
         return values_by_name[parameter.name], values, {**values_by_name, parameter.name: stream}
 
-    def chunk(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def chunk(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        exact: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
+    ) -> Any:
         """Return the converted chunk of a further CALL; `NO_CHUNK` when it brings none.
 
         It comes alone, or where it stood among the arguments of the first CALL; the others are of
-        no account.
+        no account. `exact` is as for `bind`.
 
         Raises: InvalidArgument.
         """
@@ -439,15 +477,19 @@ class Handler:
         for name in named:
             if name not in self._by_name:
                 raise invalid(f"argument {name!r} is unknown", name)
+        exact_args, exact_kwargs = exact or (args, kwargs)
         if parameter.by_name and parameter.name in named:
-            return parameter.converted(named[parameter.name], parameter.name)
+            exact_value = self._renamed(exact_kwargs)[parameter.name]
+            value = _with_exact_numbers(parameter, named[parameter.name], exact_value)
+            return parameter.converted(value, parameter.name)
         if not args:
             return NO_CHUNK
         if len(args) == 1:
             place = 0
         elif not place < len(args) <= len(self._parameters):
             raise invalid("a further chunk is a single argument", 1)
-        return parameter.converted(args[place], place)
+        value = _with_exact_numbers(parameter, args[place], exact_args[place])
+        return parameter.converted(value, place)
 
     def invoke(
         self,
@@ -543,6 +585,27 @@ class Handler:
         raise RuntimeError(f"{self.name} yielded more than once")
 
 
+def bound_names(function: Any) -> frozenset[str]:
+    """Return the names of parameters that are bound already: by a partial, or as ``self``."""
+    given: set[str] = set()
+    for layer in _layers(function):
+        if isinstance(layer, functools.partial):
+            given.update(layer.keywords)
+        constructors = ("__init__", "__new__") if isinstance(layer, type) else ()
+        for inner in (layer, *(inspect.getattr_static(layer, name) for name in constructors)):
+            given.update(_names_of(inner) - _names_of(function))
+    return frozenset(given)
+
+
+def _names_of(function: Any) -> frozenset[str]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # a builtin, which doesn't tell its signature
+        return frozenset()
+    variable = (inspect.Parameter.POSITIONAL_ONLY, *VARIABLE)
+    return frozenset(p.name for p in parameters if p.kind not in variable)
+
+
 def name_of(function: Function) -> str:
     """Return what to call a function when speaking of it to its author."""
     return getattr(function, "__qualname__", None) or repr(function)
@@ -625,28 +688,28 @@ def _annotated(function: Function) -> Any:
 
 def _resolved(function: Function, annotation: Any) -> Any:
     """Return an annotation of `function` as a type, whether it was written as one or as text."""
+    return evaluated({"it": annotation}, names_around(function))["it"]
+
+
+def names_around(function: Function) -> Names:
+    """Return what the names in the annotations of a function stand for."""
     plain = _annotated(function)
-    names: dict[str, Any] = {}
-    if inspect.isfunction(plain):
-        names = {**getattr(plain, SURROUNDINGS, {}), **inspect.getclosurevars(plain).nonlocals}
-    holder = SimpleNamespace(__annotations__={"it": annotation})
-    return typing.get_type_hints(
-        holder, getattr(plain, "__globals__", {}), names, include_extras=True
-    )["it"]
+    if not inspect.isfunction(plain):
+        return {}
+    local = {**getattr(plain, SURROUNDINGS, {}), **inspect.getclosurevars(plain).nonlocals}
+    return {**plain.__globals__, **local}
 
 
-def _named_type(annotation: Any) -> Any:
+def _named_type(annotation: Any, names: Names) -> Any:
     """Return the type that an annotation names, behind aliases, metadata and ``| None``."""
     while True:
-        origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-        if origin is typing.Annotated:
-            annotation = args[0]
-        elif origin in (typing.Union, types.UnionType) and len(args) == 2 and NoneType in args:
-            annotation = args[args[0] is NoneType]
-        elif isinstance(annotation, typing.NewType):
-            annotation = annotation.__supertype__
-        elif hasattr(annotation, "__value__"):  # a TypeAliasType, of typing or typing_extensions
-            annotation = annotation.__value__
+        further, members = behind(annotation, names), members_of(annotation) or ()
+        if further is not None:
+            annotation, names = further
+        elif typing.get_origin(annotation) is typing.Annotated:
+            annotation = annotation.__origin__
+        elif len(members) == 2 and NoneType in members:
+            annotation = members[members[0] is NoneType]
         else:
             return annotation
 
@@ -671,31 +734,19 @@ def _unpacked(function: Function, annotation: Any) -> Sequence[inspect.Parameter
     if typing.get_origin(unpacked) is not typing.Unpack:
         return None
     (items,) = typing.get_args(unpacked)
-    if not hasattr(items, "__required_keys__"):
+    if not is_typed_dict(typing.get_origin(items) or items):
         raise ConfigurationError(f"{name_of(function)} unpacks {items!r}, which is no TypedDict")
-    parameters = []
-    for name, marked in typing.get_type_hints(items, include_extras=True).items():
-        hint, is_required = _unmarked(marked)
-        if is_required is None:
-            is_required = name in items.__required_keys__
-        kind, default = inspect.Parameter.KEYWORD_ONLY, MISSING if is_required else OMITTED
-        parameters.append(inspect.Parameter(name, kind, default=default, annotation=hint))
-    return parameters
-
-
-def _unmarked(hint: Any) -> tuple[Any, bool | None]:
-    """Return the type of an item, and whether a mark says that it is required.
-
-    Under postponed annotations the TypedDict itself doesn't know of the marks.
-    """
-    origin = typing.get_origin(hint)
-    if origin is typing.Annotated:
-        inner, is_required = _unmarked(hint.__origin__)
-        return typing.Annotated[(inner, *hint.__metadata__)], is_required
-    if origin is None or origin not in MARKS:
-        return hint, None
-    inner, is_required = _unmarked(typing.get_args(hint)[0])
-    return inner, is_required if MARKS[origin] is None else MARKS[origin]
+    record = record_of(items, names_around(function))
+    assert record is not None
+    return [
+        inspect.Parameter(
+            field.key,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=MISSING if field.is_required else OMITTED,
+            annotation=field.hint,
+        )
+        for field in record.fields
+    ]
 
 
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

@@ -236,6 +236,25 @@ class MessageTooLong(SerializationError):
     answer: type[PredefinedError] = PayloadSizeExceeded
 
 
+class Unsuitable(Exception):
+    """A value can't be converted to the type that is wanted.
+
+    `path` leads to what is wrong inside of the value: ``.lines[0].amount``. `details` are further
+    such errors, where several are known.
+    """
+
+    def __init__(self, message: str, path: str = "", details: Sequence[Unsuitable] = ()) -> None:
+        super().__init__(message, path)
+        self.message = message
+        self.path = path
+        self.details = details
+
+    def below(self, step: str) -> Unsuitable:
+        """Return the same error as one of the value that holds this one."""
+        details = [detail.below(step) for detail in self.details]
+        return Unsuitable(self.message, step + self.path, details)
+
+
 class ConfigurationError(RuntimeError):
     """The application is put together wrongly, or changed after it began to serve."""
 

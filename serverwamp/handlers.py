@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from serverwamp import uris
+from serverwamp.annotations import Converter
 from serverwamp.authorization import SOURCES_OF_QUESTIONS, Action, Requirements, Rule
 from serverwamp.binding import DefaultArg, Handler, name_of
 from serverwamp.broker import Subscription
@@ -103,6 +105,8 @@ class Handlers:
         self._rpc_handler: Route | None = None
         self._subscription_handler: Route | None = None
         self.default_args: dict[str, DefaultArg] = {}
+        self.converters: dict[Any, Converter] = {}
+        """What makes values of types that aren't data types by themselves, by the type."""
         self.rpc_function: Function | None = None
         """Answers all calls, if there is one."""
         self.subscription_function: Function | None = None
@@ -124,9 +128,13 @@ class Handlers:
     def add_topic(self, route: TopicRoute | PublicationRoute) -> None:
         """Add a route for subscriptions, or for publications of clients.
 
-        Raises: ConfigurationError when its URI is taken already.
+        Raises: ConfigurationError when its URI is taken already, or a publication handler can't be
+            called.
         """
         added = Route(route)
+        if isinstance(route, PublicationRoute):
+            with suppress(NameError):  # an annotation that is defined further down
+                self._compile_with_arguments(route, SOURCES_OF_PUBLICATIONS)
         table = self._topics if isinstance(route, TopicRoute) else self._publications
         table.add(route.uri, route.kind, added)
         self.routes.append(added)
@@ -257,6 +265,7 @@ class Handlers:
             default_args=self._default_args_for(route),
             takes_arguments=True,
             camel_snake_conversion=self._camel_snake_conversion or route.camel_snake_conversion,
+            converters=self.converters,
         )
 
     def _compile_topic(self, route: TopicRoute) -> Handler:

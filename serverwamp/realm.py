@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from typing import Any, Final, TypeAlias
 
 from serverwamp import uris
+from serverwamp.annotations import Converter
 from serverwamp.authentication import Authentication
 from serverwamp.authorization import Action, Authorizing, Rule
 from serverwamp.backplanes.base import Backplane
@@ -153,6 +154,17 @@ class Realm(
         if factory is not None:
             check_factory(name, factory)
         self.handlers.default_args[name] = DefaultArg(value, factory)
+
+    def add_converter(self, kind: Any, convert: Callable[[Any], Any]) -> None:
+        """Make values of `kind`, wherever a route's annotations name it, with `convert`.
+
+        It is what `Converter` is for a single annotation: see there. Declare it before the routes
+        that need it are added.
+
+        Raises: ConfigurationError when the realm is serving already.
+        """
+        self._check_not_frozen()
+        self.handlers.converters[kind] = Converter(convert)
 
     def add_error_handler(self, kind: type[Exception], error: ErrorMapping) -> None:
         """Answer with `error` when a handler raises `kind` or a subclass of it.

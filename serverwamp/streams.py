@@ -202,9 +202,10 @@ class Streams:
 
     def _chunk(self, handler: Handler, call: Call, unit: Unit) -> Any:
         args, kwargs = call.args or (), call.kwargs or {}
+        exact = None
         if handler.wants_exact_numbers:
-            args, kwargs = self._conversation.serializer.format.exact_payload(unit, call)
-        return handler.chunk(args, kwargs)
+            exact = self._conversation.serializer.format.exact_payload(unit, call)
+        return handler.chunk(args, kwargs, exact)
 
     def go_on(self, running: Streamed, call: Call, unit: Unit) -> Awaitable[None] | None:
         """Take a further CALL of a call; what is returned, if anything, waits until it can."""

@@ -23,6 +23,7 @@ import serverwamp
 from serverwamp import (
     Application,
     ConfigurationError,
+    Converter,
     RPCErrorResult,
     RPCProgressReport,
     RPCRequest,
@@ -334,10 +335,13 @@ class Celsius:
         return isinstance(other, Celsius) and other.degrees == self.degrees
 
 
+Temperature = Annotated[Celsius, Converter(Celsius)]
+
+
 @dataclass
 class Basket:
     order: Order
-    temperature: Celsius
+    temperature: Temperature
 
 
 MOMENT = datetime(2024, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
@@ -377,8 +381,8 @@ ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
         (list[Order], [{"quantity": 3}], [Order(quantity=3)]),
         (Union[Order, str], "text", "text"),
         (Union[Item, Other, str], {"price": 1}, Item(Decimal(1))),
-        (Celsius, "20.5", Celsius(20.5)),
-        (list[Celsius], [20], [Celsius(20)]),
+        (Temperature, "20.5", Celsius(20.5)),
+        (list[Temperature], [20], [Celsius(20)]),
         (
             Basket,
             {"order": {"quantity": 1}, "temperature": 3},
@@ -422,8 +426,8 @@ async def test_arguments_are_converted(
         (Annotated[int, pydantic.Field(gt=0)], 0, "args[0]"),
         (Order, {"quantity": "x"}, "args[0].quantity"),
         (list[Order], [{"quantity": "x"}], "args[0][0].quantity"),
-        (Celsius, "cold", "args[0]"),
-        (Basket, {"order": {}, "temperature": 3}, "args[0].order"),
+        (Temperature, "cold", "args[0]"),
+        (Basket, {"order": {}, "temperature": 3}, "args[0].order.quantity"),
     ],
 )
 @pytest.mark.spec("CAL-06", "CAL-12")

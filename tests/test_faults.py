@@ -26,10 +26,8 @@ from serverwamp import (
     Session,
     WAMPError,
     calls,
-    conversion,
     joining,
 )
-from serverwamp.errors import InvalidArgument
 from serverwamp.testing import ASGIEvent, connect
 
 HELLO = [1, "realm1", {"roles": {"caller": {}}}]
@@ -832,32 +830,23 @@ async def test_a_validator_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     assert "secret" in caplog.text
 
 
-def test_a_value_that_is_nested_too_deeply() -> None:
+async def test_a_value_that_is_nested_too_deeply() -> None:
+    def nested(value: Any) -> Any:
+        return nested([value])
+
     def convert(value: Any) -> Any:
-        raise RecursionError
+        return nested(value)
 
-    with pytest.raises(InvalidArgument, match="nested too deeply"):
-        conversion.Converter(convert, object, wants_exact_numbers=False)(1, 0)
+    async def procedure(value: Any) -> None: ...
 
+    procedure.__annotations__["value"] = Annotated[int, pydantic.AfterValidator(convert)]
 
-def test_without_pydantic(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "pydantic", None)
-
-    class One:
-        pass
-
-    class Two:
-        pass
-
-    with pytest.raises(ConfigurationError, match="installing pydantic may help"):
-        conversion.converter_for(One | Two)
-    with pytest.raises(ConfigurationError, match="need pydantic"):
-        conversion.converter_for(Annotated[int, pydantic.Field(gt=1)])
-    converter = conversion.converter_for(list[int])
-    assert converter is not None
-    assert converter(["1"], 0) == [1]
-    with pytest.raises(InvalidArgument):
-        converter(["x"], 0)
+    app = Application()
+    app.route("procedure")(procedure)
+    async with connect(app) as client:
+        with pytest.raises(WAMPError, match="nested too deeply") as error:
+            await client.call("procedure", (1,))
+        assert error.value.uri == "wamp.error.invalid_argument"
 
 
 def scaled(value: int, *, by: int) -> int:

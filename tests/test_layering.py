@@ -13,6 +13,9 @@ PACKAGE = Path(serverwamp.__file__).parent
 
 # What each module may import of the package. Beside the modules that the design began with stand
 # those that writing it asked for: `conversion` (types) and `results` beside `binding` (signatures);
+# below `conversion` stand `annotations` (what is written as a type), `records` (classes that are
+# made of fields), `pydantic_types` (what pydantic does and doesn't do), `exactness` (Decimals), and
+# `converting` (what happens to a value);
 # `limits`; `contexts`, for what needs no task of its own; `patterns`, in which all URIs are looked
 # up; `handshake`; `handlers`, what a `realm` makes of functions when it is frozen; `features`, what
 # is announced; `meta` and its parts, what
@@ -71,9 +74,21 @@ MAY_IMPORT: dict[str, set[str]] = {
         "starting",
         "uris",
     },
-    "conversion": {"errors"},
+    "annotations": {"errors"},
+    "records": {"annotations", "errors"},
+    "pydantic_types": {"annotations", "records", "errors"},
+    "exactness": {"annotations", "records", "pydantic_types"},
+    "converting": {"annotations", "records", "pydantic_types", "errors"},
+    "conversion": {
+        "annotations",
+        "records",
+        "pydantic_types",
+        "exactness",
+        "converting",
+        "errors",
+    },
     "results": {"errors", "uris"},
-    "binding": {"conversion", "errors", "protocol.messages", "starting"},
+    "binding": {"annotations", "records", "conversion", "errors", "protocol.messages", "starting"},
     "overflow": {"protocol.formats", "limits", "errors"},
     "statistics": {"overflow", "uris"},
     "routing": {
@@ -135,6 +150,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "session": {"clientcalls", "protocol.session", "errors", "uris"},
     "handlers": {
+        "annotations",
         "authorization",
         "history",
         "routing",
@@ -216,6 +232,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "uris",
     },
     "realm": {
+        "annotations",
         "retained",
         "registrations",
         "dealer",
@@ -522,6 +539,7 @@ def test_the_public_surface() -> None:
         "CRAAuthRequirement",
         "ClientCall",
         "ConfigurationError",
+        "Converter",
         "CryptosignAuthRequirement",
         "History",
         "HistoryStore",

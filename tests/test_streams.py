@@ -15,6 +15,7 @@ import pytest
 from serverwamp import (
     Application,
     ConfigurationError,
+    Converter,
     Limits,
     RPCProgressReport,
     RPCRequest,
@@ -787,7 +788,7 @@ async def test_streams_are_among_the_calls_in_flight() -> None:
 
 
 async def test_what_fails_in_a_stream_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    async def procedure(chunks: AsyncIterator[Odd]) -> None:
+    async def procedure(chunks: AsyncIterator[Annotated[Odd, Converter(Odd)]]) -> None:
         async for _ in chunks:
             pass
 
