@@ -127,8 +127,8 @@ def _item(cls: Any, name: str, hint: Any) -> Field:
     # What isn't marked is as the class says, which under postponed annotations knows of no marks.
     is_required = name in cls.__required_keys__
     marked = hint
-    while (qualifier := qualifier_of(marked)) in QUALIFIERS or qualifier == "Annotated":
-        is_required = REQUIRED.get(qualifier, is_required)
+    while typing.get_origin(marked) is typing.Annotated or qualifier_of(marked) in QUALIFIERS:
+        is_required = REQUIRED.get(qualifier_of(marked), is_required)
         marked = typing.get_args(marked)[0]
     return Field(name, name, hint, is_required)
 
