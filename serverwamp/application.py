@@ -318,13 +318,21 @@ class Application(Realm):
     def asgi_application(self, paths: Collection[str] | None = None) -> ASGIApplication:
         """Return an ASGI application that serves WAMP at `paths`, or at every path.
 
-        At other paths plain HTTP is answered with 404, and WebSockets are refused.
+        Below a mount, or the `root_path` of the server, they are what follows this prefix. At other
+        paths plain HTTP is answered with 404, and WebSockets are refused.
+
+        Raises: ConfigurationError for a path without a slash in front, and for a single text.
         """
         if paths is None:
             return self
+        if isinstance(paths, str) or not all(path.startswith("/") for path in paths):
+            raise ConfigurationError(
+                f"paths has to be a list of paths such as '/ws', not {paths!r}"
+            )
+        served = frozenset(paths)
 
         async def serve_paths(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "lifespan" or scope["path"] in paths:
+            if scope["type"] == "lifespan" or _path_below_root(scope) in served:
                 await self(scope, receive, send)
             elif scope["type"] == "websocket":
                 await receive()
@@ -470,3 +478,15 @@ class Application(Realm):
                         await drain()
             finally:
                 self._is_graceful = False
+
+
+def _path_below_root(scope: Scope) -> str:
+    """Return the path without the prefix at which this application is mounted.
+
+    Some servers and frameworks have removed the prefix from the path already.
+
+    Spec: ASGI, "HTTP Connection Scope".
+    """
+    path, root = str(scope["path"]), str(scope.get("root_path") or "")
+    below = path.removeprefix(root) or "/"
+    return below if below.startswith("/") else path

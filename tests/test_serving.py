@@ -253,6 +253,58 @@ async def test_an_application_at_certain_paths() -> None:
             pass
 
 
+def below(root_path: str, app: Any) -> Any:
+    """Return what a server does for an application at a root path, where the path is complete."""
+
+    async def at_root_path(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "root_path": root_path}, receive, send)
+
+    return at_root_path
+
+
+@pytest.mark.parametrize(
+    ("root_path", "path", "served"),
+    [
+        ("", "/ws", True),
+        ("/api", "/api/ws", True),
+        ("/api", "/ws", True),  # some servers and frameworks have removed the prefix
+        ("/api", "/api", False),
+        ("/api", "/apiws", False),
+        ("/api", "/api/ws/", False),
+        ("/api", "/api/api/ws", False),
+        ("/api", "/other/ws", False),
+        ("/api/", "/api//ws", True),
+        ("/ws", "/ws/ws", True),
+        ("/ws", "/ws", False),
+        ("/ws", "/wss", False),
+        ("/", "/ws", True),
+        ("/ä", "/ä/ws", True),
+    ],
+)
+async def test_paths_are_those_below_the_root_path(root_path: str, path: str, served: bool) -> None:
+    app = below(root_path, greeting().asgi_application(paths=["/ws"]))
+    if served:
+        async with connect(app, path=path) as client:
+            assert (await client.call("greet")).args == ("hello",)
+    else:
+        with pytest.raises(HandshakeRefused):
+            async with connect(app, path=path):
+                pass
+
+
+async def test_the_root_path_itself() -> None:
+    app = below("/api", greeting().asgi_application(paths=["/"]))
+    for path in ("/api", "/api/"):
+        async with connect(app, path=path) as client:
+            assert (await client.call("greet")).args == ("hello",)
+
+
+@pytest.mark.parametrize("paths", ["/ws", ["ws"], ["/ws", ""]])
+def test_what_is_no_list_of_paths(paths: Any) -> None:
+    with pytest.raises(ConfigurationError, match="paths"):
+        greeting().asgi_application(paths=paths)
+
+
 async def test_an_application_at_every_path() -> None:
     app = greeting()
     for served in (app, app.asgi_application()):
@@ -275,6 +327,25 @@ async def test_mounted_under_starlette() -> None:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             assert (await http.get("/mounted/")).status_code == 426
             assert (await http.get("/")).status_code == 404
+
+
+async def test_certain_paths_below_mounts() -> None:
+    at_paths = greeting().asgi_application(paths=["/ws", "/other/ws"])
+    site = fastapi.FastAPI()
+    site.mount("/inner", at_paths)
+    app = Starlette(routes=[Mount("/outer", Mount("/", site)), Mount("/direct", at_paths)])
+    async with serve(app) as port:
+        for path in ("/outer/inner/ws", "/direct/ws", "/direct/other/ws"):
+            async with connect_socket(port, path=path) as client:
+                assert (await client.call("greet")).args == ("hello",)
+                assert (await client.call("info")).kwargs["http_path"] == path
+        for path in ("/direct/direct/ws", "/outer/ws", "/direct/"):
+            with pytest.raises(HandshakeRefused):
+                async with connect_socket(port, path=path):
+                    pass
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            assert (await http.get("/direct/ws")).status_code == 426
+            assert (await http.get("/direct/else")).status_code == 404
 
 
 async def test_mounted_under_fastapi() -> None:
@@ -457,6 +528,40 @@ class TestAiohttp:
                 assert response.status_code == 426
                 assert response.headers["upgrade"] == "websocket"
                 assert "WAMP endpoint" in response.text
+
+    async def test_several_headers_with_subprotocols(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """They are one list, as in RFC 9110, section 5.3."""
+        offers = {
+            ("chat", "wamp.2.json"): "wamp.2.json",
+            ("chat", "x, wamp.2.json.batched", "wamp.2.json"): "wamp.2.json.batched",
+            ("wamp.2.json", "wamp.2.cbor"): "wamp.2.json",
+            ("", "wamp.2.json"): "wamp.2.json",
+        }
+        answered: list[str] = []
+
+        async def note(session: Any, context: Any, params: Any) -> None:
+            answered[:] = params.response.headers.getall("Sec-WebSocket-Protocol", [])
+
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_end.append(note)
+        async with (
+            serve_aiohttp(greeting()) as port,
+            aiohttp.ClientSession(f"http://127.0.0.1:{port}", trace_configs=[tracing]) as session,
+        ):
+            for offered, chosen in offers.items():
+                headers = [("Sec-WebSocket-Protocol", names) for names in offered]
+                async with session.ws_connect("/", headers=headers) as websocket:
+                    assert answered == [chosen]
+                    end = "\x1e" if chosen.endswith("batched") else ""
+                    await websocket.send_str(f'[1,"realm1",{{"roles":{{"caller":{{}}}}}}]{end}')
+                    assert (await websocket.receive_str(timeout=5)).startswith("[2,")
+            headers = [("Sec-WebSocket-Protocol", name) for name in ("chat", "other")]
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await session.ws_connect("/", headers=headers)
+            assert refused.value.status == 400
+        assert "overlap" not in caplog.text
 
     async def test_cancelling_one_of_those_who_send(self) -> None:
         from serverwamp.adapters.aiohttp import request_handler

@@ -115,13 +115,18 @@ class _WebSocket:
     """One WebSocket, from its handshake to its end."""
 
     def __init__(self, request: web.Request) -> None:
+        offered = request.headers.getall("Sec-WebSocket-Protocol", [])
+        if len(offered) > 1:  # aiohttp itself reads only the first of these headers
+            headers = request.headers.copy()
+            headers["Sec-WebSocket-Protocol"] = ", ".join(offered)
+            request = request.clone(headers=headers)
         self._request = request
         self._socket: web.WebSocketResponse | None = None
         self._connected = False
         self._status = 403
-        offered = request.headers.get("Sec-WebSocket-Protocol", "")
         self.scope = _scope(request, "websocket")
-        self.scope["subprotocols"] = [n.strip() for n in offered.split(",") if n.strip()]
+        names = [name.strip() for name in ",".join(offered).split(",")]
+        self.scope["subprotocols"] = [name for name in names if name]
 
     async def receive(self) -> Event:
         if not self._connected:
