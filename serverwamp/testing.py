@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
@@ -28,6 +28,7 @@ from serverwamp.errors import WAMPError
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.framings import Frame
 from serverwamp.protocol.serializers import serializer_for
+from serverwamp.starting import open_starter
 from serverwamp.testing_logins import Login
 
 with suppress(ImportError):  # then CBOR isn't spoken here
@@ -653,19 +654,22 @@ async def connect(
     cookies: Mapping[str, str] | None = None,
     peer_address: str = "127.0.0.1",
     extensions: Mapping[str, Any] | None = None,
+    lifespan: bool = False,
     timeout: float = 5.0,
     **login: Any,
 ) -> AsyncIterator[Client]:
     """Connect a client to an ASGI application, and join `realm` unless that is None.
 
     `subprotocols` are what the handshake offers, if that is more than the one; `login` goes to
-    `Client.join`. When the block ends, a connection that is still open is dropped, and the
-    application has `timeout` seconds to finish.
+    `Client.join`. With `lifespan` the application is started before and shut down afterwards, as
+    by `running`. When the block ends, a connection that is still open is dropped, and the
+    application has `timeout` seconds to finish. The block may begin in one task and end in
+    another, as fixtures of pytest-asyncio do.
 
     Raises: HandshakeRefused; WAMPError when the session is refused; whatever the application
         raises, which it shouldn't.
     """
-    scope = {
+    scope: ASGIEvent = {
         "type": "websocket",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
@@ -681,13 +685,25 @@ async def connect(
         "state": {},
         "extensions": {"websocket.http.response": {}, **(extensions or {})},
     }
+    started = running(app, timeout=timeout) if lifespan else nullcontext(app)
+    async with started as served, _connected(served, scope, subprotocol, timeout) as client:
+        if realm is not None:
+            await client.join(realm, **login)
+        yield client
+
+
+@asynccontextmanager
+async def _connected(
+    app: ASGIApplication, scope: ASGIEvent, subprotocol: str, timeout: float
+) -> AsyncIterator[Client]:
+    """Open a WebSocket, and drop it when the block ends."""
     to_app, from_client = anyio.create_memory_object_stream[ASGIEvent](FRAMES_IN_FLIGHT)
     to_client, from_app = anyio.create_memory_object_stream[ASGIEvent](FRAMES_IN_FLIGHT)
     accepted = anyio.Event()
     transport = _Transport(from_client, to_client, accepted)
     failure: BaseException | None = None
 
-    async with from_client, from_app, anyio.create_task_group() as tasks:
+    async with from_client, from_app, open_starter() as tasks:
         ended = anyio.Event()
 
         async def serve() -> None:
@@ -701,7 +717,7 @@ async def connect(
                 accepted.set()
                 ended.set()
 
-        tasks.start_soon(serve)
+        serving = tasks.start(serve)
         with anyio.move_on_after(timeout):
             await accepted.wait()
         client = Client(transport.subprotocol or subprotocol, to_app, from_app, timeout)
@@ -716,12 +732,10 @@ async def connect(
                 pass  # the client has disconnected
             client._end()
 
-        tasks.start_soon(take)
+        taking = tasks.start(take)
         try:
             if transport.subprotocol is None:
                 raise failure or HandshakeRefused(transport.status)
-            if realm is not None:
-                await client.join(realm, **login)
             yield client
         except Exception as error:
             failure = failure or error
@@ -734,7 +748,8 @@ async def connect(
                 if leaving.cancelled_caught and failure is None:
                     failure = ExpectationFailed("the application doesn't end with its connection")
             to_app.close()
-            tasks.cancel_scope.cancel()
+            serving.cancel()
+            taking.cancel()
     if failure is not None:
         raise failure
 
@@ -746,6 +761,81 @@ def _headers(headers: Mapping[str, str], cookies: Mapping[str, str]) -> list[tup
         text = "; ".join(f"{name}={value}" for name, value in cookies.items())
         raw.append((b"cookie", text.encode("latin-1")))
     return raw
+
+
+@asynccontextmanager
+async def running(app: ASGIApplication, *, timeout: float = 5.0) -> AsyncIterator[ASGIApplication]:
+    """Start an ASGI application and shut it down when the block ends, as a server does.
+
+    That runs its lifespan. What the block gets is the application that clients are to be connected
+    to: its connections share the state that the lifespan has set. Each phase may take `timeout`
+    seconds.
+
+    Raises: what the lifespan raises; ExpectationFailed when the application says that it failed, or
+        says nothing.
+    """
+    lifespan, failure = _Lifespan(app), None
+
+    async def with_state(scope: ASGIEvent, receive: Any, send: Any) -> None:
+        await app({**scope, "state": dict(lifespan.state)}, receive, send)
+
+    async with open_starter() as tasks:
+        task = tasks.start(lifespan.run)
+        try:
+            await lifespan.advance("startup", timeout)
+            try:
+                yield with_state
+            finally:
+                await lifespan.advance("shutdown", timeout)
+        except Exception as error:
+            failure = error
+        finally:
+            task.cancel()
+            lifespan.close()
+    if failure is not None:
+        raise failure
+
+
+class _Lifespan:
+    """What an ASGI server gives an application for its lifespan."""
+
+    def __init__(self, app: ASGIApplication) -> None:
+        self.state: dict[str, Any] = {}
+        self._app = app
+        self._failure: Exception | None = None
+        self._to_app, self._events = anyio.create_memory_object_stream[ASGIEvent](2)
+        self._answers, self._from_app = anyio.create_memory_object_stream[ASGIEvent](2)
+
+    async def run(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state}
+        try:
+            await self._app(scope, self._events.receive, self._answers.send)
+        except Exception as error:
+            self._failure = error
+        finally:
+            self._answers.close()
+
+    def close(self) -> None:
+        for stream in (self._to_app, self._events, self._answers, self._from_app):
+            stream.close()
+
+    async def advance(self, phase: str, timeout: float) -> None:
+        """Begin a phase, and wait until the application has completed it.
+
+        Raises: what the application raises; ExpectationFailed when it doesn't complete the phase.
+        """
+        answer: ASGIEvent = {"type": f"no answer within {timeout} seconds"}
+        with anyio.move_on_after(timeout, shield=phase == "shutdown"):
+            self._to_app.send_nowait({"type": f"lifespan.{phase}"})
+            with suppress(anyio.EndOfStream):
+                answer = await self._from_app.receive()
+                if answer["type"] != "lifespan.startup.complete":
+                    await self._from_app.receive()  # until the application has ended
+        if self._failure is not None:
+            raise self._failure
+        if answer["type"] != f"lifespan.{phase}.complete":
+            said = answer.get("message", answer["type"])
+            raise ExpectationFailed(f"the application doesn't complete its {phase}: {said}")
 
 
 class _Transport:

@@ -460,6 +460,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters.rawsocket": {"errors"},
     "testing_logins": {"protocol.auth", "protocol.auth_scram", "protocol.auth_cryptosign"},
     "testing": {
+        "starting",
         "testing_logins",
         "protocol.formats",
         "protocol.framings",

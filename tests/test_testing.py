@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
-from serverwamp import Application, RPCProgressReport, RPCResult, WAMPError
+from serverwamp import Application, RPCProgressReport, RPCResult, Session, WAMPError
 from serverwamp.testing import (
     CallResult,
     Client,
     ExpectationFailed,
     HandshakeRefused,
     connect,
+    running,
 )
 
 
@@ -237,3 +245,314 @@ async def test_a_client_serves_procedures() -> None:
             await callee.unregister(one)
         with pytest.raises(WAMPError, match="procedure_already_exists"):
             await callee.register("com.two.", match="prefix")
+
+
+# ---- the lifespan of a site
+
+
+def site_of(app: Application, told: list[str]) -> Starlette:
+    @asynccontextmanager
+    async def lifespan(site: Starlette) -> AsyncIterator[dict[str, Any]]:
+        told.append("starts")
+        async with anyio.create_task_group() as tasks, app.graceful_shutdown():
+            tasks.start_soon(anyio.sleep_forever)
+            site.state.database = "connected"
+            yield {"greeting": "hello"}
+            tasks.cancel_scope.cancel()
+        told.append("stops")
+
+    site = Starlette(routes=[Mount("/ws", app)], lifespan=lifespan)
+
+    @app.route("database")
+    async def database(session: Session) -> Any:
+        return [site.state.database, session.connection.transport_info["http_path"]]
+
+    @app.topic("topic")
+    async def topic() -> AsyncIterator[None]:
+        yield
+        told.append("unsubscribed")
+
+    return site
+
+
+async def test_a_client_of_a_site_that_is_started() -> None:
+    told: list[str] = []
+    site = site_of(Application(), told)
+    async with connect(site, path="/ws/", lifespan=True) as client:
+        assert told == ["starts"]
+        assert (await client.call("database")).args[0] == "connected"
+        await client.subscribe("topic")
+    assert told == ["starts", "unsubscribed", "stops"]
+
+
+async def test_several_clients_of_a_site_that_is_started() -> None:
+    told: list[str] = []
+    async with (
+        running(site_of(Application(), told)) as site,
+        connect(site, path="/ws/") as first,
+        connect(site, path="/ws/") as second,
+    ):
+        for client in (first, second):
+            assert (await client.call("database")).args[0] == "connected"
+    assert told == ["starts", "stops"]
+
+
+async def test_connections_share_the_state_of_the_lifespan() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        event = await receive()
+        if scope["type"] == "lifespan":
+            assert event == {"type": "lifespan.startup"}
+            scope["state"]["list"] = seen
+            await send({"type": "lifespan.startup.complete"})
+            assert await receive() == {"type": "lifespan.shutdown"}
+            await send({"type": "lifespan.shutdown.complete"})
+            seen.append("ended")
+            return
+        assert event == {"type": "websocket.connect"}
+        scope["state"]["list"].append(sorted(scope["state"]))
+        scope["state"]["own"] = True
+        await send({"type": "websocket.accept"})
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    async with running(app) as started:
+        for _ in range(2):
+            async with connect(started, None):
+                pass
+    assert seen == [["list"], ["list"], "ended"]
+
+
+async def test_the_lifespan_of_an_application_itself() -> None:
+    told: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Application) -> AsyncIterator[None]:
+        told.append("starts")
+        yield
+        told.append("stops")
+
+    async with connect(Application(lifespan=lifespan), lifespan=True):
+        assert told == ["starts"]
+    assert told == ["starts", "stops"]
+
+
+async def test_what_goes_wrong_in_a_lifespan() -> None:
+    def failing(at: str) -> Any:
+        @asynccontextmanager
+        async def lifespan(_: Any) -> AsyncIterator[None]:
+            if at == "startup":
+                raise ValueError("at startup")
+            yield
+            if at == "shutdown":
+                raise ValueError("at shutdown")
+
+        return lifespan
+
+    for phase in ("startup", "shutdown"):
+        with pytest.raises(ValueError, match=f"at {phase}"):
+            async with connect(
+                Starlette(routes=[Mount("/", Application())], lifespan=failing(phase)),
+                lifespan=True,
+            ):
+                assert phase == "shutdown"
+        with pytest.raises(ExpectationFailed, match=f"its {phase}: at {phase}"):
+            async with connect(Application(lifespan=failing(phase)), lifespan=True):
+                assert phase == "shutdown"
+
+    told: list[str] = []
+    with pytest.raises(KeyError, match="in the block"):
+        async with connect(site_of(Application(), told), path="/ws/", lifespan=True):
+            raise KeyError("in the block")
+    assert told == ["starts", "stops"]
+
+    app = Application(allow_default_realm=False)
+    with pytest.raises(WAMPError, match="no_such_realm"):
+        async with connect(site_of(app, told), "com.realm", path="/ws/", lifespan=True):
+            pass
+    assert told == ["starts", "stops"] * 2
+
+
+async def test_an_application_that_does_not_take_part_in_a_lifespan() -> None:
+    async def says_nothing(scope: Any, receive: Any, send: Any) -> None: ...
+
+    async def never_answers(scope: Any, receive: Any, send: Any) -> None:
+        await anyio.sleep_forever()
+
+    async def refuses(scope: Any, receive: Any, send: Any) -> None:
+        raise NotImplementedError
+
+    async def never_stops(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.complete"})
+        await anyio.sleep_forever()
+
+    for app, error, phase in (
+        (says_nothing, ExpectationFailed, "startup"),
+        (never_answers, ExpectationFailed, "startup"),
+        (refuses, NotImplementedError, None),
+        (never_stops, ExpectationFailed, "shutdown"),
+    ):
+        with pytest.raises(error, match=phase):
+            async with running(app, timeout=0.05):
+                assert app is never_stops  # the others fail before
+
+
+# ---- fixtures
+
+FIXTURES = """
+import contextlib, sys
+
+import anyio, pytest
+from serverwamp import Application, WAMPError
+from serverwamp.testing import connect, running
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+{imports}
+
+told = []
+
+
+def make_app():
+    app = Application()
+
+    @app.route("echo")
+    async def echo(value):
+        return value
+
+    @app.topic("topic")
+    async def topic():
+        yield
+        told.append("unsubscribed")
+
+    return app
+
+
+@{fixture}
+async def client():
+    async with connect(make_app()) as client:
+        yield client
+    told.append("disconnected")
+
+
+@{fixture}
+async def other(client):
+    async with connect(make_app(), subprotocol="wamp.2.msgpack") as other:
+        yield other
+
+
+@{fixture}
+async def of_site():
+    app = make_app()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(site):
+        async with anyio.create_task_group() as tasks, app.graceful_shutdown():
+            tasks.start_soon(anyio.sleep_forever)
+            yield
+            tasks.cancel_scope.cancel()
+        told.append("stopped")
+
+    site = Starlette(routes=[Mount("/ws", app)], lifespan=lifespan)
+    async with connect(site, path="/ws/", lifespan=True) as client:
+        yield client
+
+
+@{fixture}
+async def clients():
+    async with running(make_app()) as app, connect(app) as one, connect(app) as two:
+        yield one, two
+
+
+@{mark}
+async def test_one(client):
+    await client.subscribe("topic")
+    assert (await client.call("echo", [1])).args == (1,)
+
+
+@{mark}
+async def test_two(other, client):
+    assert told[:2] == ["unsubscribed", "disconnected"]
+    assert (await client.call("echo", [1])).args == (1,)
+    assert (await other.call("echo", [2])).args == (2,)
+
+
+@{mark}
+async def test_site(of_site):
+    assert (await of_site.call("echo", [1])).args == (1,)
+    with anyio.fail_after(5):
+        assert (await of_site.call("echo", [2])).args == (2,)
+
+
+@{mark}
+async def test_clients(clients):
+    assert told[-1] == "stopped"
+    for client in clients:
+        assert (await client.call("echo", [1])).args == (1,)
+
+
+@{fixture}
+async def refused():
+    app = Application(allow_default_realm=False)
+    with pytest.raises(WAMPError, match="no_such_realm"):
+        async with connect(app):
+            raise AssertionError
+    yield
+
+
+@{mark}
+async def test_refused(refused, client):
+    await client.disconnect()
+
+
+@{mark}
+async def test_that_fails(client):
+    raise ZeroDivisionError
+"""
+ASYNCIO = ["-p", "pytest_asyncio.plugin", "-o", "asyncio_default_fixture_loop_scope=function"]
+PLUGINS = {
+    "pytest-asyncio, strict": {
+        "imports": "import pytest_asyncio",
+        "fixture": "pytest_asyncio.fixture",
+        "mark": "pytest.mark.asyncio",
+        "options": ASYNCIO,
+        "outcome": "1 failed, 5 passed",
+    },
+    "pytest-asyncio, auto": {
+        "imports": "",
+        "fixture": "pytest.fixture",
+        "mark": "pytest.mark.filterwarnings('error')",
+        "options": [*ASYNCIO, "--asyncio-mode=auto"],
+        "outcome": "1 failed, 5 passed",
+    },
+    "anyio": {
+        "imports": "",
+        "fixture": "pytest.fixture",
+        "mark": "pytest.mark.anyio",
+        "options": ["-p", "anyio"],
+        "outcome": "2 failed, 10 passed",  # on two backends
+    },
+}
+
+
+@pytest.mark.parametrize("plugin", PLUGINS.values(), ids=PLUGINS)
+def test_fixtures(plugin: dict[str, Any], tmp_path: Path) -> None:
+    """Those of pytest-asyncio begin and end in different tasks."""
+    backend = "@pytest.fixture(params=['asyncio', 'trio'])\ndef anyio_backend(request):\n"
+    (tmp_path / "conftest.py").write_text(f"import pytest\n\n\n{backend}    return request.param\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    (tmp_path / "test_fixtures.py").write_text(FIXTURES.format(**plugin))
+    outcome = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin["options"]],
+        cwd=tmp_path,
+        env={
+            **{name: value for name, value in os.environ.items() if "PYTEST" not in name},
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert plugin["outcome"] in outcome.stdout, outcome.stdout + outcome.stderr
+    assert "ZeroDivisionError" in outcome.stdout
