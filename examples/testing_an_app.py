@@ -24,6 +24,7 @@ wamp = serverwamp.Application()
 async def bake(cakes: int) -> AsyncIterator[RPCResult | RPCErrorResult]:
     if cakes > 3:
         yield RPCErrorResult("kitchen.error.oven_full", args=(f"{cakes} cakes don't fit",))
+        return
     for number in range(1, cakes + 1):
         yield RPCProgressReport(args=(number,))
     yield RPCResult(kwargs={"cakes": cakes})
