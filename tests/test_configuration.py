@@ -532,6 +532,11 @@ def with_local_classes(*, by_route_set: bool) -> Application:
     class Point:
         x: int
 
+    @dataclass
+    class Line:
+        start: Point
+        rest: list[Point] | None = None
+
     class Color(TypedDict):
         red: int
 
@@ -546,6 +551,11 @@ def with_local_classes(*, by_route_set: bool) -> Application:
     async def point(at: Point) -> int:
         assert isinstance(at, Point)
         return at.x
+
+    @procedures.route("line")
+    async def line(it: Line) -> list[int]:
+        assert isinstance(it.start, Point)
+        return [point.x for point in (it.start, *(it.rest or ()))]
 
     @procedures.route("points")
     async def points(at: list[Optional[Point]], **more: Color) -> list[int]:
@@ -599,6 +609,8 @@ async def test_local_classes_under_postponed_annotations(by_route_set: bool) -> 
         assert (await client.call("point", [{"x": "5"}])).args == (5,)
         with pytest.raises(WAMPError, match="invalid_argument"):
             await client.call("point", [{"x": "five"}])
+        drawn = {"start": {"x": "1"}, "rest": [{"x": 2}]}
+        assert (await client.call("line", [drawn])).args == (1, 2)
         result = await client.call("points", [[{"x": 1}, None]], {"more": {"red": "2"}})
         assert result.args == (1, 2)
         assert (await client.call("paint", [], {"color": "3"})).kwargs == {"color": 3}
