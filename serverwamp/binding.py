@@ -48,6 +48,7 @@ from serverwamp.conversion import (
 )
 from serverwamp.errors import ConfigurationError
 from serverwamp.records import record_of
+from serverwamp.shadowing import check_not_shadowed, type_of_result
 from serverwamp.starting import defer_cancellation, deliver_cancellation, run_in_thread
 
 Function: TypeAlias = Callable[..., Any]
@@ -77,6 +78,13 @@ class DefaultArg:
 
     value: Any = None
     factory: Function | None = None
+
+    @property
+    def value_type(self) -> type | None:
+        """The type of the value, if it is known; None stands for any."""
+        if self.factory is not None:
+            return type_of_result(self.factory)
+        return None if self.value is None else type(self.value)
 
     async def provide(self, stack: AsyncExitStack | None) -> Any:
         """Return the value; what has to happen when it is no longer needed goes on `stack`."""
@@ -258,6 +266,10 @@ class Handler:
             source = self._source_of(parameter, sources, default_args, leading)
             if source is not None:
                 self._filled_in.append((parameter, source))
+                if takes_arguments and source in self._default_args:
+                    kind = self._default_args[source].value_type
+                    names = names_around(self.function)
+                    check_not_shadowed(parameter, names, kind, self.name)
                 if parameter.kind in POSITIONAL:
                     self._order.append(source)
                 continue

@@ -25,6 +25,9 @@ from serverwamp.statistics import Counters
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+MOST_UNSERVED = 100
+"""For how many topics that no route serves there is a warning."""
+
 Payload: TypeAlias = tuple[Sequence[Any], Mapping[str, Any]]
 
 
@@ -36,6 +39,8 @@ class Events:
     backplane: Backplane
     counters: Counters
     has_authorizer: bool
+    unserved: set[str]
+    """Topics that the application has published to, and that nobody can subscribe to."""
     retained: Retained
 
     async def publish(
@@ -68,14 +73,17 @@ class Events:
         Events reach each subscriber in the order in which they were published; no peer is
         waited for. Returns the id of the publication.
 
-        A subscriber whose format can't hold the arguments doesn't receive the event, which is
-        logged once for its connection.
+        A topic that no topic route serves is logged once; a hundred topics are, at most. A
+        subscriber whose format can't hold the arguments doesn't receive the event, which is logged
+        once for its connection.
 
         Raises: ValueError when `topic` is not a valid URI, or one that belongs to the protocol;
             also when the format of no subscriber can hold the arguments.
         """
         if not uris.is_valid_uri(topic) or uris.is_reserved(topic):
             raise ValueError(f"{topic!r} is not a valid URI for a topic")
+        if self.broker.lookup(topic, "exact") is None and not self.handlers.serves_topic(topic):
+            self._note_unserved(topic)
         audience = None
         if (
             (exclude or exclude_authid or exclude_authrole)
@@ -106,6 +114,11 @@ class Events:
         except SerializationError as failure:
             raise ValueError(f"nobody can receive the event of {topic!r}: {failure}") from failure
         return publication.id
+
+    def _note_unserved(self, topic: str) -> None:
+        if topic not in self.unserved and len(self.unserved) < MOST_UNSERVED:
+            self.unserved.add(topic)
+            logger.warning("nobody can receive events of %r: no topic route serves it", topic)
 
     # ---- for clients
 

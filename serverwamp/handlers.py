@@ -328,6 +328,10 @@ class Handlers:
             raise OptionNotAllowed("these topics can be subscribed to one by one only")
         return route
 
+    def serves_topic(self, uri: str) -> bool:
+        """Tell whether clients can subscribe to a topic of the application."""
+        return self.subscription_function is not None or self._topics.resolve(uri) is not None
+
     def topic_route(self, uri: str) -> Route | None:
         """Return the route of a topic, if it has one."""
         return self._subscription_handler or self._topics.resolve(uri)

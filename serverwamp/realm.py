@@ -111,6 +111,7 @@ class Realm(
         self.dealer: Dealer[Any] = Dealer(self.sharings)
         self.broker: Broker = Broker(self.handlers.topic_route)
         self.retained: Retained = Retained()
+        self.unserved: set[str] = set()
         self.members: dict[int, Session] = {}
         self.features: Features = Features()
         self.counters: Counters = Counters()
@@ -141,6 +142,10 @@ class Realm(
         self, name: str, value: Any = None, *, factory: Function | None = None
     ) -> None:
         """Pass `value` to every parameter called `name` of every handler.
+
+        Clients can't supply these parameters. If one of them seems to be meant for clients, the
+        application doesn't start: if it has a default value that is data, or is annotated with a
+        type of data such as ``str`` while `value` is of another type.
 
         A `factory` is called for each call, subscription or session instead. It may be a plain or
         an async function, or a generator or async generator with one ``yield``. What is after the

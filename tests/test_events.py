@@ -767,3 +767,50 @@ async def test_a_quiet_log(caplog: pytest.LogCaptureFixture) -> None:
             await client.unsubscribe(subscription)
             topic.sessions[0].send_event(args=("nobody",))
     assert not [record for record in caplog.records if record.name.startswith("serverwamp")]
+
+
+async def test_publishing_where_nobody_can_subscribe(caplog: pytest.LogCaptureFixture) -> None:
+    app = Application()
+    for register, uri in (
+        (app.topic, "exact"),
+        (app.prefix_topic, "below."),
+        (app.wildcard_topic, "a..c"),
+        (app.regex_topic, "[0-9]+$"),
+    ):
+        register(uri)(Topic())
+
+    @app.publication("only.clients.publish")
+    async def take() -> None: ...
+
+    async with connect(app) as client:
+        for topic in ("exact", "below.this", "a.b.c", "42"):
+            await app.publish(topic, retain=True)
+            await client.subscribe(topic)
+            await app.publish(topic)
+            await client.expect_event()
+        await client.publish("only.clients.publish", acknowledge=True)
+        await client.publish("nowhere")
+        assert not caplog.records
+        for _ in range(3):
+            for topic in ("exakt", "below", "only.clients.publish"):
+                await app.publish(topic, retain=True)
+        messages = [record.message for record in caplog.records]
+        assert len(messages) == 3
+        assert "no topic route serves" in messages[0]
+        assert "'exakt'" in messages[0]
+        for number in range(1000):
+            await app.publish(f"unknown.{number}")
+        assert len(caplog.records) == 100
+
+
+async def test_a_custom_handler_serves_every_topic(caplog: pytest.LogCaptureFixture) -> None:
+    app = Application()
+
+    async def everything(topic: str, session: Session) -> AsyncIterator[None]:
+        yield
+
+    app.set_subscription_handler(everything)
+    await app.publish("before.anybody.connects")
+    async with connect(app):
+        await app.publish("any.topic")
+    assert not caplog.records

@@ -88,7 +88,16 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
     },
     "results": {"errors", "uris"},
-    "binding": {"annotations", "records", "conversion", "errors", "protocol.messages", "starting"},
+    "shadowing": {"annotations", "errors"},
+    "binding": {
+        "annotations",
+        "records",
+        "conversion",
+        "shadowing",
+        "errors",
+        "protocol.messages",
+        "starting",
+    },
     "overflow": {"protocol.formats", "limits", "errors"},
     "statistics": {"overflow", "uris"},
     "routing": {
