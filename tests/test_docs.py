@@ -13,7 +13,8 @@ What happens to a block depends on its language; a language that isn't listed he
     WAMP client joins it at ``/ws``, and plain HTTP gets an answer. ``pytest`` is run. What would
     install something is checked against ``pyproject.toml`` instead.
 ``javascript``
-    Run by Node.js, against the server that the page has started last.
+    Run by Node.js, against the server that the page has started last; and, bundled, in a browser by
+    ``tests/browser/test_snippets.py``.
 ``text``
     What the ``javascript`` block before it prints, at first.
 ``toml``, ``nginx``
@@ -60,6 +61,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "README.md",
 ]
+PACKAGES = ROOT / "tests" / "clients" / "package.json"
 NODE_MODULES = ROOT / "tests" / "clients" / "node_modules"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
 """Without what is meant for the tests that are running."""
@@ -220,18 +222,7 @@ class ErrorsThatAreShown(ast.NodeTransformer):
 def test_commands(page: Path, tmp_path: Path) -> None:
     with Shell(tmp_path) as shell:
         for block in blocks_of(page):
-            if block.file_name is not None:
-                shell.write(block.file_name, block.code)
-            if block.language == "console":
-                shell.run(block.code)
-            elif block.language == "javascript":
-                shell.run_javascript(block.code)
-            elif block.language == "text":
-                assert shell.output.startswith(block.code + "\n")
-            elif block.language == "toml":
-                tomllib.loads(block.code)
-            elif block.language == "nginx":
-                check_nginx(block.code)
+            shell.execute(block)
 
 
 class Shell:
@@ -239,7 +230,7 @@ class Shell:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.output = ""
+        self._output = ""
         """What the JavaScript has printed."""
         self._port = 0
         self._server = ExitStack()
@@ -249,6 +240,21 @@ class Shell:
 
     def __exit__(self, *_: object) -> None:
         self._server.close()
+
+    def execute(self, block: Block) -> None:
+        """Do what the language of a block says."""
+        if block.file_name is not None:
+            self.write(block.file_name, block.code)
+        if block.language == "console":
+            self.run(block.code)
+        elif block.language == "javascript":
+            self.run_javascript(self._script(block.code))
+        elif block.language == "text":
+            self.check_output(block.code + "\n")
+        elif block.language == "toml":
+            tomllib.loads(block.code)
+        elif block.language == "nginx":
+            check_nginx(block.code)
 
     def write(self, name: str, code: str) -> None:
         (self.directory / name).write_text(PORTS.sub("0", code), "utf-8")
@@ -263,7 +269,9 @@ class Shell:
         program, arguments = command[0].removeprefix(".venv/bin/"), command[1:]
         if program == "pip":
             check_installed(arguments)
-        elif command[:3] == ["python3", "-m", "venv"] or command[:2] == ["npm", "install"]:
+        elif command[:2] == ["npm", "install"]:
+            check_packages(command[2:])
+        elif command[:3] == ["python3", "-m", "venv"]:
             pass  # creates what is there already
         elif command == [".venv/bin/pytest"]:  # is running; here it only has to start
             self._finish(sys.executable, "-m", "pytest", "--collect-only", "-q", "-n0", __file__)
@@ -298,7 +306,8 @@ class Shell:
         self._port = self._server.enter_context(serving(*command, directory=self.directory))
         check_served(self._port)
 
-    def run_javascript(self, code: str) -> None:
+    def _script(self, code: str) -> Path:
+        """Write a block of JavaScript to a file next to the packages that it may import."""
         if shutil.which("node") is None or not NODE_MODULES.exists():
             missing = "Node.js, or what `npm ci` installs in tests/clients, is missing"
             pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
@@ -306,8 +315,17 @@ class Shell:
         if not modules.exists():
             modules.symlink_to(NODE_MODULES, target_is_directory=True)
         script = self.directory / "block.mjs"
-        script.write_text(f"{WEBSOCKET}\n{PORTS.sub(str(self._port), code)}", "utf-8")
-        self.output = self._finish("node", str(script))
+        script.write_text(PORTS.sub(str(self._port), code), "utf-8")
+        return script
+
+    def run_javascript(self, script: Path) -> None:
+        code = script.read_text("utf-8")
+        script.write_text(f"{WEBSOCKET}\n{code}", "utf-8")
+        self._output = self._finish("node", str(script))
+
+    def check_output(self, expected: str) -> None:
+        """Check what the JavaScript has printed at first."""
+        assert self._output.startswith(expected)
 
 
 def check_served(port: int) -> None:
@@ -334,6 +352,11 @@ def check_installed(arguments: list[str]) -> None:
         assert named, f"{requirement} isn't this package"
         for extra in filter(None, (named[1] or "").split(",")):
             assert extra in project["optional-dependencies"]
+
+
+def check_packages(names: list[str]) -> None:
+    """The packages for JavaScript are those with which the snippets are run."""
+    assert set(names) <= set(json.loads(PACKAGES.read_text("utf-8"))["dependencies"])
 
 
 def check_nginx(code: str) -> None:
