@@ -546,8 +546,8 @@ async def test_timeouts_of_answered_calls_are_forgotten() -> None:
     async with connect(app) as client:
         for _ in range(500):
             await client.call("procedure", options={"timeout": 3_600_000})
-        (session,) = app.sessions.values()
-        assert len(session._calls._deadlines._entries) < 150
+        (connection,) = app.connections
+        assert len(connection._serving._calls._deadlines._entries) < 150
         await client.call("procedure", options={"timeout": 2**53})
         await client.send_frame(f'[48,502,{{"timeout":{10**400}}},"procedure"]')
         assert await client.receive() == [50, 502, {}, [None]]
