@@ -107,6 +107,7 @@ class Application(Realm):
             array_length=self.limits.array_length,
             map_length=self.limits.map_length,
             uri_length=self.limits.uri_length,
+            message_values=self.limits.message_values,
         )
         self.debug = debug
         self.synchronize_requests = synchronize_requests

@@ -40,13 +40,18 @@ class Limits:
     A client may ask for less."""
     send_timeout: float = 30.0
     """How long a client may read nothing while there is much to send to it."""
-    message_bytes: float = 16 * 1024 * 1024
-    """The size of a WebSocket message from the client."""
+    message_bytes: float = 1024 * 1024
+    """The size of a WebSocket message from the client. The server has a limit of its own, often
+    16 MiB."""
     unauthenticated_message_bytes: float = 64 * 1024
     """The same from a client whose session isn't welcomed yet."""
     message_depth: float = 64
     """How many arrays and maps of a message may stand in one another; the message itself is the
     first, and its arguments are the second."""
+    message_values: float = 200_000
+    """How many values a message may hold: every array, map, key and other value counts. They are
+    counted before any of them is made, and take some 100 bytes each at most, besides texts and
+    binary data."""
     array_length: float = 100_000
     """How many elements any array in a message may have."""
     map_length: float = 10_000

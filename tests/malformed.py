@@ -42,7 +42,7 @@ def well_formed(cls: type[Message]) -> list[Any]:
 def malformed(cls: type[Message], *, binary: bool) -> Iterator[tuple[str, list[Any]]]:
     """Yield messages of which one element is missing, surplus, or of a wrong type.
 
-    `binary` tells whether the format can hold bytes, and can't hold integers beyond 64 bits.
+    `binary` tells whether the format can hold bytes and NaN, and no integers beyond 64 bits.
     """
     right = well_formed(cls)
     fields = elements(cls)
@@ -97,7 +97,7 @@ def _is_one(kind: inspect.Type, value: Any) -> bool:
 def _wrong(kind: inspect.Type, binary: bool) -> Iterator[Any]:
     """Yield a value of every type that doesn't fit, also inside of lists and dicts."""
     for value in SAMPLES:
-        if not _fits(kind, value) and (binary or type(value) is not bytes):
+        if not _fits(kind, value) and (binary or not (type(value) is bytes or value != value)):
             yield value
     for alternative in _alternatives(kind):
         match alternative:

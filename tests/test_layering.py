@@ -49,8 +49,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "patterns": {"uris"},
     "protocol.messages": {"uris", "protocol.ids"},
     "protocol.shapes": {"protocol.messages", "errors", "uris"},
-    "protocol.formats": {"protocol.shapes", "protocol.messages", "errors"},
-    "protocol.cbor": {"protocol.formats", "protocol.messages", "protocol.shapes", "errors"},
+    "protocol.values": set(),
+    "protocol.formats": {"protocol.shapes", "protocol.messages", "protocol.values", "errors"},
+    "protocol.cbor": {
+        "protocol.formats",
+        "protocol.messages",
+        "protocol.shapes",
+        "protocol.values",
+        "errors",
+    },
     "protocol.framings": {"protocol.formats", "errors"},
     "protocol.serializers": {
         "protocol.cbor",

@@ -105,6 +105,7 @@ def nested(depth: int) -> Any:
 
 
 SHAPES: dict[str, tuple[Any, Any]] = {
+    "message_values": ([0] * 80, [[0] * 50, [0] * 50]),
     # what is still allowed as an argument, and what isn't, where the limit is 100
     "message_depth": (nested(98), nested(99)),
     "array_length": ([0] * 100, [0] * 101),

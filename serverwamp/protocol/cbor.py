@@ -10,11 +10,14 @@ Spec: RFC 8949; Basic Profile, "Serialization".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import date, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from io import BytesIO
+from math import inf
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 from cbor2 import CBORDecodeEOF, CBORDecodeError, CBORDecoder, dumps, undefined
@@ -22,18 +25,20 @@ from cbor2 import CBORDecodeEOF, CBORDecodeError, CBORDecoder, dumps, undefined
 from serverwamp.errors import SerializationError
 from serverwamp.protocol.formats import (
     BINARY_TYPES,
+    HEAD_LENGTH,
     UNDECODABLE,
     UNLIMITED,
     Extension,
     Unit,
     decoded_by_elements,
+    head_of,
     is_plain_result,
     to_message,
     to_plain,
-    undecodable,
 )
 from serverwamp.protocol.messages import Message
 from serverwamp.protocol.shapes import Shape
+from serverwamp.protocol.values import CBOR_VALUES
 
 MAX_DEPTH: Final = 400
 """How deep arrays and maps may be nested, in both directions: more than `Limits` usually allows."""
@@ -49,6 +54,16 @@ SET_ITEMS: Final = frozenset((str, bytes, int, float, bool, type(None)))
 NO_CONTAINERS: Final = bytes(octet for octet in range(256) if not 0x80 <= octet < 0xC0)
 """The octets that can't be the first of an array or a map."""
 UNDEFINED: Final = b"\xf7"
+BREAK: Final = b"\xff"
+
+
+def _time(data: Any, _immutable: bool) -> datetime:
+    if type(data) is not str:
+        return datetime.fromtimestamp(data, UTC)
+    moment = datetime.fromisoformat(data)
+    if moment.tzinfo is None:
+        raise ValueError("a time in no time zone")
+    return moment
 
 
 def _positive(data: Any, is_key: bool) -> int:
@@ -59,6 +74,10 @@ def _positive(data: Any, is_key: bool) -> int:
 
 def _negative(data: Any, is_key: bool) -> int:
     return -1 - _positive(data, is_key)
+
+
+def _uuid(data: Any, _immutable: bool) -> UUID:
+    return UUID(bytes=_binary(data, _immutable))
 
 
 def _binary(data: Any, _immutable: bool) -> bytes:
@@ -92,36 +111,43 @@ def _set(data: Any, _immutable: bool) -> set[Any]:
 
 
 class Tags(dict[int, Callable[[Any, bool], Any]]):
-    """What is made of tagged values in arguments: nothing, if the tag is unknown."""
-
-    LEFT_TO_THE_DECODER: Final = frozenset((0, 1, 37))
-    """Times, as text and as numbers, and UUIDs."""
+    """What is made of tagged values: nothing, if the tag is unknown."""
 
     def __missing__(self, tag: int) -> Callable[[Any, bool], Any]:
-        if tag in self.LEFT_TO_THE_DECODER:
-            raise KeyError(tag)
         raise ValueError(f"a value with tag {tag}, which is unknown here")
-
-
-class ExtensionTags(dict[int, Callable[[Any, bool], Any]]):
-    """What is made of tagged values outside of arguments: something that is left out."""
-
-    def __missing__(self, tag: int) -> Callable[[Any, bool], Any]:
-        return lambda value, _immutable: Extension(tag, value)
 
 
 TAGS: Final = Tags(
     {
+        0: _time,
+        1: _time,
         2: _positive,
         3: _negative,
         4: _decimal,
+        37: _uuid,
         64: _binary,  # what JavaScript sends
         100: _date,
         258: _set,
         1004: _date,
     }
 )
-TAGS_OUTSIDE: Final = ExtensionTags()
+
+
+class LenientTags(dict[int, Callable[[Any, bool], Any]]):
+    """The same where nothing is made of a value, too, if it isn't what the tag says."""
+
+    def __missing__(self, tag: int) -> Callable[[Any, bool], Any]:
+        return partial(self._value_or_extension, tag)
+
+    @staticmethod
+    def _value_or_extension(tag: int, data: Any, is_key: bool) -> Any:
+        try:
+            return TAGS[tag](data, is_key)
+        except (ValueError, TypeError, OverflowError, OSError):
+            return Extension(tag, data)
+
+
+LENIENT_TAGS: Final = LenientTags()
 
 
 def _decoder(
@@ -151,6 +177,10 @@ class CBOR:
 
     def decode(self, unit: Unit) -> Message:
         assert isinstance(unit, bytes)
+        is_harmless = len(unit) <= self._harmless
+        if not is_harmless and CBOR_VALUES.exceed(unit, self._shape.message_values):
+            head = head_of(_elements(unit[:HEAD_LENGTH]))
+            raise self._shape.exceeded("message_values", head)
         stream = BytesIO(unit)
         try:
             raw = _decoder(stream).decode()
@@ -160,45 +190,15 @@ class CBOR:
                 raw = _without_undefined(raw)
             message = to_message(raw)
         except CBORDecodeError as failure:
-            message = self._decode_by_elements(unit, _cause_of(failure))
+            message = decoded_by_elements("CBOR", _elements(unit), _cause_of(failure))
         except UNDECODABLE as failure:
-            message = self._decode_by_elements(unit, failure)
-        if len(unit) > self._harmless and (
+            message = decoded_by_elements("CBOR", _elements(unit), failure)
+        if not is_harmless and (
             len(unit) > self._short
             or len(unit.translate(None, NO_CONTAINERS)) > self._shape.message_depth
         ):
             self._shape.check_every_value(message)
         return message
-
-    @staticmethod
-    def _decode_by_elements(unit: bytes, failure: Exception) -> Message:
-        """Decode a message that can't be decoded at once: perhaps because of its arguments.
-
-        Raises: InvalidPayload; ProtocolViolation, for `failure`, when it is the rest.
-        """
-        if not b"\x80" <= unit[:1] <= b"\x97":  # an array of up to 23 elements
-            raise undecodable("CBOR", failure)
-        stream, count = BytesIO(unit), unit[0] - 0x80
-        stream.seek(1)
-        head = _decoder(stream, TAGS_OUTSIDE)
-        arguments = _decoder(stream, text_keys=len(unit) > MAX_BYTES_WITH_OTHER_KEYS)
-        left = count
-
-        def next_element(is_argument: bool) -> Any:
-            nonlocal left
-            left -= 1
-            decoder = arguments if is_argument else head
-            try:
-                element = _without_undefined(decoder.decode())
-            except CBORDecodeEOF:
-                raise failure from None
-            except CBORDecodeError as error:
-                raise _cause_of(error) from None
-            if left == 0 and stream.tell() != len(unit):
-                raise failure
-            return element
-
-        return decoded_by_elements("CBOR", count, next_element, failure)
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
         return message.args or (), message.kwargs or {}  # numbers are doubles on this wire
@@ -217,6 +217,37 @@ class CBOR:
             return dumps(plain, encoders=_ENCODERS)
         except Exception as failure:  # among them whatever the payload's own classes raise
             raise SerializationError(f"not serializable as CBOR: {failure}") from failure
+
+
+def _elements(unit: bytes) -> Iterator[Any]:
+    """Yield one element of a message after the other, whatever its maps have as keys.
+
+    Raises: EOFError when they end elsewhere than `unit`; what `UNDECODABLE` holds.
+    """
+    start, left = _array_head(unit)
+    end = len(unit) if left < inf else len(unit) - 1
+    stream = BytesIO(unit)
+    stream.seek(start)
+    decoder = _decoder(stream, LENIENT_TAGS, text_keys=len(unit) > MAX_BYTES_WITH_OTHER_KEYS)
+    try:
+        while left > 0 and not (left == inf and unit.startswith(BREAK, stream.tell())):
+            left -= 1
+            yield _without_undefined(decoder.decode())
+    except CBORDecodeEOF:
+        raise EOFError from None
+    except CBORDecodeError as error:
+        raise _cause_of(error) from None
+    if stream.tell() != end:
+        raise EOFError
+
+
+def _array_head(unit: bytes) -> tuple[int, float]:
+    """Return how long the head of an array is, and how many elements it has: perhaps unlimited."""
+    code = unit[0] - 0x80 if unit else -1
+    if 24 <= code < 28:
+        start = 1 + 2 ** (code - 24)
+        return start, int.from_bytes(unit[1:start])
+    return 1, inf if code == 31 else code if code < 24 else 0
 
 
 def _encode_view(encoder: Any, view: memoryview) -> None:

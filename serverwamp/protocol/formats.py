@@ -13,24 +13,35 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from decimal import Decimal
+from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias
 
 import msgpack
 import msgspec
 import orjson
 
-from serverwamp.errors import InvalidPayload, ProtocolViolation, SerializationError
+from serverwamp.errors import (
+    InvalidPayload,
+    LimitExceeded,
+    ProtocolViolation,
+    SerializationError,
+)
 from serverwamp.protocol.messages import BY_CODE, AnyMessage, Message, PayloadMessage, Result
 from serverwamp.protocol.shapes import Shape
+from serverwamp.protocol.values import JSON_VALUES, MESSAGEPACK_VALUES
 
 Unit: TypeAlias = str | bytes
 
 UNLIMITED: Final = Shape()
+
+HEAD_LENGTH: Final = 64 * 1024
+"""What comes before the arguments of a message that is too full is looked for in so many octets."""
 
 BINARY_TYPES: Final = (bytes, bytearray, memoryview)
 SCALARS: Final = frozenset((type(None), bool, int, float, str, bytes))
@@ -149,6 +160,12 @@ def undecodable(format_name: str, failure: Exception) -> ProtocolViolation:
 
 # ---- JSON
 
+# The standard library takes numbers and texts that mean nothing, and says where they end.
+FIND_END: Final = json.JSONDecoder(parse_int=float).raw_decode
+BEFORE_ELEMENTS: Final = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
+BETWEEN_ELEMENTS: Final = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+AFTER_ELEMENTS: Final = re.compile(r"[ \t\n\r]*\][ \t\n\r]*")
+
 
 class JSON:
     """WAMP over JSON: decoded by msgspec, encoded by orjson; bytes travel as NUL and base64."""
@@ -166,24 +183,39 @@ class JSON:
 
     def decode(self, unit: Unit) -> Message:
         assert isinstance(unit, str)
+        is_harmless = len(unit) <= self._harmless
+        if not is_harmless and JSON_VALUES.exceed(unit, self._shape.message_values):
+            head = head_of(map(self._raw_decoder.decode, _split(unit[:HEAD_LENGTH])))
+            raise self._shape.exceeded("message_values", head)
         try:
             try:
                 message: Message = self._decoder.decode(unit)
             except msgspec.ValidationError as failure:
                 raw = _with_integral_ids(self._raw_decoder.decode(unit), failure)
                 message = msgspec.convert(raw, BY_CODE[raw[0]])
-            if len(unit) > self._harmless:
-                self._shape.check(message, unit)
-            if "\\" in unit and _holds_binary(unit):
-                message = self._with_binary(message)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as failure:
+        except RecursionError as failure:
             raise undecodable("JSON", failure) from None
+        except (msgspec.MsgspecError, ValueError) as failure:
+            message = self._by_elements(unit, failure)
+        if not is_harmless:
+            self._shape.check(message, unit)
+        if "\\" in unit and _holds_binary(unit):
+            message = self._with_binary(message)
         return message
+
+    def _by_elements(self, unit: str, failure: Exception) -> Message:
+        try:
+            elements = [*_split(unit)]
+        except EOFError:
+            raise undecodable("JSON", failure) from None
+        return decoded_by_elements("JSON", map(self._raw_decoder.decode, elements), failure)
 
     @staticmethod
     def _with_binary(message: Message) -> Message:
         try:
             return _replaced_payload(message, _with_bytes)
+        except RecursionError as failure:
+            raise undecodable("JSON", failure) from None
         except ValueError:
             text = "undecodable JSON: binary that isn't base64"
             raise InvalidPayload(text, request=message) from None
@@ -238,6 +270,25 @@ class JSON:
         if isinstance(value, BINARY_TYPES):
             return "\0" + b64encode(value).decode()
         return to_plain(value)
+
+
+def _split(unit: str) -> Iterator[str]:
+    """Yield one element of a message after the other.
+
+    Raises: EOFError when one of them has no end, or they end elsewhere than `unit`.
+    """
+    separator = BEFORE_ELEMENTS.match(unit)
+    while separator is not None:
+        start = separator.end()
+        try:
+            end = FIND_END(unit, start)[1]
+        except (ValueError, RecursionError):
+            break
+        yield unit[start:end]
+        if AFTER_ELEMENTS.fullmatch(unit, end):
+            return
+        separator = BETWEEN_ELEMENTS.match(unit, end)
+    raise EOFError
 
 
 def _holds_binary(unit: str) -> bool:
@@ -314,73 +365,55 @@ class MessagePack:
                 raw = msgpack.unpackb(unit, ext_hook=_unpack_known, timestamp=3)
             message = to_message(raw)
         except UNDECODABLE as failure:
-            message = self._decode_by_elements(unit, failure)
+            message = decoded_by_elements("MessagePack", self._elements(unit), failure)
         if len(unit) > self._harmless:
             self._shape.check(message, unit)
         return message
 
     def _unpack_long(self, unit: bytes) -> Any:
-        """Unpack what may hold arrays and maps that are too long.
+        """Unpack what may hold too many values, or arrays and maps that are too long.
 
         Raises: LimitExceeded, with the head of the message, unless that is too long itself.
         """
-        lengths = {
-            "max_array_len": int(min(self._shape.array_length, len(unit))),
-            "max_map_len": int(min(self._shape.map_length, len(unit))),
-        }
+        if MESSAGEPACK_VALUES.exceed(unit, self._shape.message_values):
+            raise self._exceeded("message_values", unit[:HEAD_LENGTH])
         try:
-            return msgpack.unpackb(unit, ext_hook=_unpack_known, timestamp=3, **lengths)
+            return msgpack.unpackb(unit, ext_hook=_unpack_known, timestamp=3, **self._lengths(unit))
         except ValueError as failure:
             if "exceeds max_" not in str(failure):
                 raise
             exceeded = "array_length" if "max_array_len" in str(failure) else "map_length"
-        unpacker = msgpack.Unpacker(
-            ext_hook=_unpack_extension, max_buffer_size=len(unit), **lengths
-        )
-        unpacker.feed(unit)
-        try:
-            length = unpacker.read_array_header()
-            head = [unpacker.unpack() for _ in range(min(length, 4))]  # all but the payload
-        except (ValueError, msgpack.UnpackException):
-            raise self._shape.exceeded(exceeded, None) from None
-        raise self._shape.exceeded(exceeded, to_message(head))
+        raise self._exceeded(exceeded, unit)
 
-    def _decode_by_elements(self, unit: bytes, failure: Exception) -> Message:
-        """Decode a message that can't be decoded at once: perhaps because of its arguments.
+    def _exceeded(self, limit: str, unit: bytes) -> LimitExceeded:
+        return self._shape.exceeded(limit, head_of(self._elements(unit)))
 
-        Raises: InvalidPayload; ProtocolViolation, for `failure`, when it is the rest.
-        """
-        lengths = {
+    def _lengths(self, unit: bytes) -> dict[str, int]:
+        return {
             "max_array_len": int(min(self._shape.array_length, len(unit))),
             "max_map_len": int(min(self._shape.map_length, len(unit))),
         }
+
+    def _elements(self, unit: bytes) -> Iterator[Any]:
+        """Yield one element of a message after the other, whatever its maps have as keys.
+
+        Raises: EOFError when they end elsewhere than `unit`; what `UNDECODABLE` holds.
+        """
         unpacker = msgpack.Unpacker(
             ext_hook=_unpack_extension,
             timestamp=3,
             strict_map_key=False,
             max_buffer_size=max(len(unit), 1),
-            **lengths,
+            **self._lengths(unit),
         )
         unpacker.feed(unit)
-
-        left = 0
-
-        def next_element(is_argument: bool) -> Any:
-            nonlocal left
-            left -= 1
-            try:
-                element = unpacker.unpack()
-            except msgpack.OutOfData:
-                raise failure from None
-            if left == 0 and unpacker.tell() != len(unit):
-                raise failure
-            return element
-
         try:
-            left = count = unpacker.read_array_header()
-        except (ValueError, msgpack.UnpackException):
-            raise undecodable("MessagePack", failure) from None
-        return decoded_by_elements("MessagePack", count, next_element, failure)
+            for _ in range(unpacker.read_array_header()):
+                yield unpacker.unpack()
+        except msgpack.OutOfData:
+            raise EOFError from None
+        if unpacker.tell() != len(unit):
+            raise EOFError
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
         return message.args or (), message.kwargs or {}  # numbers are doubles on this wire
@@ -434,42 +467,50 @@ UNDECODABLE: Final = (
 """What a decoder of a binary format raises, and what is raised while a message is made of it."""
 
 
-def decoded_by_elements(
-    format_name: str, count: int, next_element: Callable[[bool], Any], failure: Exception
-) -> Message:
-    """Return a message of `count` elements which couldn't be decoded at once.
+def decoded_by_elements(format_name: str, elements: Iterator[Any], failure: Exception) -> Message:
+    """Return a message of `elements` which couldn't be decoded at once.
 
     What is wrong in the arguments concerns only the request. Integers as the keys of maps become
-    text, as in JSON. `next_element` is told whether the element holds arguments, and raises
-    `failure` when the message is cut off or too long.
+    text, as in JSON.
 
     Raises: InvalidPayload; ProtocolViolation, for `failure`, when anything else is wrong.
     """
+    request = None
     try:
-        code = next_element(False) if count else None
-        cls = BY_CODE.get(code) if type(code) is int else None
-        if cls is None or count > 1 + len(cls.__struct_fields__):
-            raise failure
-        if issubclass(cls, PayloadMessage):
-            place = min(1 + cls.__struct_fields__.index("args"), count)
-        else:
-            place = count
-        head = [code, *(next_element(False) for _ in range(place - 1))]
+        head = _head(elements)
         request = to_message(list(head))
-    except UNDECODABLE:
-        raise undecodable(format_name, failure) from None
-    try:
-        payload = [next_element(True) for _ in range(count - place)]
+        payload = [*islice(elements, 3)]  # no message has so many arguments
         _give_text_keys(payload)
-    except UNDECODABLE as error:
-        if error is failure:
-            raise undecodable(format_name, failure) from None
-        text = undecodable(format_name, error).message
-        raise InvalidPayload(text, request=request) from None
+    except EOFError:
+        raise undecodable(format_name, failure) from None
+    except UNDECODABLE:
+        violation = undecodable(format_name, failure)
+        if request is not None:
+            violation = InvalidPayload(violation.message, request=request)
+        raise violation from None
     try:
         return to_message([*head, *payload])
     except UNDECODABLE:
         raise undecodable(format_name, failure) from None
+
+
+def head_of(elements: Iterator[Any]) -> Message | None:
+    """Return a message of `elements` without its arguments; None when these can't be decoded."""
+    try:
+        return to_message(_head(elements))
+    except (EOFError, ProtocolViolation, *UNDECODABLE):
+        return None
+
+
+def _head(elements: Iterator[Any]) -> list[Any]:
+    """Return what stands before the arguments of a message; all of one that has none."""
+    head = [*islice(elements, 1)]
+    cls = BY_CODE.get(head[0]) if head and type(head[0]) is int else None
+    if cls is None:
+        raise ProtocolViolation("not a WAMP message")
+    fields = cls.__struct_fields__
+    count = fields.index("args") if issubclass(cls, PayloadMessage) else len(fields)
+    return [*head, *islice(elements, count)]
 
 
 def _give_text_keys(payload: list[Any]) -> None:

@@ -55,6 +55,7 @@ MANY: Final = 64
 
 TEXTS: Final[Mapping[str, str]] = {
     "message_depth": "the message is nested more than {} levels deep",
+    "message_values": "the message holds more than {} values",
     "array_length": "an array has more than {} elements",
     "map_length": "a map has more than {} entries",
     "uri_length": "a URI has more than {} characters",
@@ -70,11 +71,13 @@ class Shape:
     array_length: float = inf
     map_length: float = inf
     uri_length: float = inf
+    message_values: float = inf
+    """How many values the message may hold; the decoders check that."""
 
     @cached_property
     def length(self) -> float:
-        """The least of the lengths: in fewer octets or characters none of them is exceeded."""
-        return min(self.array_length, self.map_length, self.uri_length)
+        """The least of the numbers: in fewer octets or characters none of them is exceeded."""
+        return min(self.message_values, self.array_length, self.map_length, self.uri_length)
 
     def check(self, message: Message, unit: str | bytes) -> None:
         """Check the message that was decoded from `unit`, JSON or MessagePack.
