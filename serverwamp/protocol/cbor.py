@@ -19,12 +19,10 @@ from math import inf
 from typing import Any, Final
 from uuid import UUID
 
-import msgspec
 from cbor2 import CBORDecodeEOF, CBORDecodeError, CBORDecoder, dumps, undefined
 
 from serverwamp.errors import SerializationError
 from serverwamp.protocol.formats import (
-    BINARY_TYPES,
     HEAD_LENGTH,
     UNDECODABLE,
     UNLIMITED,
@@ -34,9 +32,9 @@ from serverwamp.protocol.formats import (
     head_of,
     is_plain_result,
     to_message,
-    to_plain,
 )
 from serverwamp.protocol.messages import Message
+from serverwamp.protocol.plain import plain
 from serverwamp.protocol.shapes import Shape
 from serverwamp.protocol.values import CBOR_VALUES
 
@@ -208,13 +206,11 @@ class CBOR:
 
     def encode_wire(self, wire: tuple[Any, ...]) -> Unit:
         try:
-            plain: Any = wire
+            made: Any = wire
             if not is_plain_result(wire):
-                plain = msgspec.to_builtins(
-                    wire, builtin_types=BINARY_TYPES, str_keys=True, enc_hook=to_plain
-                )
-                _check_depth(plain)
-            return dumps(plain, encoders=_ENCODERS)
+                made = plain(wire)
+                _check_depth(made)
+            return dumps(made, encoders=_ENCODERS)
         except Exception as failure:  # among them whatever the payload's own classes raise
             raise SerializationError(f"not serializable as CBOR: {failure}") from failure
 

@@ -15,9 +15,7 @@ import json
 import math
 import re
 from base64 import b64decode, b64encode
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
 from decimal import Decimal
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias
@@ -33,6 +31,8 @@ from serverwamp.errors import (
     SerializationError,
 )
 from serverwamp.protocol.messages import BY_CODE, AnyMessage, Message, PayloadMessage, Result
+from serverwamp.protocol.models import BINARY_TYPES
+from serverwamp.protocol.plain import SCALARS, plain, to_plain
 from serverwamp.protocol.shapes import Shape
 from serverwamp.protocol.values import JSON_VALUES, MESSAGEPACK_VALUES
 
@@ -42,44 +42,6 @@ UNLIMITED: Final = Shape()
 
 HEAD_LENGTH: Final = 64 * 1024
 """What comes before the arguments of a message that is too full is looked for in so many octets."""
-
-BINARY_TYPES: Final = (bytes, bytearray, memoryview)
-SCALARS: Final = frozenset((type(None), bool, int, float, str, bytes))
-
-PLAIN_TYPES: Final[Sequence[tuple[type, Callable[[Any], Any]]]] = (
-    (str, str.__str__),  # what else subclasses make of themselves is for people
-    (int, int.__int__),
-    (float, float.__float__),
-    (Mapping, dict),
-    (deque, list),
-)
-"""What subclasses of a class become; enums are known already."""
-
-
-def to_plain(value: Any) -> Any:
-    """Turn a value that a format doesn't know into one that every format knows.
-
-    Raises: TypeError when nothing is known about its class.
-    """
-    dump = getattr(value, "model_dump", None)  # pydantic, which need not be installed
-    if dump is not None and not isinstance(value, type):
-        return dump(mode="json", by_alias=True)
-    for kind, plain_type in PLAIN_TYPES:
-        if isinstance(value, kind):
-            return plain_type(value)
-    if is_dataclass(value) or isinstance(value, (msgspec.Struct, tuple, set, frozenset)):
-        return msgspec.to_builtins(value, builtin_types=BINARY_TYPES, enc_hook=to_plain)
-    if hasattr(type(value), "__attrs_attrs__"):
-        return msgspec.to_builtins(value, builtin_types=BINARY_TYPES, enc_hook=to_plain)
-    plain = msgspec.to_builtins(value, builtin_types=BINARY_TYPES, enc_hook=_refuse)
-    if plain is value:
-        raise TypeError(f"objects of type {type(value).__name__} can't be sent")
-    return plain
-
-
-def _refuse(value: Any) -> Any:
-    raise TypeError(f"objects of type {type(value).__name__} can't be sent")
-
 
 NUL_TEXT: Final = "text that starts with NUL can't be sent in JSON, where it stands for binary"
 
@@ -248,18 +210,16 @@ class JSON:
 
     def _encode_slowly(self, wire: Any) -> str:
         try:
-            plain = msgspec.to_builtins(
-                wire, builtin_types=BINARY_TYPES, str_keys=True, enc_hook=to_plain
-            )
+            made = plain(wire)
             text = json.dumps(
-                plain,
+                made,
                 default=self._default,
                 allow_nan=False,
                 ensure_ascii=False,
                 separators=(",", ":"),
             )
             text.encode()  # lone surrogates
-            if "\\u0000" in text and _has_nul_text(plain):
+            if "\\u0000" in text and _has_nul_text(made):
                 raise ValueError(NUL_TEXT)
         except Exception as failure:  # among them whatever the payload's own classes raise
             raise SerializationError(f"not serializable as JSON: {failure}") from failure
@@ -337,9 +297,7 @@ def _leaves(value: Any) -> Iterator[Any]:
     elif isinstance(value, str):
         yield str.__str__(value)
     elif not (value is None or isinstance(value, (int, Decimal, *BINARY_TYPES))):
-        plain = to_plain(value)
-        if plain is not value:
-            yield from _leaves(plain)
+        yield from _leaves(to_plain(value))
 
 
 # ---- MessagePack
@@ -423,12 +381,7 @@ class MessagePack:
 
     def encode_wire(self, wire: tuple[Any, ...]) -> Unit:
         try:
-            plain: Any = wire
-            if not is_plain_result(wire):
-                plain = msgspec.to_builtins(
-                    wire, builtin_types=BINARY_TYPES, str_keys=True, enc_hook=to_plain
-                )
-            packed: bytes = self._packer.pack(plain)
+            packed: bytes = self._packer.pack(wire if is_plain_result(wire) else plain(wire))
         except Exception as failure:  # among them whatever the payload's own classes raise
             self._packer.reset()
             raise SerializationError(f"not serializable as MessagePack: {failure}") from failure
