@@ -22,7 +22,7 @@ from serverwamp.errors import (
     WAMPError,
 )
 from serverwamp.protocol.formats import Unit
-from serverwamp.protocol.messages import Call, Cancel, Result
+from serverwamp.protocol.messages import Call, Cancel
 from serverwamp.replies import Replies
 from serverwamp.results import SCALARS, RPCProgressReport
 from serverwamp.routed import RoutedCalls
@@ -45,7 +45,6 @@ class Calls:
         self._handlers = conversation.realm.handlers
         self._counters = conversation.realm.counters
         self._outbound = conversation.outbound
-        self._send = conversation.send
         self._start = conversation.starter.start
         self._has_timeout = conversation.limits.call_timeout < math.inf
         self._is_over = False
@@ -352,10 +351,9 @@ class Calls:
         return final
 
     async def _report(self, running: RunningCall, report: RPCProgressReport) -> None:
-        call = running.call
-        if call.options.receive_progress and not running.answered:
+        if running.call.options.receive_progress and not running.answered:
             self._renew_deadline(running)
-            self._send(Result(call.request, {"progress": True}, report.args, report.kwargs))
+            self._replies.report(running, report)
         await self._outbound.room_for_replies  # sent or not: a handler may wait nowhere else
 
     # ---- deadlines

@@ -227,13 +227,16 @@ class SerializationError(Exception):
     """A message of ours holds what its format can't express."""
 
     answer: type[PredefinedError] = InvalidArgument
-    """What is said to the client whose arguments, or result, it was."""
+    """What is said to the client whose values they were."""
+    answer_to_receiver: type[PredefinedError] = RuntimeFailure
+    """What is said to the client that was to receive them instead."""
 
 
 class MessageTooLong(SerializationError):
     """A message of ours is longer than the peer can receive."""
 
     answer: type[PredefinedError] = PayloadSizeExceeded
+    answer_to_receiver: type[PredefinedError] = PayloadSizeExceeded
 
 
 class Unsuitable(Exception):

@@ -12,7 +12,7 @@ from serverwamp import uris
 from serverwamp.backplanes.base import Backplane
 from serverwamp.binding import Handler, shielded_exit_stack
 from serverwamp.broker import Broker
-from serverwamp.errors import RuntimeFailure, SerializationError, WAMPError, checked_args
+from serverwamp.errors import SerializationError, WAMPError, checked_args
 from serverwamp.handlers import Handlers
 from serverwamp.protocol.messages import Event
 from serverwamp.protocol.serializers import EncodedOnce
@@ -143,7 +143,7 @@ class Events:
             await self.backplane.publish(handled, self._deliver)
         except SerializationError as failure:
             if handled is not publication:  # the client isn't to blame
-                failure.answer = RuntimeFailure
+                failure.answer = failure.answer_to_receiver
             raise
 
     # ---- to the subscribers

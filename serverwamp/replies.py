@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from serverwamp.conversation import Conversation
-from serverwamp.errors import SerializationError, WAMPError, parts_of
+from serverwamp.errors import (
+    MessageTooLong,
+    SerializationError,
+    WAMPError,
+    parts_of,
+)
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call, Result
-from serverwamp.results import SCALARS, RPCErrorResult, RPCResult, as_result
+from serverwamp.protocol.misfits import described_misfit
+from serverwamp.results import (
+    SCALARS,
+    RPCErrorResult,
+    RPCProgressReport,
+    RPCResult,
+    as_result,
+)
 from serverwamp.running import RunningCall
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -18,6 +30,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 CALL: Final = Call.type_code
 RESULT: Final = Result.type_code
 NO_DETAILS: Final[Mapping[str, Any]] = {}
+PROGRESS: Final[Mapping[str, Any]] = {"progress": True}
 
 
 class Replies:
@@ -32,11 +45,12 @@ class Replies:
         self._note_answered = conversation.state.answered
 
     def answer(self, running: RunningCall, result: RPCResult) -> None:
-        """Send a result, unless the call has an answer.
+        """Send a result of another client, unless the call has an answer.
 
         Raises: SerializationError.
         """
-        reply = self.encoded(running.call.request, result)
+        wire = Result(running.call.request, NO_DETAILS, result.args, result.kwargs).wire()
+        reply = self._encode_wire(wire)
         if self.take(running) and self._conversation.is_open:
             self._outbound.put(reply)
 
@@ -63,10 +77,38 @@ class Replies:
             if isinstance(result, RPCErrorResult):
                 raise WAMPError(result.error_uri, result.args, result.kwargs)
             wire = Result(request, NO_DETAILS, result.args, result.kwargs).wire()
-        return self._encode_wire(wire)
+        try:
+            return self._encode_wire(wire)
+        except SerializationError as failure:
+            raise self._explained(failure, "result", wire) from None
+
+    def report(self, running: RunningCall, report: RPCProgressReport) -> None:
+        """Send a report of progress.
+
+        Raises: SerializationError.
+        """
+        if not self._conversation.is_open:
+            return
+        wire = Result(running.call.request, PROGRESS, report.args, report.kwargs).wire()
+        try:
+            self._outbound.put(self._encode_wire(wire))
+        except SerializationError as failure:
+            raise self._explained(failure, "report", wire) from None
+
+    def _explained(
+        self, failure: SerializationError, name: str, wire: Sequence[Any]
+    ) -> SerializationError:
+        """Return a failure that says which value it was."""
+        if isinstance(failure, MessageTooLong):
+            return failure
+        args: Sequence[Any] = wire[3] if len(wire) > 3 else ()
+        kwargs: Mapping[str, Any] = wire[4] if len(wire) > 4 else {}
+        format_ = self._conversation.serializer.format
+        return SerializationError(described_misfit(format_, name, args, kwargs))
 
     async def answer_exception(self, running: RunningCall, error: BaseException) -> None:
         """Answer with what a client is told about an exception; the log gets the rest."""
+        conversation = self._conversation
         doing = f"the call of {running.call.procedure!r} by session {self._session.id}"
         if running.answered:
             if not all(isinstance(part, WAMPError) for part in parts_of(error)):
@@ -74,9 +116,9 @@ class Replies:
             return
         if isinstance(error, SerializationError):
             logger.error("%s has an unusable result: %s", doing, error)
-            self.answer_error(running, error.answer("the result can't be sent"))
+            more = f": {error}" if conversation.host.debug else "; the server's log says why"
+            self.answer_error(running, error.answer_to_receiver(f"the result can't be sent{more}"))
             return
-        conversation = self._conversation
         answer = await conversation.realm.error_for(error, doing, debug=conversation.host.debug)
         self.answer_error(running, answer)
 

@@ -188,7 +188,7 @@ class RoutedCalls:
             self._replies.answer(routed, RPCResult(args, kwargs))
         except SerializationError as error:
             text = f"the result can't be sent: {error}"
-            self._replies.answer_error(routed, error.answer(text))
+            self._replies.answer_error(routed, error.answer_to_receiver(text))
         self.end(routed)
 
     def answer_error(self, routed: RoutedCall, error: WAMPError) -> None:

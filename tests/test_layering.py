@@ -68,6 +68,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "protocol.values",
         "errors",
     },
+    "protocol.misfits": {
+        "protocol.formats",
+        "protocol.plain",
+        "protocol.messages",
+        "errors",
+    },
     "protocol.framings": {"protocol.formats", "errors"},
     "protocol.serializers": {
         "protocol.cbor",
@@ -330,6 +336,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "results",
         "protocol.formats",
         "protocol.messages",
+        "protocol.misfits",
         "errors",
     },
     "invocations": {

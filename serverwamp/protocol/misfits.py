@@ -1,0 +1,79 @@
+"""Which value in a payload a format can't express.
+
+The description is for the log. So it says where the value is, and not what it is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from serverwamp.errors import SerializationError
+from serverwamp.protocol.formats import Format
+from serverwamp.protocol.messages import Event
+from serverwamp.protocol.plain import to_plain
+
+Part: TypeAlias = tuple[str, Any]
+"""A value, and the step that leads to it in what holds it."""
+
+MOST_STEPS: Final = 100
+LONGEST_TEXT: Final = 200
+
+
+def described_misfit(
+    format_: Format, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> str:
+    """Return where in a payload called `name` the first value is that can't be sent, and why."""
+    parts: Sequence[Part] = [(f"{name}.args[{index}]", item) for index, item in enumerate(args)]
+    parts = [*parts, *((f"{name}.kwargs[{key!r:.50}]", item) for key, item in kwargs.items())]
+    path, value = "", None
+    for _ in range(MOST_STEPS):
+        found = _first_misfit(format_, parts)
+        if found is None:
+            break
+        path, value = path + found[0], found[1]
+        parts = _parts_of(value)
+    if not path:
+        return f"{name} can't be sent, though each of its values can"
+    reason = str(_failure_of(format_, [value]))
+    kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    return f"{path[:LONGEST_TEXT]} is of type {kind}: {reason[:LONGEST_TEXT]}"
+
+
+def _first_misfit(format_: Format, parts: Sequence[Part]) -> Part | None:
+    """Return the first part that can't be sent; found by halves, for there may be many parts."""
+    if _failure_of(format_, [value for _, value in parts]) is None:
+        return None
+    while len(parts) > 1:
+        half = parts[: len(parts) // 2]
+        fits = _failure_of(format_, [value for _, value in half]) is None
+        parts = parts[len(half) :] if fits else half
+    return parts[0]
+
+
+def _failure_of(format_: Format, values: Sequence[Any]) -> SerializationError | None:
+    try:
+        format_.encode(Event(1, 1, {}, values))
+    except SerializationError as failure:
+        return failure
+    return None
+
+
+def _parts_of(value: Any) -> Sequence[Part]:
+    if isinstance(value, Mapping):
+        return [(f"[{key!r:.50}]", item) for key, item in value.items()]
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        return [(f"[{index}]", item) for index, item in enumerate(value)]
+    if isinstance(value, msgspec.Struct):
+        names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+        return [(f".{shown}", getattr(value, name, None)) for shown, name in names]
+    try:
+        made = to_plain(value)
+    except Exception:  # of whatever class it is
+        return []
+    if isinstance(made, dict):
+        return [(f".{name}", item) for name, item in made.items()]
+    return _parts_of(made) if isinstance(made, list) else []
