@@ -85,6 +85,10 @@ MAPPINGS: Final[Mapping[Any, type]] = {
 
 UNIONS: Final = (typing.Union, types.UnionType)
 QUALIFIERS: Final = frozenset(("Required", "NotRequired", "ReadOnly", "Final"))
+RELATIVE: Final = ("ForwardRef(", "typing.Self")
+"""What stands in the text of types that depend on where they are written."""
+SELF: Final = "typing.Self"
+"""The name, as no other can be, of the class that ``Self`` stands for."""
 REQUIRED: Final[Mapping[str, bool]] = {"Required": True, "NotRequired": False}
 
 
@@ -117,13 +121,16 @@ def is_documentation(item: Any) -> bool:
     """Tell whether an item of ``Annotated`` says nothing about values."""
     if isinstance(item, msgspec.Meta):
         return all(getattr(item, name) is None for name in CONSTRAINTS)
-    return isinstance(item, str) or type(item).__name__ in ("Doc", "DocInfo")
+    return item is None or isinstance(item, str) or type(item).__name__ in ("Doc", "DocInfo")
 
 
 def key_of(hint: Any, names: Names) -> Any:
-    """Return what tells `hint` from others, as it may be written again in its own parts."""
-    is_name = isinstance(hint, (str, typing.ForwardRef))
-    return (hint if _has_hash(hint) else repr(hint), id(names) if is_name else None)
+    """Return what tells `hint` from others, as it may be written again in its own parts.
+
+    It is valid for as long as `names` are kept.
+    """
+    is_relative = isinstance(hint, str) or any(word in repr(hint) for word in RELATIVE)
+    return (hint if _has_hash(hint) else repr(hint), id(names) if is_relative else None)
 
 
 def _has_hash(hint: Any) -> bool:
@@ -181,6 +188,8 @@ def behind(hint: Any, names: Names) -> tuple[Any, Names] | None:
         return hint.__supertype__, names_in(hint.__module__ or "", names)
     if isinstance(hint, typing.TypeVar):
         return _behind_variable(hint), names
+    if hint is typing.Self and SELF in names:
+        return names[SELF], names
     return None
 
 

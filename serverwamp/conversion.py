@@ -220,7 +220,7 @@ class Compiler:
         self._declared = declared
         self._is_strict = is_strict
         self._nodes: dict[Any, Node] = {}
-        self._kept: list[Names] = []
+        self._kept: list[Names] = []  # whose ids are part of keys
 
     def node(self, hint: Any, names: Names) -> Node:
         """Return what converts to `hint`.
@@ -229,7 +229,7 @@ class Compiler:
         """
         key = key_of(hint, names)
         if key not in self._nodes:
-            self._kept.append(names)  # its id is part of the key
+            self._kept.append(names)
             later = _Later()
             self._nodes[key] = Node(later)
             self._nodes[key] = node = self._compiled(hint, names)
@@ -292,10 +292,10 @@ class Compiler:
 
     def _number(self, hint: Any, constrained: Any = None) -> Node:
         convert = to_complex if hint is complex else self._by_msgspec(constrained or hint)
-        is_finite = FINITE[hint]
+        is_finite, unchanged = FINITE[hint], hint if constrained is None else None
 
         def finite(value: Any) -> Any:
-            number = convert(value)
+            number = value if type(value) is unchanged else convert(value)
             if not is_finite(number):
                 raise Unsuitable("Expected a finite number")
             return number

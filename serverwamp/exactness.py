@@ -91,10 +91,12 @@ class _Inspection:
         self.has_found = False
         self._declared = declared
         self._places: dict[Any, Place] = {}
+        self._kept: list[Names] = []  # whose ids are part of keys
 
     def place(self, hint: Any, names: Names) -> Place:
         key = key_of(hint, names)
         if key not in self._places:
+            self._kept.append(names)
             self._places[key] = place = Place()
             self._inspect(hint, names, place)
         return self._places[key]

@@ -185,13 +185,16 @@ def check(hint: Any, names: Names) -> None:
     Raises: ConfigurationError; NameError when a hint can't be resolved.
     """
     seen: set[Any] = set()
+    kept: list[Names] = []  # whose ids are part of keys
 
     def visit(hint: Any, names: Names) -> None:
+        if key_of(hint, names) in seen:
+            return
+        seen.add(key_of(hint, names))
+        kept.append(names)
         further = behind(hint, names)
         if further is not None:
-            if key_of(hint, names) not in seen:
-                seen.add(key_of(hint, names))
-                visit(*further)
+            visit(*further)
             return
         if typing.get_origin(hint) is typing.Annotated:
             for item in hint.__metadata__:
@@ -200,9 +203,8 @@ def check(hint: Any, names: Names) -> None:
             if not isinstance(part, (str, int, bytes)):  # of a Literal
                 visit(part, names)
         cls = typing.get_origin(hint) or hint
-        if not isinstance(cls, type) or hint in seen:
+        if not isinstance(cls, type):
             return
-        seen.add(hint)
         fields = fields_of(cls)
         if fields is not None:
             there = names_of(cls, names)

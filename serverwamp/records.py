@@ -23,6 +23,7 @@ from serverwamp.annotations import (
     NO_DEFAULT,
     QUALIFIERS,
     REQUIRED,
+    SELF,
     Names,
     evaluated,
     is_class,
@@ -77,17 +78,13 @@ def record_of(hint: Any, names: Names) -> Record | None:
     if not is_class(cls):
         return None
     hints = functools.partial(_hints, cls, typing.get_args(hint), names)
-    there = _names_of(cls, names)
+    there = {**_names_of(cls, names), SELF: hint}
     if issubclass(cls, msgspec.Struct):
         return _struct(cls, hints(), there)
     if is_typed_dict(cls):
         return Record(dict, [_item(cls, name, item) for name, item in hints().items()], there)
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        fields = [
-            (name, name, None, cls._field_defaults.get(name, NO_DEFAULT), False)
-            for name in cls._fields
-        ]
-        return Record(cls, _parameters(cls, fields, hints(), there), there, is_array=True)
+        return Record(cls, _parameters(cls, _of_tuple(cls), hints(), there), there, is_array=True)
     if hasattr(cls, "__attrs_attrs__"):
         return Record(cls, _parameters(cls, _of_attrs(cls), hints(), there), there)
     if dataclasses.is_dataclass(cls):
@@ -161,6 +158,18 @@ def _of_dataclass(cls: Any) -> list[Declared]:
         )
         for field in cls.__dataclass_fields__.values()
         if field.init and field._field_type is not dataclasses._FIELD_CLASSVAR  # type: ignore[attr-defined]
+    ]
+
+
+def _of_tuple(cls: Any) -> list[Declared]:
+    written = {
+        name: annotation
+        for base in reversed(cls.__mro__)
+        for name, annotation in inspect.get_annotations(base).items()
+    }
+    return [
+        (name, name, written.get(name), cls._field_defaults.get(name, NO_DEFAULT), False)
+        for name in cls._fields
     ]
 
 
