@@ -218,14 +218,14 @@ class Application(Realm):
             logger.warning("a WebSocket handshake was refused: %s", reason)
             try:
                 await refuse(scope, send, reason.status)
-            except Exception as error:
+            except OSError as error:
                 logger.debug("refusing failed, the client is gone: %r", error)
             return
         self._connected += 1
         try:
             try:
                 await send({"type": "websocket.accept", "subprotocol": subprotocol})
-            except Exception as error:
+            except OSError as error:
                 logger.debug("accepting failed, the client is gone: %r", error)
                 return
             serializer = serializer_for(subprotocol, self._shape)

@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 from starlette.requests import cookie_parser
 
-from serverwamp.conversation import GOING_AWAY, SERVICE_RESTART, Host
+from serverwamp.conversation import GOING_AWAY, INTERNAL_ERROR, SERVICE_RESTART, Host
 from serverwamp.errors import LimitExceeded, ProtocolViolation
 from serverwamp.limits import LimitLog
 from serverwamp.outbound import LimitedOutbound, Outbound
@@ -56,6 +56,9 @@ class Connection:
         self._send = send
         self._units: list[Unit] = []  # of a batch, those to come: the last first
         self._is_open = True
+        self._is_closed = False
+        self._has_left = False
+        self._refusal: Exception | None = None  # what the server raised instead of sending
         self._ended: anyio.Event | None = None
         self.serializer = serializer
         self.limit_log: LimitLog = LimitLog(host.counters.violations)
@@ -76,7 +79,10 @@ class Connection:
         return transport_info(self._scope, self.serializer.subprotocol)
 
     async def serve(self) -> None:
-        """Serve sessions until the connection is closed."""
+        """Serve sessions until the connection is closed.
+
+        Raises: what the server has raised, if it wouldn't close the connection. It does then.
+        """
         async with open_starter() as starter:
             self._starter = starter
             is_limited = self.serializer.message_bytes < math.inf
@@ -101,6 +107,10 @@ class Connection:
                 self.outbound.discard()
                 if self._ended is not None:
                     self._ended.set()
+        if self._refusal is not None and not self._has_left:
+            if not self._is_closed:
+                raise self._refusal
+            logger.error("the server refused a message: %r", self._refusal)
 
     async def _serve_sessions(self) -> None:
         while self._is_open:
@@ -131,6 +141,7 @@ class Connection:
         else:
             event = await self._receive()
             if event["type"] == "websocket.disconnect" or not self._is_open:
+                self._has_left = event["type"] == "websocket.disconnect"
                 self._is_open = False
                 self.outbound.discard()
                 return None
@@ -182,9 +193,20 @@ class Connection:
     def _give_up(self) -> None:
         self._serving.lose(close_code=1008)
 
-    def _lose(self) -> None:
-        self._is_open = False
-        self._serving.lose()
+    def _lose(self, failure: Exception) -> None:
+        """End the session, for the server could not send a message.
+
+        Either the client is gone, or the server refuses the message. Servers raise `OSError` if the
+        client is gone. Some raise other errors until the application has received the news.
+
+        Spec: ASGI, "Send".
+        """
+        if isinstance(failure, OSError):
+            self._is_open = False
+            self._serving.lose()
+        else:
+            self._refusal = failure
+            self._serving.lose(close_code=INTERNAL_ERROR)
 
     async def finish(self, code: int) -> None:
         """Hand over what is queued, within a bounded time, and close the connection."""
@@ -192,18 +214,26 @@ class Connection:
             return
         self._is_open = False
         timeout = self._host.limits.goodbye_timeout
-        if not self._host.is_saying_goodbye:  # then the client was waited for already
-            self._starter.start(self._take_the_rest)
+        rest = anyio.CancelScope(deadline=anyio.current_time() + timeout)
+        takes_rest = not self._host.is_saying_goodbye  # then the client was waited for already
+        if takes_rest:
+            self._starter.start(self._take_the_rest, rest)
         try:
             with anyio.move_on_after(timeout, shield=True) as scope:
                 await self.outbound.flush()
                 self.outbound.discard()
                 await self._send({"type": "websocket.close", "code": code, "reason": ""})
+                self._is_closed = True
             if scope.cancelled_caught:
                 text = "the last messages could not be sent within %s seconds"
                 self.limit_log.note("goodbye_timeout", text, timeout)
-        except Exception as error:
+        except OSError as error:
             logger.debug("closing failed, the client is gone: %r", error)
+        except Exception as error:
+            self._refusal = error
+            rest.deadline = anyio.current_time() + REST_SECONDS  # in which it may prove to be gone
+            if not takes_rest:
+                self._starter.start(self._take_the_rest, rest)
         finally:
             self.outbound.discard()
 
@@ -213,17 +243,18 @@ class Connection:
             self._ended = self._ended or anyio.Event()
             await self._ended.wait()
 
-    async def _take_the_rest(self) -> None:
+    async def _take_the_rest(self, scope: anyio.CancelScope) -> None:
         """Receive what nobody wants any more, so that the server comes to the end of it.
 
         hypercorn would wait for that for ever, even to send the last messages; and it may have more
         after the client's disconnection, which it then tells of once again.
         """
-        with anyio.move_on_after(self._host.limits.goodbye_timeout) as scope:
+        with scope:
             try:
                 for _ in range(2):
                     while (await self._receive())["type"] != "websocket.disconnect":
                         pass
+                    self._has_left = True
                     self.outbound.discard()
                     scope.deadline = min(scope.deadline, anyio.current_time() + REST_SECONDS)
             except Exception as error:
@@ -246,7 +277,7 @@ class Connection:
             await self._serving.shut_down(grace)
         else:
             await self.finish(self._shutdown_code)
-            self._lose()
+            self._serving.lose()
 
 
 def transport_info(scope: Scope, subprotocol: str) -> Mapping[str, Any]:

@@ -70,7 +70,7 @@ class Outbound(Backlog):
         limits: Limits,
         limit_log: LimitLog,
         *,
-        lose: Callable[[], None],
+        lose: Callable[[Exception], None],
         give_up: Callable[[], None],
     ) -> None:
         super().__init__(limits)
@@ -200,11 +200,10 @@ class Outbound(Backlog):
                 self._has_moved = True
                 frame, size = self._next_frame()
         except Exception as error:
-            # Servers differ in what they raise for a client that has left.
-            logger.debug("sending failed, the client is gone: %r", error)
+            logger.debug("sending failed: %r", error)
             self._sender = None
             self.discard()
-            self._lose()
+            self._lose(error)
         except BaseException:
             if not self._closed:  # as the task of a call can be by whoever has it at hand
                 logger.info("sending was cancelled: the client is disconnected")

@@ -40,25 +40,31 @@ class Server:
         self,
         *messages: Any,
         fails_at: Callable[[ASGIEvent], bool] | None = None,
+        failure: type[Exception] = OSError,
+        client_leaves: bool = False,
         receive_waits: bool = True,
         send_waits: bool = True,
     ) -> None:
         self.sent: list[ASGIEvent] = []
         self._fails_at = fails_at
+        self._failure = failure
+        self._client_leaves = client_leaves
         self._receive_waits = receive_waits
         self._send_waits = send_waits
         self._events: list[ASGIEvent] = [{"type": "websocket.connect"}] + [
             {"type": "websocket.receive", "text": json.dumps(message)} for message in messages
         ]
 
-    async def serve(self, app: Application) -> None:
-        scope = {"type": "websocket", "path": "/", "subprotocols": ["wamp.2.json"], "headers": []}
+    async def serve(self, app: Application, subprotocol: str = "wamp.2.json") -> None:
+        scope = {"type": "websocket", "path": "/", "subprotocols": [subprotocol], "headers": []}
         with anyio.fail_after(5):
             await app(scope, self._receive, self._send)
 
     async def _receive(self) -> Any:
         if self._receive_waits:  # uvicorn doesn't for what it has received already
             await anyio.lowlevel.checkpoint()
+        if not self._events and self._client_leaves:
+            return {"type": "websocket.disconnect", "code": 1006}
         if not self._events:
             raise RuntimeError("the server is broken")
         return self._events.pop(0)
@@ -67,7 +73,7 @@ class Server:
         if self._send_waits:  # uvicorn doesn't while the network takes everything
             await anyio.lowlevel.checkpoint()
         if self._fails_at is not None and self._fails_at(event):
-            raise OSError("the client is gone")
+            raise self._failure("it can't be sent")
         self.sent.append(event)
 
 
@@ -85,18 +91,110 @@ async def test_a_server_whose_receive_fails(
     assert not app.sessions
 
 
+REQUESTS = (HELLO, [48, 1, {}, "nowhere"], ["nonsense"])
+
+
 @pytest.mark.parametrize("kind", ["accept", "send", "close"])
-async def test_a_server_whose_send_fails(kind: str) -> None:
+async def test_a_client_that_is_gone_is_no_error(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     app = Application()
-    server = Server(
-        HELLO,
-        [48, 1, {}, "nowhere"],
-        ["nonsense"],
-        fails_at=lambda event: event["type"] == f"websocket.{kind}",
-    )
+    server = Server(*REQUESTS, fails_at=lambda event: event["type"] == f"websocket.{kind}")
     await server.serve(app)
     assert not app.connections
     assert not app.sessions
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("kinds", [("send", "close"), ("close",)])
+async def test_a_client_that_is_gone_before_the_application_knows(
+    kinds: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some servers raise RuntimeError until the application has received the disconnection."""
+    app = Application()
+    server = Server(
+        *REQUESTS,
+        fails_at=lambda event: event["type"].removeprefix("websocket.") in kinds,
+        failure=RuntimeError,
+        client_leaves=True,
+    )
+    await server.serve(app)
+    assert not app.connections
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("failure", [ValueError, RuntimeError, TypeError, AssertionError])
+@pytest.mark.parametrize("kinds", [("accept",), ("close",), ("send", "close")])
+async def test_a_server_that_refuses_to_close(
+    kinds: tuple[str, ...], failure: type[Exception]
+) -> None:
+    """As Daphne does with most codes. The exception makes it drop the connection."""
+    app = Application()
+    server = Server(
+        *REQUESTS,
+        fails_at=lambda event: event["type"].removeprefix("websocket.") in kinds,
+        failure=failure,
+    )
+    with pytest.raises(failure, match="it can't be sent"):
+        await server.serve(app)
+    assert not app.connections
+    assert not app.sessions
+    assert app.statistics().unauthenticated_sessions == 0
+
+
+@pytest.mark.parametrize("refused", ["[2,", "[8,", "[3,"])
+async def test_a_server_that_refuses_a_message(
+    refused: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Application()
+    server = Server(
+        *REQUESTS,
+        fails_at=lambda event: event.get("text", "").startswith(refused),
+        failure=ValueError,
+    )
+    await server.serve(app)
+    assert server.sent[-1]["type"] == "websocket.close"
+    assert [event["code"] for event in server.sent if "code" in event] in ([1011], [1002])
+    assert caplog.text.count("the server refused a message") == 1
+    assert not app.connections
+
+
+async def test_a_server_that_refuses_to_close_while_it_shuts_down() -> None:
+    app = Application(limits=Limits(goodbye_timeout=0.1))
+    async with anyio.create_task_group() as tasks:
+        is_open = anyio.Event()
+
+        async def receive() -> ASGIEvent:
+            if not server._events:
+                is_open.set()
+                await anyio.sleep_forever()
+            return await Server._receive(server)
+
+        def fails_at(event: ASGIEvent) -> bool:
+            return event["type"] == "websocket.close"
+
+        server = Server(HELLO, fails_at=fails_at, failure=ValueError)
+        server._receive = receive  # type: ignore[method-assign]
+
+        async def serve() -> None:
+            with pytest.raises(ValueError, match="it can't be sent"):
+                await server.serve(app)
+
+        tasks.start_soon(serve)
+        await is_open.wait()
+        await app.close_sessions(grace=0)
+    assert not app.connections
+
+
+@pytest.mark.parametrize(("failure", "is_quiet"), [(OSError, True), (ValueError, False)])
+async def test_a_server_that_refuses_to_refuse(failure: type[Exception], is_quiet: bool) -> None:
+    server = Server(fails_at=lambda event: True, failure=failure)
+    if is_quiet:
+        await server.serve(Application(), "chat")
+    else:
+        with pytest.raises(failure):
+            await server.serve(Application(), "chat")
+    assert server.sent == []
 
 
 class SlowServer(Server):

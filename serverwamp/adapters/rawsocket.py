@@ -375,11 +375,19 @@ class RawSocket:
             raise ProtocolViolation("undecodable JSON: text that isn't UTF-8") from None
 
     async def send(self, event: Event) -> None:
-        """Send a message, or what closes the connection."""
-        if event["type"] == "websocket.close":
-            await _send_eof(self._stream)
-        else:
-            await self._send(MESSAGE, event["text"].encode() if self._is_text else event["bytes"])
+        """Send a message, or what closes the connection.
+
+        Raises: OSError when the client is gone.
+        """
+        try:
+            if event["type"] == "websocket.close":
+                async with self._sending:
+                    await _send_eof(self._stream)
+            else:
+                payload = event["text"].encode() if self._is_text else event["bytes"]
+                await self._send(MESSAGE, payload)
+        except GONE as error:
+            raise OSError("the client is gone") from error
 
     async def _send(self, kind: int, payload: bytes) -> None:
         async with self._sending:
