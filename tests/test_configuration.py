@@ -243,7 +243,7 @@ class NeedsOne:
         dataclass(type("Settings", (), {"__annotations__": {"url": str}})),
         "no function",
     ],
-    ids=str,
+    ids=lambda factory: type(factory).__name__,
 )
 def test_a_factory_with_a_parameter_that_nothing_fills_in(factory: Any) -> None:
     for configured in (Application(), Realm("com.realm")):
