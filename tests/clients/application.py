@@ -18,6 +18,7 @@ from serverwamp import (
     CRAAuthRequirement,
     CryptosignAuthRequirement,
     History,
+    Limits,
     Realm,
     RPCErrorResult,
     RPCProgressReport,
@@ -327,7 +328,7 @@ open_realm.client_register("test.told.", match="prefix", disclose_caller=True)
 open_realm.add_routes(procedures)
 open_realm.add_topics(topics)
 
-wamp = Application(allow_default_realm=False)
+wamp = Application(allow_default_realm=False, limits=Limits(message_bytes=4 * 1024 * 1024))
 wamp.set_ticket_authenticator(assign_realm)
 for realm in (
     open_realm,

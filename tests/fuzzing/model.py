@@ -40,7 +40,7 @@ PROCEDURES = {
     "publish": None,
     "fail": "wamp.error.runtime_error",
     "refuse": "com.example.refused",
-    "unsendable": "wamp.error.invalid_argument",
+    "unsendable": "wamp.error.runtime_error",
     "surplus": "wamp.error.invalid_argument",
     "no.such": "wamp.error.no_such_procedure",
     "not valid": "wamp.error.invalid_uri",

@@ -207,9 +207,11 @@ class Program:
             found[0].ends(VIOLATION, 1002)
 
     def repeat_an_id(self, client: int, kind: int) -> None:
+        """Use the id of a call that is open; one of a call that has ended may be used again."""
         found = self._open(client)
-        if found is not None and found[1].last_request:
+        if found is not None:
             peer, session = found
+            self.call(client, "wait", False, 0, 0)
             self._say(peer, [kind, session.last_request, {}, "echo"])
             peer.ends(VIOLATION, 1002)
 
