@@ -219,7 +219,7 @@ class Authentication:
         identity = await method.identity_of(renewed, ticket)
         _complete(renewed, role="user", method=method.name)
         if not _is_identity(identity) or _principal(renewed) != _principal(session):
-            logger.warning("session %s: its new ticket was refused", session.id)
+            logger.debug("session %s: its new ticket was refused", session.id)
             raise AuthenticationFailed("authentication failed")
         session.identity = identity
         session.expires_at = renewed.expires_at

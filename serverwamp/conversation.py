@@ -154,7 +154,8 @@ class Conversation:
         try:
             self.send(Error(kind, request, {}, error.uri, error.args, error.kwargs))
         except SerializationError as failure:
-            logger.error("the arguments of error %s are lost: %s", error.uri, failure)
+            if self.limit_log.is_first("the lost arguments of an error"):
+                logger.error("the arguments of error %s are lost: %s", error.uri, failure)
             self.send(Error(kind, request, {}, error.uri))
 
     def advance(self, message: Message) -> None:

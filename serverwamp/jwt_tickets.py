@@ -75,7 +75,7 @@ def jwt_authenticator(
             logger.error("the keys for tokens could not be fetched: %s", error)
             return None
         except jwt.PyJWTError as error:  # its text may quote the token
-            logger.info("session %s: its token isn't good: %s", session.id, type(error).__name__)
+            logger.debug("session %s: its token isn't good: %s", session.id, type(error).__name__)
             return None
         session.auth_id = claims["sub"]
         session.expires_at = float(claims["exp"]) + leeway

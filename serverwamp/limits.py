@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import MutableMapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 from serverwamp.errors import ConfigurationError
 
@@ -109,6 +109,10 @@ class Limits:
                 raise ConfigurationError(f"Limits.{field.name} can't be {value!r}")
 
 
+MOST_NOTED: Final = 100
+"""How many different things are logged for one connection."""
+
+
 class LimitLog:
     """What is logged only once for a connection, so that no client can flood the log.
 
@@ -129,7 +133,7 @@ class LimitLog:
 
     def is_first(self, what: str) -> bool:
         """Tell whether `what` is to be logged: only the first time that this is asked."""
-        if what in self._noted:
+        if what in self._noted or len(self._noted) >= MOST_NOTED:
             return False
         self._noted += (what,)
         return True

@@ -115,7 +115,8 @@ class Replies:
                 logger.error("%s failed after its answer", doing, exc_info=error)
             return
         if isinstance(error, SerializationError):
-            logger.error("%s has an unusable result: %s", doing, error)
+            if conversation.limit_log.is_first(doing):
+                logger.error("%s has an unusable result: %s", doing, error)
             more = f": {error}" if conversation.host.debug else "; the server's log says why"
             self.answer_error(running, error.answer_to_receiver(f"the result can't be sent{more}"))
             return

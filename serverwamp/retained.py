@@ -27,6 +27,7 @@ class Retained:
             str, list[StoredEvent]
         ] = {}  # the newest first; topics by their last event
         self._size = 0
+        self._has_forgotten = False
 
     def keep(self, publication: Publication) -> None:
         """Keep an event instead of those before it that nobody else could receive."""
@@ -48,7 +49,10 @@ class Retained:
         ):
             topic = next(iter(self._by_topic))
             self._size -= sum(item.size for item in self._by_topic.pop(topic))
-            logger.warning("Limits.retained_topics or _bytes: %r is retained no longer", topic)
+            if not self._has_forgotten:
+                self._has_forgotten = True
+                text = "Limits.retained_topics or _bytes: %r is no longer retained (logged once)"
+                logger.warning(text, topic)
 
     def newest_for(self, session: Session, topic: str) -> StoredEvent | None:
         """Return the last event of a topic that is for a session, if any is kept."""

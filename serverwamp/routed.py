@@ -180,7 +180,8 @@ class RoutedCalls:
         try:
             self._conversation.send(Result(call.request, {"progress": True}, args, kwargs))
         except SerializationError as error:
-            logger.error("a report to session %s is lost: %s", self._session.id, error)
+            if self._conversation.limit_log.is_first("a lost report"):
+                logger.error("a report to session %s is lost: %s", self._session.id, error)
 
     def answer(self, routed: RoutedCall, args: Args, kwargs: Kwargs) -> None:
         """Send a client's result."""

@@ -287,13 +287,14 @@ class Subscriptions:
 
     def note_overflow(self, subscriber: Subscriber, limit: str) -> None:
         """Log that an event finds no room, and tell the application."""
-        logger.warning(
-            "Limits.%s: session %s doesn't keep up with %r: %s",
-            limit,
-            self.session.id,
-            subscriber.subscription.topic,
-            subscriber.overflow,
-        )
+        if self._conversation.limit_log.is_first(f"overflow of {limit}"):
+            logger.warning(
+                "Limits.%s: session %s doesn't keep up with %r: %s",
+                limit,
+                self.session.id,
+                subscriber.subscription.topic,
+                subscriber.overflow,
+            )
         if self._realm.overflow_handlers:
             self._conversation.starter.start(self._tell_of_overflow, subscriber)
 

@@ -326,4 +326,4 @@ async def test_retained_events_are_limited(caplog: pytest.LogCaptureFixture) -> 
             events = [await client.expect_event() for _ in range(2)]
             assert [event.args[0] for event in events] == ["news.a", "news.c"]
             await client.expect_nothing()
-        assert "'news.b' is retained no longer" in caplog.text
+        assert "'news.b' is no longer retained" in caplog.text
