@@ -24,7 +24,7 @@ from serverwamp.protocol.models import BINARY_TYPES, is_model, model_class
 Convert: TypeAlias = Callable[[Any], Any]
 
 SCALARS: Final = frozenset((type(None), bool, int, float, str, bytes))
-KNOWN_TYPES: Final = SCALARS | {*BINARY_TYPES, msgspec.UnsetType}
+KNOWN_TYPES: Final[frozenset[type[Any]]] = SCALARS | {*BINARY_TYPES, msgspec.UnsetType}
 """Types that formats, or msgspec's structs, take as they are."""
 
 PLAIN_TYPES: Final[Sequence[tuple[type, Convert]]] = (
