@@ -13,7 +13,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", r".*"),  # in docstrings, `name` may be a parameter
     ("py:.*", r"(typing|collections|contextlib|re|anyio|datetime|abc|os|ssl)\..*"),  # elsewhere
-    ("py:.*", r"(Any|ASGIApplication|ErrorMapping|Function|Lifespan)"),
+    ("py:.*", r"(Any|ASGIApplication|ErrorMapping|Function|Lifespan|TypeAliasForwardRef)"),
     ("py:class", r"serverwamp\.(routing|migration|realm|connection|session)\..*"),  # internal
 ]
 

@@ -49,7 +49,7 @@ class Limits:
     """How many arrays and maps of a message may stand in one another; the message itself is the
     first, and its arguments are the second."""
     message_values: float = 200_000
-    """How many values a message may hold: every array, map, key and other value counts. They are
+    """How many values a message may hold. Every array, map, key and other value counts. They are
     counted before any of them is made, and take some 100 bytes each at most, besides texts and
     binary data."""
     array_length: float = 100_000

@@ -30,3 +30,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "fuzzing":
             item.add_marker(timeout)
+            item.add_marker(pytest.mark.no_cover)  # being traced, they take several times as long
