@@ -17,6 +17,7 @@ import msgspec
 import pydantic
 import pydantic.dataclasses
 import pytest
+import typing_extensions
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -392,7 +393,7 @@ def test_of_a_subclass_no_more_is_sent_than_is_declared(subprotocol: str) -> Non
 
 @pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
 def test_fields_that_are_left_out_may_hold_anything(subprotocol: str) -> None:
-    class Inner(typing.TypedDict):
+    class Inner(typing_extensions.TypedDict):
         data: bytes
 
     class LeftOut(pydantic.BaseModel):
