@@ -235,6 +235,7 @@ def is_class(hint: Any) -> bool:
     """Tell whether `hint` is a class of which there can be instances."""
     return (
         isinstance(hint, type)
+        and hint not in UNIONS
         and not inspect.isabstract(hint)
         and not getattr(hint, "_is_protocol", False)
     )

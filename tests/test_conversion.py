@@ -202,6 +202,11 @@ class Model(pydantic.BaseModel):
     value: PositiveInt
 
 
+class ModelWithUnion(pydantic.BaseModel):
+    value: PositiveInt | None = None
+    others: "dict[str, ModelWithUnion | PositiveInt]" = {}
+
+
 @dataclass
 class ByAlias:
     value: Alias
@@ -278,6 +283,10 @@ class ByNewType:
         (Optional[Alias], 1, 0, ""),
         (Union[Amount, str], {"value": 1}, {"value": 0}, ".value"),
         (Union[Model, AmountStruct, None], {"value": 1}, {"value": 0}, ".value"),
+        (Model | AmountStruct | None, {"value": 1}, {"value": 0}, ".value"),
+        (Model | None, {"value": 1}, {"value": 0}, ".value"),
+        (ModelWithUnion, {"value": 1}, {"value": 0}, ".value"),
+        (ModelWithUnion, {"others": {"a": {"value": 1}}}, {"others": {"a": 0}}, None),
         (Annotated[Alias, Field(le=5)], 5, 6, ""),
         (Annotated[Alias, Field(le=5)], 1, 0, ""),
         (Annotated[MetaAlias, Meta(le=5)], 1, 0, ""),
