@@ -589,7 +589,10 @@ class Client:
     def _encode(self, message: Sequence[Any]) -> Unit:
         if self._is_text:
             return json.dumps(message, default=_binary_text)
-        packed: bytes = (cbor2.dumps if self._is_cbor else msgpack.packb)(message)
+        if self._is_cbor:
+            packed: bytes = cbor2.dumps(message)
+        else:
+            packed = msgpack.packb(message, datetime=True)
         return packed
 
     def _decode(self, unit: Unit) -> list[Any]:
@@ -602,6 +605,8 @@ class Client:
 
 
 def _binary_text(value: Any) -> str:
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"JSON can't express objects of type {type(value).__name__}: {value!r}")
     return "\0" + b64encode(value).decode()
 
 

@@ -8,6 +8,8 @@ import typing
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from datetime import date, datetime, timezone
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path, PureWindowsPath
 from types import MappingProxyType
 from typing import Annotated, Any
 from uuid import UUID
@@ -186,6 +188,8 @@ LEAVES: list[tuple[Any, Any]] = [
     (memoryview(BINARY), BINARY),
     (datetime(2024, 1, 2, tzinfo=timezone.utc), "2024-01-02T00:00:00Z"),
     (UUID(int=1), str(UUID(int=1))),
+    (Path("a/b"), "a/b"),
+    (ip_address("127.0.0.1"), "127.0.0.1"),
     (pydantic.SecretStr("secret"), "**********"),
     (Holder.ACCOUNT, Account.sent(None)),
     (Account("a"), Account.sent(None)),
@@ -230,6 +234,35 @@ def test_however_deep(nested: tuple[Any, Any]) -> None:
     value, expected = nested
     for subprotocol in SUBPROTOCOLS:
         assert sent(subprotocol, value) == expected
+
+
+@pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
+@pytest.mark.parametrize(
+    "value",
+    [
+        PureWindowsPath("a"),
+        ip_address("::1"),
+        ip_interface("::1/128"),
+        ip_interface("10.0.0.1/8"),
+        ip_network("10.0.0.0/8"),
+        ip_network("::/8"),
+    ],
+)
+async def test_what_is_made_of_text_is_sent_as_text(value: Any, subprotocol: str) -> None:
+    app = Application()
+
+    async def procedure(value: Any, holder: Any) -> list[Any]:
+        return [value, [{"key": value}], holder]
+
+    holder = dataclasses.make_dataclass("Holder", [("value", type(value))])
+    procedure.__annotations__.update(value=type(value), holder=holder)
+    app.route("procedure")(procedure)
+    async with connect(app, subprotocol=subprotocol) as client:
+        text = str(value)
+        result = await client.call("procedure", [text, {"value": text}])
+        (first, (second,), third) = result.args
+        assert first == second["key"] == third["value"]
+        assert type(value)(first) == value
 
 
 # ---- pydantic in particular

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,24 @@ def serving() -> Application:
         yield
 
     return app
+
+
+@pytest.mark.parametrize("subprotocol", ["wamp.2.msgpack", "wamp.2.cbor"])
+async def test_binary_formats_send_datetimes(subprotocol: str) -> None:
+    app, now = Application(), datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+
+    @app.route("procedure")
+    async def procedure(when: datetime) -> bool:
+        return when == now
+
+    async with connect(app, subprotocol=subprotocol) as client:
+        assert (await client.call("procedure", [now])).args == (True,)
+
+
+async def test_what_json_cannot_express_is_named() -> None:
+    async with connect(serving()) as client:
+        with pytest.raises(TypeError, match="JSON can't express objects of type Decimal"):
+            await client.call("echo", [Decimal(1)])
 
 
 async def failure(awaitable: Any) -> str:

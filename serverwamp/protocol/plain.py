@@ -13,7 +13,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache, partial
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from operator import attrgetter
+from pathlib import PurePath
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -36,8 +38,13 @@ PLAIN_TYPES: Final[Sequence[tuple[type, Convert]]] = (
     (set, list),
     (frozenset, list),
     (deque, list),
+    (PurePath, str),
+    (IPv4Address, str),
+    (IPv4Network, str),
+    (IPv6Address, str),
+    (IPv6Network, str),
 )
-"""What subclasses of a class become."""
+"""What objects of a class, and of its subclasses, become."""
 
 
 def to_plain(value: Any) -> Any:
@@ -81,7 +88,7 @@ def _parts(value: Any) -> Any:
     Raises: TypeError when it doesn't suit msgspec.
     """
     convert = _conversion_of(type(value))
-    if convert is _leaf:
+    if convert is _leaf or convert is str:
         return None
     if convert is _of_struct:
         return [getattr(value, name, None) for name in value.__struct_fields__]
@@ -96,11 +103,18 @@ def _unfolded(value: Any) -> Any:
     if kind in KNOWN_TYPES:
         return value
     if kind is dict:
-        return {key: _unfolded(item) for key, item in value.items()}
+        return {_key(key): _unfolded(item) for key, item in value.items()}
     if kind is list or kind is tuple:
         return [_unfolded(item) for item in value]
     convert = _conversion_of(kind)
     return value if convert is _leaf else _unfolded(convert(value))
+
+
+def _key(key: Any) -> Any:
+    """Return a key, unless msgspec would make base64 of it, as it does since version 0.23."""
+    if isinstance(key, BINARY_TYPES):
+        raise TypeError("binary data can't be sent as a key")
+    return key
 
 
 # ---- by class
