@@ -121,7 +121,8 @@ def is_documentation(item: Any) -> bool:
     """Tell whether an item of ``Annotated`` says nothing about values."""
     if isinstance(item, msgspec.Meta):
         return all(getattr(item, name) is None for name in CONSTRAINTS)
-    return item is None or isinstance(item, str) or type(item).__name__ in ("Doc", "DocInfo")
+    names = ("Doc", "DocInfo", "Unit")
+    return item is None or isinstance(item, str) or type(item).__name__ in names
 
 
 def key_of(hint: Any, names: Names) -> Any:

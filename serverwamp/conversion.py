@@ -25,7 +25,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
@@ -76,6 +76,14 @@ STREAM_TYPES: Final = (AsyncIterator, AsyncIterable, AsyncGenerator)
 """What annotates a parameter whose argument comes bit by bit."""
 EXACT_TYPES: Final = (int, str, bool, bytes)
 """Types whose instances need no conversion to themselves. (A float may be infinite.)"""
+CONVERTED_CHOICES: Final = frozenset((*SCALARS, *FINITE, *FROM_TEXT)) - {
+    type(None),
+    bool,
+    int,
+    str,
+    bytes,
+}
+"""Types of the members of an enum that formats write as text, or as integers."""
 WITH_EMPTY_VALUE: Final = frozenset(
     (bool, int, float, complex, Decimal, str, bytes, list, set, frozenset, deque, tuple, dict)
 )
@@ -306,7 +314,11 @@ class Compiler:
         try:
             return self._scalar(hint)
         except ConfigurationError:  # values of other types, or of several
-            return Node(functools.partial(to_choice, choices), suits_pydantic=True)
+            values = [choice.value if isinstance(choice, Enum) else choice for choice in choices]
+            converted = {type(value) for value in values} & CONVERTED_CHOICES
+            converts = {kind: self._of_kind(kind, {}).convert for kind in converted}
+            choices_of = list(zip(values, choices, strict=True))
+            return Node(functools.partial(to_choice, choices_of, converts), suits_pydantic=True)
 
     def _declared_by(self, converter: Converter, hint: Any) -> Node:
         function = converter.convert
@@ -339,6 +351,7 @@ class Compiler:
         others = [item for item in metadata if not isinstance(item, (msgspec.Meta, Converter))]
         for item in others:
             pydantic_types.check_metadata(item)
+            pydantic_types.check_no_field(item)
         if converter is not None:
             node = self._declared_by(converter, hint.__origin__)
         elif self._is_data(hint.__origin__, names) or not pydantic_types.declares_type(others):
@@ -397,7 +410,9 @@ class Compiler:
     # ---- what has parts
 
     def _union(self, hint: Any, members: Sequence[Any], names: Names) -> Node:
-        members = [member for member in members if member is not msgspec.UnsetType]
+        given = [member for member in members if member is not msgspec.UnsetType]
+        if len(given) < len(members):  # a type that pydantic doesn't know
+            return replace(self.node(union_of(given), names), suits_pydantic=False)
         nodes = [self.node(member, names) for member in members]
         if any(node.convert is None for node in nodes):
             return ANYTHING

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -88,14 +88,26 @@ def to_complex(value: Any) -> complex:
     raise Unsuitable("Expected `complex`")
 
 
-def to_choice(choices: Sequence[Any], value: Any) -> Any:
-    if isinstance(value, list):
-        value = tuple(value)
-    for choice in choices:
-        of_choice = choice.value if isinstance(choice, Enum) else choice
-        if choice is value or (type(of_choice) is type(value) and of_choice == value):
+def to_choice(
+    choices: Sequence[tuple[Any, Any]], converts: Mapping[type, Convert | None], value: Any
+) -> Any:
+    """Return the choice of a value; `converts` are for the types that formats write otherwise."""
+    key = _as_tuples(value)
+    for of_choice, choice in choices:
+        if choice is value or (type(of_choice) is type(key) and of_choice == key):
             return choice
+    for kind, convert in converts.items():
+        with suppress(Unsuitable, msgspec.ValidationError):
+            made = value if convert is None else convert(value)
+            for of_choice, choice in choices:
+                if type(of_choice) is kind and of_choice == made:
+                    return choice
     raise Unsuitable(f"Invalid value {value!r:.100}")
+
+
+def _as_tuples(value: Any) -> Any:
+    """Return an array as a tuple, with those in it."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def first_that_fits(exact_types: frozenset[Any], attempts: Sequence[Convert], value: Any) -> Any:
@@ -111,7 +123,12 @@ def first_that_fits(exact_types: frozenset[Any], attempts: Sequence[Convert], va
             if unsuitable is None:
                 raise
             errors.append(unsuitable)
-    raise max(errors, key=lambda error: len(error.path))  # of the one that fits best
+    raise max(errors, key=_fitness)
+
+
+def _fitness(error: Unsuitable) -> tuple[bool, int]:
+    """Return how well a value fits that is unsuitable: what tells kinds apart counts most."""
+    return not error.message.startswith("Invalid"), error.path.count(".") + error.path.count("[")
 
 
 def to_sequence(cls: Any, convert: Convert, value: Any) -> Any:

@@ -27,8 +27,16 @@ from serverwamp.annotations import (
 from serverwamp.errors import ConfigurationError, Unsuitable
 from serverwamp.records import record_of
 
-OF_PYDANTIC: Final = frozenset(("pydantic", "pydantic_core", "annotated_types"))
+OF_PYDANTIC: Final = frozenset(("pydantic", "pydantic_core"))
 HOOK: Final = "__get_pydantic_core_schema__"
+CONSTRAINTS: Final = frozenset("Gt Ge Lt Le MultipleOf MinLen MaxLen".split())
+"""The classes of annotated_types that pydantic honours, but not their subclasses."""
+PREDICATES: Final = frozenset(("Predicate", "Not"))
+"""Those that it honours with their subclasses."""
+ARRAYS: Final = (list, tuple, set, frozenset)
+OF_FIELDS: Final = ("default_factory", "alias", "validation_alias")
+"""What says something of a field of a model, and nothing elsewhere."""
+GROUP: Final = "__is_annotated_types_grouped_metadata__"
 
 
 # ---- what is pydantic's
@@ -44,10 +52,11 @@ def is_type(hint: Any) -> bool:
 
 def is_metadata(item: Any) -> bool:
     """Tell whether pydantic honours an item of ``Annotated``."""
-    bases = type(item).__mro__
+    kind = type(item)
     return (
-        _package(bases[0]) in OF_PYDANTIC
-        or any(_package(base) == "annotated_types" for base in bases)
+        _package(kind) in OF_PYDANTIC
+        or (_package(kind) == "annotated_types" and kind.__name__ in CONSTRAINTS)
+        or any(_package(c) == "annotated_types" and c.__name__ in PREDICATES for c in kind.__mro__)
         or hasattr(item, HOOK)
     )
 
@@ -57,11 +66,27 @@ def check_metadata(item: Any) -> None:
 
     Raises: ConfigurationError.
     """
-    if not is_documentation(item) and not is_metadata(item):
+    for part in item if getattr(item, GROUP, False) is True else (item,):
+        if not is_documentation(part) and not is_metadata(part):
+            raise ConfigurationError(
+                f"nothing honours {item!r:.100} in an annotation. Constraints can be those of"
+                f" `msgspec.Meta` or of pydantic. What the server fills in is a default arg:"
+                f" add_default_arg(name, factory=...), before the route is added"
+            )
+
+
+def check_no_field(item: Any) -> None:
+    """Check that an item of ``Annotated`` has nothing that counts for fields of models only.
+
+    Raises: ConfigurationError.
+    """
+    if _package(type(item)) not in OF_PYDANTIC:
+        return
+    has_default = repr(getattr(item, "default", ...)) not in ("Ellipsis", "PydanticUndefined")
+    if has_default or any(getattr(item, name, None) for name in OF_FIELDS):
         raise ConfigurationError(
-            f"nothing honours {item!r:.100} in an annotation. Constraints can be those of"
-            f" `msgspec.Meta` or of pydantic. What the server fills in is a default arg:"
-            f" add_default_arg(name, factory=...), before the route is added"
+            f"nothing honours the default value or the alias of {item!r:.100}, which isn't the"
+            f" annotation of a model's field. A default value stands behind the annotation"
         )
 
 
@@ -111,16 +136,20 @@ def converter(hint: Any) -> Callable[[Any], Any]:
     except (pydantic.errors.PydanticUserError, RuntimeError, TypeError) as error:
         raise ConfigurationError(str(error)) from None
     # What is strict accepts fewer types in Python than in JSON, in which a date is text.
-    is_strict = "'strict': True" in repr(adapter.core_schema)
+    schema = repr(adapter.core_schema)
+    is_strict, has_choices = "'strict': True" in schema, "union'" in schema
     admits_infinity = _admits_infinity(hint, None)
 
     def convert(value: Any) -> Any:
         try:
-            converted = adapter.validate_python(value)
-        except pydantic.ValidationError:
-            if not is_strict:
-                raise
-            converted = _by_rules_of_json(adapter, value)
+            try:
+                converted = adapter.validate_python(value)
+            except pydantic.ValidationError:
+                if not is_strict:
+                    raise
+                converted = _by_rules_of_json(adapter, value)
+        except pydantic.ValidationError as error:
+            raise _unsuitable(error, [value] if has_choices else []) from None
         if not admits_infinity:
             _check_finite(converted)
         return converted
@@ -164,16 +193,40 @@ def explained(error: Exception) -> Unsuitable | None:
     core = sys.modules.get("pydantic_core")
     if core is None or not isinstance(error, core.ValidationError):
         return None
+    return _unsuitable(error, ())
+
+
+def _unsuitable(error: Any, values: Sequence[Any]) -> Unsuitable:
+    """Return what an error says about a value, which `values` holds if there may be a choice."""
     # Without the input, and without the exceptions that validators raise.
-    details = [
-        Unsuitable(detail["msg"], _path_of(detail["loc"]))
-        for detail in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
+    details = []
+    for detail in error.errors(include_url=False, include_input=False, include_context=False):
+        steps = detail["loc"]
+        if values:
+            steps = _without_choices(steps, values[0], is_missing=detail["type"] == "missing")
+        details.append(Unsuitable(detail["msg"], _path_of(steps)))
     return Unsuitable(details[0].message, details[0].path, details)
 
 
 def _path_of(location: Sequence[int | str]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    steps = [part for part in location if part != "[key]"]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in steps)
+
+
+def _without_choices(
+    location: Sequence[int | str], value: Any, *, is_missing: bool
+) -> Sequence[int | str]:
+    """Return the steps to a part of a value without those that name a member of a union."""
+    steps: list[int | str] = []
+    for position, step in enumerate(location, 1):
+        if isinstance(value, Mapping) and step in value:
+            value = value[step]
+        elif isinstance(value, ARRAYS) and isinstance(step, int) and step < len(value):
+            value = list(value)[step]
+        elif not is_missing or position < len(location):
+            continue
+        steps.append(step)
+    return steps
 
 
 # ---- what pydantic doesn't see to
@@ -283,7 +336,7 @@ def _parts_of(value: Any) -> Sequence[tuple[str, Any]]:
     if isinstance(value, Mapping):
         keys = [(f".{key}", key) for key in value]
         return keys + [(f".{key}", item) for key, item in value.items()]
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, ARRAYS):
         return [(f"[{index}]", item) for index, item in enumerate(value)]
     fields = fields_of(type(value))
     if fields is not None:

@@ -19,6 +19,7 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
+    Iterator,
     Mapping,
     MutableMapping,
     MutableSequence,
@@ -388,12 +389,111 @@ async def test_all_errors_that_pydantic_knows() -> None:
     assert paths == ["args[0].a.when", "args[0].a.number"]
 
 
+class PydanticCat(pydantic.BaseModel):
+    kind: Literal["cat"]
+    value: Annotated[int, annotated_types.Predicate(lambda n: n > 0)]
+
+
+class PydanticDog(pydantic.BaseModel):
+    kind: Literal["dog"]
+    value: PositiveInt
+
+
+class Pets(pydantic.BaseModel):
+    first: Annotated[PydanticCat | PydanticDog, Field(discriminator="kind")]
+    others: list[PositiveInt | dict[int, PositiveInt]] = []
+    names: dict[int, str] = {}
+
+
+@dataclass
+class DataCat:
+    kind: Literal["cat"]
+    value: PositiveInt
+
+
+@dataclass
+class DataDog:
+    kind: Literal["dog"]
+    value: PositiveInt
+
+
+class StructCat(msgspec.Struct, tag="cat"):
+    value: PositiveInt
+
+
+class StructDog(msgspec.Struct, tag="dog"):
+    value: PositiveInt
+
+
+DOG = {"kind": "dog", "value": 1}
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "path"),
+    [
+        (PositiveInt | str, 0, ""),
+        (Annotated[int, annotated_types.Predicate(bool)] | str, 0, ""),
+        (Pets, {"first": {"kind": "dog", "value": 0}}, ".first.value"),
+        (Pets, {"first": {"kind": "dog"}}, ".first.value"),
+        (Pets, {"first": DOG, "others": [1, 0]}, ".others[1]"),
+        (Pets, {"first": DOG, "names": {"x": "y"}}, ".names.x"),
+        (DataCat | DataDog, {"kind": "dog", "value": 0}, ".value"),
+        (DataDog | DataCat, {"kind": "dog", "value": 0}, ".value"),
+        (DataDog | DataCat, {"kind": "cow", "value": 1}, ".kind"),
+        (StructCat | StructDog, {"type": "dog", "value": 0}, ".value"),
+        (StructCat | StructDog, {"type": "cow", "value": 0}, ".type"),
+    ],
+)
+async def test_the_path_leads_to_the_value_and_not_to_a_member_of_a_union(
+    hint: Any, value: Any, path: str
+) -> None:
+    assert await sent(hint, value) == ["args[0]" + path]
+
+
+class OptionalField(msgspec.Struct):
+    value: PositiveInt | msgspec.UnsetType = msgspec.UNSET
+    limited: Annotated[int | msgspec.UnsetType, Field(ge=1)] = msgspec.UNSET
+
+
+async def test_what_may_be_unset_has_constraints() -> None:
+    values = [{}, {"value": 1, "limited": 1}, {"value": 0}, {"limited": 0}]
+    made = [OptionalField(), OptionalField(1, 1), "args[0].value", "args[0].limited"]
+    assert await sent(OptionalField, *values) == made
+
+
+async def test_groups_of_constraints() -> None:
+    hint = Annotated[int, KnownGroup()]
+    assert await sent(hint, 1, 0, 9, 10) == [1, "args[0]", 9, "args[0]"]
+
+
 class HoldsMeta(pydantic.BaseModel):
     value: Positive
 
 
 class HoldsMetaDeeper(pydantic.BaseModel):
     values: dict[str, list[Positive]]
+
+
+class HoldsTimezone(pydantic.BaseModel):
+    value: list[Annotated[datetime, annotated_types.Timezone(None)]]
+
+
+class OwnConstraint(annotated_types.BaseMetadata):
+    pass
+
+
+class OwnLimit(annotated_types.Ge):
+    """Of which pydantic takes no notice, as it isn't just `annotated_types.Ge`."""
+
+
+class OwnGroup(annotated_types.GroupedMetadata):
+    def __iter__(self) -> Iterator[annotated_types.BaseMetadata]:
+        return iter([annotated_types.Ge(1), OwnConstraint()])
+
+
+class KnownGroup(annotated_types.GroupedMetadata):
+    def __iter__(self) -> Iterator[annotated_types.BaseMetadata]:
+        return iter([annotated_types.Ge(1), annotated_types.Le(9)])
 
 
 class HoldsRecord(pydantic.BaseModel):
@@ -429,6 +529,14 @@ class HoldsDoubling(pydantic.BaseModel):
         (Annotated[str, Meta(ge=1)], "ge"),
         (Annotated[Amount, Meta(min_length=1)], "Meta"),
         (Annotated[int, slice(1, 5)], "slice"),
+        (Annotated[datetime, annotated_types.Timezone(...)], "Timezone"),
+        (Annotated[int, OwnConstraint()], "OwnConstraint"),
+        (Annotated[int, OwnLimit(1)], "OwnLimit"),
+        (Annotated[int, OwnGroup()], "OwnGroup"),
+        (list[Annotated[int, Field(5)]], "default value"),
+        (Annotated[list[int], Field(default_factory=list)], "default value"),
+        (Annotated[int, Field(alias="other")], "alias"),
+        (HoldsTimezone, "Timezone"),
         (Annotated[int, object()], "object"),
         (Annotated[int, lambda n: n > 0], "lambda"),
         (list[Annotated[int, range(5)]], "range"),
@@ -445,6 +553,8 @@ def test_constraints_that_nobody_honours(hint: Any, named: str) -> None:
     [
         Annotated[int, "documented"],
         Annotated[int, typing_extensions.Doc("documented")],
+        Annotated[int, annotated_types.Unit("m")],
+        Annotated[int, Field(title="documented", examples=[1])],
         Annotated[Amount, Meta(description="documented")],
         Annotated[HoldsPydantic, Field(description="documented")],
         T,
@@ -848,6 +958,31 @@ async def test_enums_of_mixed_types() -> None:
     values = [1, "text", [1, 2], "other", True, {}]
     assert await sent(Mixed, *values) == [*Mixed, "args[0]", "args[0]", "args[0]"]
     assert await sent(Literal[Mixed.TEXT], "text", 1) == [Mixed.TEXT, "args[0]"]
+
+
+class Others(enum.Enum):
+    WHOLE = 2.0
+    PRICE = Decimal("1.5")
+    DAY = date(2024, 1, 2)
+    NESTED = (1, (2, 3))
+    TEXT = "1.50"
+
+
+@pytest.mark.parametrize("subprotocol", FORMATS)
+async def test_enums_can_be_sent_back_as_they_are_received(subprotocol: str) -> None:
+    received: list[Any] = []
+    app = Application()
+
+    @app.route("send")
+    async def send() -> list[Others]:
+        return list(Others)
+
+    async with connect(app, subprotocol=subprotocol) as client:
+        received.extend((await client.call("send")).args)
+    assert await sent(Others, *received, subprotocol=subprotocol) == list(Others)
+    values = [2, "2024-01-03", float("inf"), [1, [2]], {}]  # a browser writes 2.0 as 2
+    refusals = ["args[0]"] * 4
+    assert await sent(Others, *values, subprotocol="wamp.2.cbor") == [Others.WHOLE, *refusals]
 
 
 @dataclass

@@ -8,6 +8,7 @@ import typing
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from datetime import date, datetime, timezone
+from decimal import Decimal
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path, PureWindowsPath
 from types import MappingProxyType
@@ -145,6 +146,8 @@ class Holder(enum.Enum):
     """An enum of an object."""
 
     ACCOUNT = Account("a")
+    DAY = date(2024, 1, 2)
+    PRICES = (Decimal("1.50"), 2)
 
 
 def extra(content: Any) -> Extra:
@@ -192,6 +195,8 @@ LEAVES: list[tuple[Any, Any]] = [
     (ip_address("127.0.0.1"), "127.0.0.1"),
     (pydantic.SecretStr("secret"), "**********"),
     (Holder.ACCOUNT, Account.sent(None)),
+    (Holder.DAY, "2024-01-02"),
+    (Holder.PRICES, ["1.50", 2]),
     (Account("a"), Account.sent(None)),
 ]
 

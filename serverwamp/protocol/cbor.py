@@ -210,7 +210,7 @@ class CBOR:
             if not is_plain_result(wire):
                 made = plain(wire)
                 _check_depth(made)
-            return dumps(made, encoders=_ENCODERS)
+            return dumps(made, encoders=_ENCODERS, default=_encode_plain)
         except Exception as failure:  # among them whatever the payload's own classes raise
             raise SerializationError(f"not serializable as CBOR: {failure}") from failure
 
@@ -250,7 +250,14 @@ def _encode_view(encoder: Any, view: memoryview) -> None:
     encoder.encode_bytes(bytes(view))  # for the encoder it is an array of numbers
 
 
-_ENCODERS: Final[Mapping[Any, Any]] = {memoryview: _encode_view}
+def _encode_plain(encoder: Any, value: Any) -> None:
+    encoder.encode(plain(value))  # a value of an enum, which msgspec leaves as it is
+
+
+_ENCODERS: Final[Mapping[Any, Any]] = {
+    memoryview: _encode_view,
+    **dict.fromkeys((Decimal, datetime, date, UUID, set, frozenset), _encode_plain),
+}
 
 
 def _cause_of(failure: CBORDecodeError) -> Exception:

@@ -309,7 +309,8 @@ class MessagePack:
     frame_type: type[str] | type[bytes] = bytes
 
     def __init__(self, shape: Shape = UNLIMITED) -> None:
-        self._packer = msgpack.Packer(use_bin_type=True)
+        # msgspec leaves values of enums as they are.
+        self._packer = msgpack.Packer(use_bin_type=True, default=plain)
         self._shape = shape
         self._short = shape.length
         self._harmless = min(shape.message_depth, shape.length)
