@@ -101,9 +101,40 @@ def test_values_that_are_refused(body: Any) -> None:
         argument(cbor2.dumps(body))
 
 
-def test_integers_are_keys_of_short_messages_only() -> None:
-    with pytest.raises(InvalidPayload):
-        argument(cbor2.dumps({1: "a" * 70_000}))
+@pytest.mark.parametrize(
+    ("encoded", "value"),
+    [
+        (
+            cbor2.dumps({1: "a" * 70_000, -2: b"b" * 70_000}),
+            {"1": "a" * 70_000, "-2": b"b" * 70_000},
+        ),
+        (cbor2.dumps({n: [n] for n in range(20_000)}), {str(n): [n] for n in range(20_000)}),
+        (bytes.fromhex("a101a138ffbf7f6161ff9f01ffff"), {"1": {"-256": {"a": [1]}}}),
+        (
+            bytes.fromhex("bf01bf02bf0304ff1b00000000000000055f4161ffffff"),
+            {"1": {"2": {"3": 4}, "5": b"a"}},
+        ),
+        (bytes.fromhex("82a10182f6a10203a1190400f93c00"), [{"1": [None, {"2": 3}]}, {"1024": 1.0}]),
+        (bytes.fromhex("a101c48221196ab3"), {"1": Decimal("273.15")}),
+    ],
+    ids=lambda _: "",
+)
+def test_integers_are_keys(encoded: bytes, value: Any) -> None:
+    assert argument(encoded) == value
+
+
+def test_keys_that_could_be_made_to_collide_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("serverwamp.protocol.cbor.UUID", lambda bytes: made.append(bytes))
+    key = bytes.fromhex("d82550") + bytes(16)
+    keys = (key + b"\x01") * 100
+    for encoded in (b"\xb8\x64" + keys, b"\xa1\x01\xbf" + keys + b"\xff"):
+        made.clear()
+        with pytest.raises(InvalidPayload):
+            argument(encoded)
+        assert len(made) <= 1
+    argument(b"\xa1\x01\x82" + key * 2)
+    assert len(made) > 1
 
 
 def test_no_list_holds_itself() -> None:

@@ -376,6 +376,40 @@ async def test_chunks_beside_a_decimal() -> None:
         assert (await call.result()).args == ("1.1",)
 
 
+@pytest.mark.parametrize("number", ["0e99999999999999999999", "-1e-99999999999999999999"])
+async def test_no_decimal_has_such_an_exponent(
+    number: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Application()
+
+    @app.route("plain")
+    async def plain(price: Decimal) -> None: ...
+
+    @app.route("streamed")
+    async def streamed(price: Decimal, values: AsyncIterator[Decimal]) -> None:
+        async for _ in values:
+            pass
+
+    @app.publication("news")
+    async def news(price: Decimal) -> None: ...
+
+    async with connect(app) as client:
+        for request in (
+            f'[48,1,{{}},"plain",[{number}]]',
+            f'[48,1,{{"progress":true}},"streamed",[{number}]]',
+            f'[16,1,{{"acknowledge":true}},"news",[{number}]]',
+        ):
+            await client.send_frame(request)
+            answer = await client.receive()
+            assert answer[2:5] == [1, {}, "wamp.error.invalid_argument"]
+        call = await client.start_call("streamed", [1], progress=True)
+        await client.send_frame(f'[48,{call.request},{{"progress":true}},"streamed",[{number}]]')
+        with pytest.raises(WAMPError, match="invalid_argument"):
+            await call.result()
+        await client.expect_nothing()
+    assert not caplog.records
+
+
 NUMBERS_IN_JSON = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)
 VALUES = st.recursive(
     NUMBERS_IN_JSON | st.text(max_size=3).filter(lambda text: "\0" not in text) | st.none(),

@@ -73,6 +73,8 @@ async def test_integers_as_keys_become_text(subprotocol: str) -> None:
         [[{None: 1}]],
         [[{True: 1}]],
         [[{1: 1, "1": 2}]],
+        [[{b"a": 1}]],
+        [[{"a": [{"b": {"c": 1, b"a": 1}}]}]],
         [[], {1.5: 1}],
         [[], {b"a": 1}],
     ],
@@ -154,6 +156,9 @@ async def test_cbor_has_python_values(value: Any, kind: str) -> None:
         ("wamp.2.msgpack", msgpack.Timestamp(2**40, 0)),
         ("wamp.2.cbor", cbor2.CBORTag(35, "a*")),
         ("wamp.2.cbor", cbor2.CBORTag(4, [10**9, 1])),
+        ("wamp.2.cbor", cbor2.CBORSimpleValue(5)),
+        ("wamp.2.cbor", {"a": cbor2.CBORSimpleValue(255)}),
+        ("wamp.2.cbor", [{1: cbor2.CBORSimpleValue(5)}]),
     ],
     ids=str,
 )
@@ -163,6 +168,46 @@ async def test_unknown_types_never_reach_a_handler(subprotocol: str, value: Any)
         assert (await client.receive())[:5] == [8, 48, 1, {}, "wamp.error.invalid_argument"]
         await send_raw(client, subprotocol, [48, 2, {}, "what", [1]])
         assert await client.receive() == [50, 2, {}, ["int"]]
+
+
+@pytest.mark.parametrize("subprotocol", BINARY)
+async def test_unknown_types_never_reach_an_authenticator(subprotocol: str) -> None:
+    app = application()
+    seen: list[Any] = []
+
+    @app.add_transport_authenticator
+    async def admit(session: Session) -> str:
+        seen.append(session.auth_extra)
+        return "somebody"
+
+    unknown: list[Any] = [msgpack.ExtType(5, b"x")]
+    if "cbor" in subprotocol:
+        unknown = [cbor2.CBORTag(999, 1), cbor2.CBORSimpleValue(5)]
+    for value in unknown:
+        extra = {"a": value, "b": [1, value], "c": [{"d": value}], "e": {1: {b"f": 1}}}
+        hello = [1, "realm1", {"roles": {"caller": {}}, "authextra": extra}]
+        async with connect(app, None, subprotocol=subprotocol) as client:
+            await send_raw(client, subprotocol, hello)
+            assert (await client.receive())[0] == 2
+        assert seen.pop() == {"b": [1, None], "c": [{}], "e": {"1": {}}}
+
+
+# ---- text that JSON parsers stumble over
+
+
+@pytest.mark.parametrize(
+    "argument", ['"\ud800"', '{"\udc00": 1}', "1e400", "-1e400", "9" * 5000, '"\x01"', "[" * 10**5]
+)
+async def test_json_that_cant_be_parsed_refuses_the_request_alone(argument: str) -> None:
+    argument += "]" * argument.count("[")
+    async with connect(application()) as client:
+        for payload in (f"[{argument}]", f'[],{{"a": {argument}}}'):
+            await client.send_frame(f'[48,1,{{}},"echo",{payload}]')
+            assert (await client.receive())[:5] == [8, 48, 1, {}, "wamp.error.invalid_argument"]
+            await client.send_frame(f'[16,2,{{"acknowledge":true}},"news",{payload}]')
+            assert (await client.receive())[:5] == [8, 16, 2, {}, "wamp.error.invalid_argument"]
+        await client.send([48, 3, {}, "echo", [1]])
+        assert await client.receive() == [50, 3, {}, [1]]
 
 
 # ---- text that starts with NUL

@@ -19,7 +19,14 @@ from math import inf
 from typing import Any, Final
 from uuid import UUID
 
-from cbor2 import CBORDecodeEOF, CBORDecodeError, CBORDecoder, dumps, undefined
+from cbor2 import (
+    CBORDecodeEOF,
+    CBORDecodeError,
+    CBORDecoder,
+    CBORSimpleValue,
+    dumps,
+    undefined,
+)
 
 from serverwamp.errors import SerializationError
 from serverwamp.protocol.formats import (
@@ -28,6 +35,7 @@ from serverwamp.protocol.formats import (
     UNLIMITED,
     Extension,
     Unit,
+    check_keys,
     decoded_by_elements,
     head_of,
     is_plain_result,
@@ -44,15 +52,24 @@ MAX_INTEGER_BYTES: Final = 1785
 """Integers beyond 64 bits may have about as many digits as Python makes of a text."""
 MAX_EXPONENT: Final = 6144
 """The range of a decimal fraction: that of IEEE 754's widest decimal type."""
-MAX_BYTES_WITH_OTHER_KEYS: Final = 64 * 1024
-"""In longer messages all keys have to be text: of other keys, many could be made to collide."""
 EPOCH: Final = date(1970, 1, 1)
 SET_ITEMS: Final = frozenset((str, bytes, int, float, bool, type(None)))
 
 NO_CONTAINERS: Final = bytes(octet for octet in range(256) if not 0x80 <= octet < 0xC0)
 """The octets that can't be the first of an array or a map."""
-UNDEFINED: Final = b"\xf7"
+NO_MAPS: Final = bytes(octet for octet in range(256) if not 0xA1 <= octet < 0xC0)
+"""The octets that can't be the first of a map that isn't empty."""
+NOTHING_ODD: Final = bytes(
+    octet
+    for octet in range(256)
+    if not (0xA1 <= octet < 0xC0 or 0xE0 <= octet < 0xF4 or octet in (0xF7, 0xF8))
+)
+"""The octets that can't be the first of a map that isn't empty, or of a simple value that isn't
+true, false or null."""
+NO_SIMPLE_VALUES: Final = NOTHING_ODD + bytes(range(0xA1, 0xC0))
 BREAK: Final = b"\xff"
+BINARY, TEXT, ARRAY, MAP, TAG, SIMPLE = range(2, 8)
+"""What a value is, by its first three bits; with a lower number it is an integer."""
 
 
 def _time(data: Any, _immutable: bool) -> datetime:
@@ -148,13 +165,23 @@ class LenientTags(dict[int, Callable[[Any, bool], Any]]):
 LENIENT_TAGS: Final = LenientTags()
 
 
-def _decoder(
-    stream: BytesIO, tags: Mapping[int, Any] = TAGS, *, text_keys: bool = True
-) -> CBORDecoder:
+def _check_keys(container: dict[Any, Any], _immutable: bool) -> dict[Any, Any]:
+    return check_keys(container)
+
+
+def _decoder(stream: BytesIO, check: Callable[[Any, bool], Any] | None = None) -> CBORDecoder:
     # Keys of other types could be made to collide.
     return CBORDecoder(
-        stream, semantic_decoders=tags, max_depth=MAX_DEPTH, strict_hashable_types=text_keys
+        stream,
+        semantic_decoders=TAGS,
+        object_hook=check,
+        max_depth=MAX_DEPTH,
+        strict_hashable_types=True,
     )
+
+
+def _lenient_decoder(stream: BytesIO) -> CBORDecoder:
+    return CBORDecoder(stream, semantic_decoders=LENIENT_TAGS, max_depth=MAX_DEPTH)
 
 
 try:
@@ -181,11 +208,12 @@ class CBOR:
             raise self._shape.exceeded("message_values", head)
         stream = BytesIO(unit)
         try:
-            raw = _decoder(stream).decode()
+            odd = unit.translate(None, NOTHING_ODD)
+            raw = _decoder(stream, _check_keys if odd else None).decode()
             if stream.tell() != len(unit):
                 raise ValueError("more than one value")
-            if UNDEFINED in unit:
-                raw = _without_undefined(raw)
+            if odd and odd.translate(None, NO_SIMPLE_VALUES):
+                raw = _without_simple_values(raw, _refuse)
             message = to_message(raw)
         except CBORDecodeError as failure:
             message = decoded_by_elements("CBOR", _elements(unit), _cause_of(failure))
@@ -224,11 +252,12 @@ def _elements(unit: bytes) -> Iterator[Any]:
     end = len(unit) if left < inf else len(unit) - 1
     stream = BytesIO(unit)
     stream.seek(start)
-    decoder = _decoder(stream, LENIENT_TAGS, text_keys=len(unit) > MAX_BYTES_WITH_OTHER_KEYS)
+    decoder = _lenient_decoder(stream)
     try:
         while left > 0 and not (left == inf and unit.startswith(BREAK, stream.tell())):
             left -= 1
-            yield _without_undefined(decoder.decode())
+            _check_raw_keys(unit, stream.tell())
+            yield _without_simple_values(decoder.decode(), _as_extension)
     except CBORDecodeEOF:
         raise EOFError from None
     except CBORDecodeError as error:
@@ -244,6 +273,49 @@ def _array_head(unit: bytes) -> tuple[int, float]:
         start = 1 + 2 ** (code - 24)
         return start, int.from_bytes(unit[1:start])
     return 1, inf if code == 31 else code if code < 24 else 0
+
+
+def _check_raw_keys(unit: bytes, position: int) -> None:
+    """Check that all keys in a value are text, binary or integers, before any of it is made.
+
+    Others could be made to collide. Of what is malformed nothing is said: the decoder does that.
+
+    Raises: ValueError.
+    """
+    if not unit.translate(None, NO_MAPS):
+        return
+    # Of each container how many values are to come, and whether in pairs. Where their number isn't
+    # known, it is even and below zero where a pair begins, and never comes to zero.
+    containers = [[1, False]]
+    while containers and position < len(unit):
+        left, is_map = container = containers[-1]
+        if not left:
+            containers.pop()
+            continue
+        octet = unit[position]
+        if octet == BREAK[0]:
+            containers.pop()
+            position += 1
+            continue
+        kind, length = divmod(octet, 32)
+        if is_map and left % 2 == 0 and kind > TEXT:
+            raise ValueError("a key that is neither text nor an integer")
+        container[0] = left - 1
+        position += 1
+        if 24 <= length < 28:
+            size = 2 ** (length - 24)
+            length = int.from_bytes(unit[position : position + size])
+            position += size
+        elif length == 31:
+            length = -2
+        if kind == MAP:
+            containers.append([2 * length, True])
+        elif kind == ARRAY or (length < 0 and kind in (BINARY, TEXT)):
+            containers.append([length, False])
+        elif kind == TAG:
+            containers.append([1, False])
+        elif kind in (BINARY, TEXT):
+            position += length
 
 
 def _encode_view(encoder: Any, view: memoryview) -> None:
@@ -270,15 +342,26 @@ def _cause_of(failure: CBORDecodeError) -> Exception:
     return cause if isinstance(cause, UnicodeError) else ValueError()
 
 
-def _without_undefined(value: Any) -> Any:
-    """Return `value` with None for what JavaScript calls undefined; it is never very deep."""
+def _without_simple_values(value: Any, other: Callable[[CBORSimpleValue], Any]) -> Any:
+    """Return `value` with None for what JavaScript calls undefined; it is never very deep.
+
+    `other` returns what becomes of the simple values that nobody has given a meaning.
+    """
     if value is undefined:
         return None
     if type(value) is list:
-        return [_without_undefined(item) for item in value]
+        return [_without_simple_values(item, other) for item in value]
     if type(value) is dict:
-        return {key: _without_undefined(item) for key, item in value.items()}
-    return value
+        return {key: _without_simple_values(item, other) for key, item in value.items()}
+    return other(value) if type(value) is CBORSimpleValue else value
+
+
+def _refuse(value: CBORSimpleValue) -> Any:
+    raise ValueError("a simple value that has no meaning")
+
+
+def _as_extension(value: CBORSimpleValue) -> Extension:
+    return Extension(SIMPLE, value)
 
 
 def _check_depth(value: Any) -> None:

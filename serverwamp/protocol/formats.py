@@ -16,7 +16,7 @@ import math
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -25,6 +25,7 @@ import msgspec
 import orjson
 
 from serverwamp.errors import (
+    InvalidArgument,
     InvalidPayload,
     LimitExceeded,
     ProtocolViolation,
@@ -62,7 +63,10 @@ class Format(Protocol):
         ...
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """Return args and kwargs of `message`, numbers with a fraction as `Decimal` as written."""
+        """Return args and kwargs of `message`, numbers with a fraction as `Decimal` as written.
+
+        Raises: InvalidArgument.
+        """
         ...
 
     def encode(self, message: Message) -> Unit:
@@ -123,7 +127,7 @@ def undecodable(format_name: str, failure: Exception) -> ProtocolViolation:
 # ---- JSON
 
 # The standard library takes numbers and texts that mean nothing, and says where they end.
-FIND_END: Final = json.JSONDecoder(parse_int=float).raw_decode
+FIND_END: Final = json.JSONDecoder(parse_int=float, strict=False).raw_decode
 BEFORE_ELEMENTS: Final = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
 BETWEEN_ELEMENTS: Final = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 AFTER_ELEMENTS: Final = re.compile(r"[ \t\n\r]*\][ \t\n\r]*")
@@ -155,9 +159,7 @@ class JSON:
             except msgspec.ValidationError as failure:
                 raw = _with_integral_ids(self._raw_decoder.decode(unit), failure)
                 message = msgspec.convert(raw, BY_CODE[raw[0]])
-        except RecursionError as failure:
-            raise undecodable("JSON", failure) from None
-        except (msgspec.MsgspecError, ValueError) as failure:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as failure:
             message = self._by_elements(unit, failure)
         if not is_harmless:
             self._shape.check(message, unit)
@@ -166,10 +168,17 @@ class JSON:
         return message
 
     def _by_elements(self, unit: str, failure: Exception) -> Message:
+        elements: list[str] = []
         try:
-            elements = [*_split(unit)]
+            elements.extend(_split(unit))
         except EOFError:
             raise undecodable("JSON", failure) from None
+        except RecursionError as too_deep:  # where it ends, and what comes after it, isn't known
+            violation = undecodable("JSON", too_deep)
+            request = head_of(map(self._raw_decoder.decode, elements))
+            if request is not None:
+                violation = InvalidPayload(violation.message, request=request)
+            raise violation from None
         return decoded_by_elements("JSON", map(self._raw_decoder.decode, elements), failure)
 
     @staticmethod
@@ -184,7 +193,10 @@ class JSON:
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
         assert isinstance(unit, str)
-        raw = self._exact_decoder.decode(unit)
+        try:
+            raw = self._exact_decoder.decode(unit)
+        except InvalidOperation:
+            raise InvalidArgument("a number's exponent is too large for a decimal") from None
         first = type(message).__struct_fields__.index("args") + 1
         args, kwargs = [*raw[first : first + 2], None, None][:2]
         if _holds_binary(unit):
@@ -235,14 +247,15 @@ class JSON:
 def _split(unit: str) -> Iterator[str]:
     """Yield one element of a message after the other.
 
-    Raises: EOFError when one of them has no end, or they end elsewhere than `unit`.
+    Raises: EOFError when one of them has no end, or they end elsewhere than `unit`; RecursionError
+        when one is nested too deeply.
     """
     separator = BEFORE_ELEMENTS.match(unit)
     while separator is not None:
         start = separator.end()
         try:
             end = FIND_END(unit, start)[1]
-        except (ValueError, RecursionError):
+        except ValueError:
             break
         yield unit[start:end]
         if AFTER_ELEMENTS.fullmatch(unit, end):
@@ -302,6 +315,9 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 # ---- MessagePack
 
+NO_BINARY: Final = bytes(octet for octet in range(256) if not 0xC4 <= octet <= 0xC6)
+"""The octets that can't be the first of a binary value."""
+
 
 class MessagePack:
     """WAMP over MessagePack, in the revision that tells text from binary."""
@@ -318,10 +334,11 @@ class MessagePack:
     def decode(self, unit: Unit) -> Message:
         assert isinstance(unit, bytes)
         try:
+            check = check_keys if unit.translate(None, NO_BINARY) else None
             if len(unit) > self._short:
-                raw = self._unpack_long(unit)
+                raw = self._unpack_long(unit, check)
             else:
-                raw = msgpack.unpackb(unit, ext_hook=_unpack_known, timestamp=3)
+                raw = msgpack.unpackb(unit, ext_hook=_unpack_known, object_hook=check, timestamp=3)
             message = to_message(raw)
         except UNDECODABLE as failure:
             message = decoded_by_elements("MessagePack", self._elements(unit), failure)
@@ -329,7 +346,7 @@ class MessagePack:
             self._shape.check(message, unit)
         return message
 
-    def _unpack_long(self, unit: bytes) -> Any:
+    def _unpack_long(self, unit: bytes, check: Callable[[Any], Any] | None) -> Any:
         """Unpack what may hold too many values, or arrays and maps that are too long.
 
         Raises: LimitExceeded, with the head of the message, unless that is too long itself.
@@ -337,7 +354,13 @@ class MessagePack:
         if MESSAGEPACK_VALUES.exceed(unit, self._shape.message_values):
             raise self._exceeded("message_values", unit[:HEAD_LENGTH])
         try:
-            return msgpack.unpackb(unit, ext_hook=_unpack_known, timestamp=3, **self._lengths(unit))
+            return msgpack.unpackb(
+                unit,
+                ext_hook=_unpack_known,
+                object_hook=check,
+                timestamp=3,
+                **self._lengths(unit),
+            )
         except ValueError as failure:
             if "exceeds max_" not in str(failure):
                 raise
@@ -402,9 +425,6 @@ def to_message(raw: Any) -> Message:
     cls = BY_CODE.get(raw[0]) if type(raw) is list and raw else None
     if cls is None:
         raise ProtocolViolation("not a WAMP message")
-    position = cls.options_position
-    if len(raw) > position and raw[position] and type(raw[position]) is dict:
-        raw[position] = _without_extensions(raw[position])
     try:
         return msgspec.convert(raw, cls)
     except msgspec.ValidationError as failure:
@@ -432,7 +452,7 @@ def decoded_by_elements(format_name: str, elements: Iterator[Any], failure: Exce
     request = None
     try:
         head = _head(elements)
-        request = to_message(list(head))
+        request = to_message(head)
         payload = [*islice(elements, 3)]  # no message has so many arguments
         _give_text_keys(payload)
     except EOFError:
@@ -464,7 +484,11 @@ def _head(elements: Iterator[Any]) -> list[Any]:
         raise ProtocolViolation("not a WAMP message")
     fields = cls.__struct_fields__
     count = fields.index("args") if issubclass(cls, PayloadMessage) else len(fields)
-    return [*head, *islice(elements, count)]
+    head += islice(elements, count)
+    position = cls.options_position
+    if len(head) > position and type(head[position]) is dict:
+        head[position] = {key: _known(value) for key, value in _known_entries(head[position])}
+    return head
 
 
 def _give_text_keys(payload: list[Any]) -> None:
@@ -520,10 +544,28 @@ def _unpack_known(code: int, data: bytes) -> None:
         raise ValueError("a value of an unknown extension type")
 
 
-def _without_extensions(options: dict[str, Any]) -> dict[str, Any]:
-    """Return `options` without values of unknown extension types: JavaScript sends such."""
-    return {
-        key: _without_extensions(value) if type(value) is dict else value
-        for key, value in options.items()
-        if type(value) is not Extension
-    }
+def check_keys(container: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a map the keys of which are text.
+
+    Raises: TypeError.
+    """
+    "".join(container)
+    return container
+
+
+def _known_entries(options: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield what is known of options: JavaScript sends others with values of unknown types."""
+    return ((key, value) for key, value in options.items() if type(value) is not Extension)
+
+
+def _known(value: Any) -> Any:
+    """Return what is known of the value of an option, with integers as text where they are keys."""
+    if type(value) is list:
+        return [_known(item) for item in value]
+    if type(value) is dict:
+        return {
+            str(key): _known(item)
+            for key, item in _known_entries(value)
+            if type(key) is str or type(key) is int
+        }
+    return None if type(value) is Extension else value
