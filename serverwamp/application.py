@@ -27,25 +27,27 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 
 from serverwamp import uris
 from serverwamp.adapters import rawsocket
-from serverwamp.authentication import CRAAuthRequirement as CRAAuthRequirement  # where 2.0 has it
-from serverwamp.connection import Connection, Receive, Scope, Send
-from serverwamp.conversation import SHUTTING_DOWN
+from serverwamp.auth.authentication import (
+    CRAAuthRequirement as CRAAuthRequirement,  # where 2.0 has it
+)
+from serverwamp.concurrency.signals import ahead_of_signals
 from serverwamp.errors import ConfigurationError
-from serverwamp.handshake import (
+from serverwamp.limits import Limits
+from serverwamp.outbound.backlog import OverflowPolicy, checked_policy
+from serverwamp.peer.conversation import SHUTTING_DOWN
+from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
+from serverwamp.protocol.shapes import Shape
+from serverwamp.realm import Realm
+from serverwamp.serving.connection import Connection, Receive, Scope, Send
+from serverwamp.serving.handshake import (
     HandshakeRefused,
     check_origin,
     checked_origins,
     chosen_subprotocol,
     refuse,
 )
-from serverwamp.limits import Limits
-from serverwamp.overflow import OverflowPolicy, checked_policy
-from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
-from serverwamp.protocol.shapes import Shape
-from serverwamp.rawsockets import RawSocketServer
-from serverwamp.realm import Realm
+from serverwamp.serving.rawsocket_server import RawSocketServer
 from serverwamp.session import Session
-from serverwamp.shutdown import ahead_of_signals
 from serverwamp.statistics import Statistics
 
 logger: logging.Logger = logging.getLogger(__name__)

@@ -8,12 +8,13 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from typing import Any, Final, TypeAlias
 
 from serverwamp import uris
-from serverwamp.annotations import Converter
-from serverwamp.authentication import Authentication
-from serverwamp.authorization import Action, Authorizing, Rule
+from serverwamp.auth.authentication import Authentication
+from serverwamp.auth.authorization import Action, Authorizing, Rule
+from serverwamp.auth.configuration import Logins
 from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
-from serverwamp.binding import (
+from serverwamp.binding.annotations import Converter
+from serverwamp.binding.handler import (
     DefaultArg,
     Handler,
     check_factory,
@@ -21,8 +22,8 @@ from serverwamp.binding import (
     name_of,
     note_surroundings,
 )
-from serverwamp.broker import Broker
-from serverwamp.dealer import Dealer
+from serverwamp.binding.results import RPCErrorResult
+from serverwamp.concurrency.tasks import escaping
 from serverwamp.errors import (
     ConfigurationError,
     RuntimeFailure,
@@ -30,23 +31,23 @@ from serverwamp.errors import (
     parts_of,
     without,
 )
-from serverwamp.events import Events
-from serverwamp.features import OF_SHARING_DEALERS, Features
-from serverwamp.handlers import (
+from serverwamp.migration import RealmSpellings
+from serverwamp.outbound.backlog import OverflowPolicy, checked_policy
+from serverwamp.patterns import PatternTable
+from serverwamp.router.broker import Broker
+from serverwamp.router.dealer import Dealer
+from serverwamp.router.endpoints import (
     SOURCES_OF_CALLS,
     SOURCES_OF_OVERFLOWS,
     Function,
     Handlers,
     Route,
 )
-from serverwamp.logins import Logins
-from serverwamp.meta_api import ToldOf
-from serverwamp.migration import RealmSpellings
-from serverwamp.overflow import OverflowPolicy, checked_policy
-from serverwamp.patterns import PatternTable
-from serverwamp.registrations import Registrations, Sharing, match_of
-from serverwamp.results import RPCErrorResult
-from serverwamp.retained import Retained
+from serverwamp.router.features import OF_SHARING_DEALERS, Features
+from serverwamp.router.meta.configuration import ToldOf
+from serverwamp.router.publishing import Events
+from serverwamp.router.registration_policy import Registrations, Sharing, match_of
+from serverwamp.router.retained import Retained
 from serverwamp.routing import (
     PublicationRoute,
     RPCDecorators,
@@ -55,7 +56,6 @@ from serverwamp.routing import (
     TopicRoute,
 )
 from serverwamp.session import Session
-from serverwamp.starting import escaping
 from serverwamp.statistics import Counters
 from serverwamp.uris import MatchPolicy
 

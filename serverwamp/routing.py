@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
 
 from serverwamp import uris
-from serverwamp.authorization import Requirement, Requirements, checked_requirements
-from serverwamp.binding import is_async_generator, name_of, note_surroundings
+from serverwamp.auth.authorization import Requirement, Requirements, checked_requirements
+from serverwamp.binding.handler import is_async_generator, name_of, note_surroundings
 from serverwamp.errors import ConfigurationError
 from serverwamp.history import History
 from serverwamp.migration import TopicRouteSetSpellings
-from serverwamp.overflow import OverflowPolicy, checked_policy
+from serverwamp.outbound.backlog import OverflowPolicy, checked_policy
 from serverwamp.patterns import PatternTable
 from serverwamp.uris import MatchPolicy
 

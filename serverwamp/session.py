@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from anyio import from_thread
 
 from serverwamp import uris
-from serverwamp.clientcalls import ClientCall
+from serverwamp.client_call import ClientCall
 from serverwamp.errors import checked_args
 
 

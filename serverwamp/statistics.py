@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 from serverwamp import uris
-from serverwamp.overflow import OverflowPolicy
+from serverwamp.outbound.backlog import OverflowPolicy
 
 ERRORS: Final = {uris.CANCELED: "canceled", uris.TIMEOUT: "timeout"}
 """What calls that end with an ERROR are counted as, where it isn't ``error``."""

@@ -25,7 +25,7 @@ from serverwamp import (
     cra_credential,
     derive_cra_secret,
 )
-from serverwamp.protocol import auth
+from serverwamp.protocol.auth import cra
 from serverwamp.testing import Client, connect
 
 FAILED = "wamp.error.authentication_failed"
@@ -250,7 +250,7 @@ async def test_cra() -> None:
         assert challenge["authprovider"] == "database"
         now = datetime.now(timezone.utc)
         assert abs(datetime.fromisoformat(challenge["timestamp"]) - now) < timedelta(minutes=1)
-        await client.send([5, auth.cra_signature("secret123", extra["challenge"]), {}])
+        await client.send([5, cra.cra_signature("secret123", extra["challenge"]), {}])
         kind, session, welcome = await client.receive()
         assert kind == 2
         assert session == challenge["session"]
@@ -310,7 +310,7 @@ async def test_wrong_signatures_and_unknown_names_look_alike(
     salt: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is sent, what is logged, and which steps are taken in which order."""
-    app, is_signature_of = Application(), auth.is_signature_of
+    app, is_signature_of = Application(), cra.is_signature_of
     steps: list[str] = []
 
     async def provide_requirement(session: Session) -> CRAAuthRequirement | None:
@@ -343,7 +343,7 @@ async def test_wrong_signatures_and_unknown_names_look_alike(
         return [abort, told, extra, steps.copy(), logged]
 
     salts: list[str | None] = []
-    monkeypatch.setattr(auth, "is_signature_of", compare)
+    monkeypatch.setattr(cra, "is_signature_of", compare)
     app.set_cra_handlers(provide_requirement, provide_identity)
     with caplog.at_level(logging.DEBUG):
         for authid in ("joe", "nobody", "somebody", "", "nobody", "jos\u00e9"):
@@ -389,7 +389,7 @@ async def test_an_application_that_says_how_nobody_is_challenged() -> None:
             extra = await challenged(client, "nobody")
             assert {name: extra[name] for name in salted} == salted
             assert json.loads(extra["challenge"])["authrole"] == "member"
-            await client.send([5, auth.cra_signature(secret, extra["challenge"]), {}])
+            await client.send([5, cra.cra_signature(secret, extra["challenge"]), {}])
             assert (await client.receive())[2] == FAILED
 
 
@@ -411,9 +411,9 @@ async def test_a_signature_is_good_for_its_own_challenge_only() -> None:
             await client.send([1, "realm1", details])
             challenges.append((await client.receive())[2]["challenge"])
         assert challenges[0] != challenges[1]
-        await second.send([5, auth.cra_signature("secret123", challenges[0]), {}])
+        await second.send([5, cra.cra_signature("secret123", challenges[0]), {}])
         assert (await second.receive())[2] == FAILED
-        good = auth.cra_signature("secret123", challenges[0])
+        good = cra.cra_signature("secret123", challenges[0])
         await first.send([5, good, {}])
         assert (await first.receive())[0] == 2
         async with connect(app, None) as client:  # once more, for another challenge
@@ -433,7 +433,7 @@ async def test_a_signature_is_good_for_its_own_challenge_only() -> None:
 async def test_a_challenge_is_answered_once(first: str) -> None:
     app = with_cra(secret="secret123")
     async with connect(app, None, subprotocol="wamp.2.json.batched") as client:
-        right = auth.cra_signature("secret123", (await challenged(client, "joe"))["challenge"])
+        right = cra.cra_signature("secret123", (await challenged(client, "joe"))["challenge"])
         answer = {"right": right, "wrong": "guess"}[first]
         await client.send([5, answer, {}], [5, right, {}], [48, 1, {}, "whoami"])
         replies = [await client.receive()]

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-import serverwamp.authorization
+import serverwamp.auth.authorization
 from serverwamp import (
     Application,
     ConfigurationError,
@@ -518,7 +518,7 @@ async def test_for_how_long_answers_are_remembered(
     lifetime: float, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(serverwamp.authorization, "monotonic", lambda: now)
+    monkeypatch.setattr(serverwamp.auth.authorization, "monotonic", lambda: now)
     recorder = Recorder()
     async with connect(asking(recorder, lifetime=lifetime)) as client:
         counts = []

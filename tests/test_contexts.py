@@ -11,8 +11,8 @@ import anyio.lowlevel
 import pytest
 
 from serverwamp import Application, Limits, Session, WAMPError
-from serverwamp.connection import Receive, Scope, Send
-from serverwamp.contexts import in_own_context
+from serverwamp.concurrency.contexts import in_own_context
+from serverwamp.serving.connection import Receive, Scope, Send
 from serverwamp.testing import connect
 
 found: list[str] = []

@@ -18,7 +18,7 @@ from serverwamp import (
     WAMPError,
     cryptosign_credential,
 )
-from serverwamp.protocol import auth_cryptosign
+from serverwamp.protocol.auth import cryptosign
 from serverwamp.testing import Client, connect
 
 EXAMPLES = json.loads((Path(__file__).parent / "data" / "worked_examples.json").read_text("utf-8"))
@@ -37,16 +37,16 @@ def test_the_worked_example() -> None:
     private, public, challenge = (
         EXAMPLE[name] for name in ("private_key", "public_key", "challenge")
     )
-    assert auth_cryptosign.public_key_of(private) == public
+    assert cryptosign.public_key_of(private) == public
     signature = EXAMPLE["signature"]
-    assert auth_cryptosign.signed_challenge(private, challenge) == signature
-    assert auth_cryptosign.is_signed_challenge(public, challenge, signature)
-    assert auth_cryptosign.is_signed_challenge(public, challenge, signature.upper())
+    assert cryptosign.signed_challenge(private, challenge) == signature
+    assert cryptosign.is_signed_challenge(public, challenge, signature)
+    assert cryptosign.is_signed_challenge(public, challenge, signature.upper())
     bound = EXAMPLE["signature_with_channel_binding"]
     channel = EXAMPLE["channel_id"]
-    assert auth_cryptosign.signed_challenge(private, challenge, channel) == bound
-    assert auth_cryptosign.is_signed_challenge(public, challenge, bound, channel)
-    assert not auth_cryptosign.is_signed_challenge(public, challenge, bound)
+    assert cryptosign.signed_challenge(private, challenge, channel) == bound
+    assert cryptosign.is_signed_challenge(public, challenge, bound, channel)
+    assert not cryptosign.is_signed_challenge(public, challenge, bound)
 
 
 @pytest.mark.spec("CSG-03")
@@ -69,7 +69,7 @@ def test_the_worked_example() -> None:
 )
 def test_what_is_no_signature(signature: str) -> None:
     public, challenge = EXAMPLE["public_key"], EXAMPLE["challenge"]
-    assert not auth_cryptosign.is_signed_challenge(public, challenge, signature)
+    assert not cryptosign.is_signed_challenge(public, challenge, signature)
 
 
 @pytest.mark.spec("CSG-03")
@@ -77,7 +77,7 @@ def test_what_is_no_signature(signature: str) -> None:
 def test_keys_that_would_sign_anything_sign_nothing(key: str) -> None:
     challenge = EXAMPLE["challenge"]
     forged = "01" + "00" * 63 + challenge
-    assert not auth_cryptosign.is_signed_challenge(key, challenge, forged)
+    assert not cryptosign.is_signed_challenge(key, challenge, forged)
 
 
 def test_what_is_no_key() -> None:
@@ -164,9 +164,9 @@ async def test_the_challenge(extra: dict[str, Any]) -> None:
         async with connect(with_cryptosign(), None) as client:
             kind, method, told = await challenged(client, **extra)
             assert (kind, method, set(told)) == (4, "cryptosign", {"challenge"})
-            assert auth_cryptosign.is_key(told["challenge"])
+            assert cryptosign.is_key(told["challenge"])
             seen.add(told["challenge"])
-            signed = auth_cryptosign.signed_challenge(JOES, told["challenge"])
+            signed = cryptosign.signed_challenge(JOES, told["challenge"])
             await client.send([5, signed, {}])
             assert (await client.receive())[0] == 2
     assert len(seen) == 2
@@ -180,8 +180,8 @@ async def test_the_server_proves_who_it_is() -> None:
         _, _, told = await challenged(client, challenge=asked)
         assert set(told) == {"challenge", "pubkey", "signature"}
         assert told["pubkey"] == cryptosign_credential(servers)["public_key"]
-        assert auth_cryptosign.is_signed_challenge(told["pubkey"], asked, told["signature"])
-        await client.send([5, auth_cryptosign.signed_challenge(JOES, told["challenge"]), {}])
+        assert cryptosign.is_signed_challenge(told["pubkey"], asked, told["signature"])
+        await client.send([5, cryptosign.signed_challenge(JOES, told["challenge"]), {}])
         assert (await client.receive())[0] == 2
     for challenge in (None, "", "20", 5, "zz" * 32):
         async with connect(app, None) as client:
@@ -215,7 +215,7 @@ async def test_wrong_keys_and_unknown_names_look_alike(caplog: pytest.LogCapture
             caplog.clear()
             async with connect(app, None) as client:
                 kind, method, told = await challenged(client, authid, pubkey=PUBLIC[announced])
-                signed = auth_cryptosign.signed_challenge(EVES, told["challenge"])
+                signed = cryptosign.signed_challenge(EVES, told["challenge"])
                 await client.send([5, signed, {}])
                 abort = await client.receive()
                 assert await client.expect_close() == 1000
@@ -229,7 +229,7 @@ async def test_wrong_keys_and_unknown_names_look_alike(caplog: pytest.LogCapture
 async def test_the_key_that_was_announced_is_the_one() -> None:
     async with connect(with_cryptosign(), None) as client:
         _, _, told = await challenged(client, pubkey=PUBLIC[EVES])
-        signed = auth_cryptosign.signed_challenge(JOES, told["challenge"])
+        signed = cryptosign.signed_challenge(JOES, told["challenge"])
         await client.send([5, signed, {}])
         assert (await client.receive())[2] == FAILED
 
@@ -240,7 +240,7 @@ async def test_a_signature_is_good_for_its_own_session_only() -> None:
     async with connect(app, None) as first, connect(app, None) as second:
         _, _, told = await challenged(first)
         await challenged(second)
-        signed = auth_cryptosign.signed_challenge(JOES, told["challenge"])
+        signed = cryptosign.signed_challenge(JOES, told["challenge"])
         await second.send([5, signed, {}])
         assert (await second.receive())[2] == FAILED
         await first.send([5, signed, {}])
@@ -274,8 +274,8 @@ async def test_beside_other_methods(offered: list[str]) -> None:
 
 
 def test_without_pynacl(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "serverwamp.protocol.auth_cryptosign", None)
-    monkeypatch.delattr("serverwamp.protocol.auth_cryptosign")
+    monkeypatch.setitem(sys.modules, "serverwamp.protocol.auth.cryptosign", None)
+    monkeypatch.delattr("serverwamp.protocol.auth.cryptosign")
     app = Application()
     with pytest.raises(ConfigurationError, match=r"serverwamp\[crypto\]"):
         app.set_cryptosign_handlers(lambda session: None, lambda session: None)

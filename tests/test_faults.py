@@ -25,9 +25,8 @@ from serverwamp import (
     RPCResult,
     Session,
     WAMPError,
-    calls,
-    joining,
 )
+from serverwamp.peer import caller, joining
 from serverwamp.testing import ASGIEvent, connect
 
 HELLO = [1, "realm1", {"roles": {"caller": {}}}]
@@ -357,7 +356,7 @@ async def test_a_bug_ends_one_session(
 
     async with connect(app) as other, connect(app) as client:
         with monkeypatch.context() as patched:
-            patched.setattr(calls.Calls, "cancel", broken)
+            patched.setattr(caller.Calls, "cancel", broken)
             await client.send([49, 1, {}])
             assert (await client.receive())[2] == "wamp.error.runtime_error"
             assert await client.expect_close() == 1011
@@ -376,7 +375,7 @@ async def test_a_bug_in_what_a_session_started(
         raise ZeroDivisionError("a bug")
 
     async with connect(app) as other:
-        monkeypatch.setattr(calls.Calls, "_time_out", broken)
+        monkeypatch.setattr(caller.Calls, "_time_out", broken)
         async with connect(app) as client:
             await client.start_call("wait", options={"timeout": 1})
             assert await client.expect_close() == 1011

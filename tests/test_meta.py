@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from serverwamp import Application, ConfigurationError, Realm, Session, WAMPError
-from serverwamp.features import CalleeFeatures
 from serverwamp.protocol.messages import Role
+from serverwamp.router.features import CalleeFeatures
 from serverwamp.testing import Client, connect
 
 ROLES: Mapping[str, str] = {"alice": "admin", "bob": "user", "carol": "user"}

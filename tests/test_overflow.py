@@ -24,7 +24,7 @@ from serverwamp import (
     Session,
     TopicRouteSet,
 )
-from serverwamp.overflow import DroppableEvent
+from serverwamp.outbound.backlog import DroppableEvent
 from serverwamp.protocol.serializers import SUBPROTOCOLS
 from serverwamp.testing import Client, Subscription, connect
 

@@ -18,7 +18,7 @@ from serverwamp import (
     WAMPError,
     scram_credential,
 )
-from serverwamp.protocol import auth_scram
+from serverwamp.protocol.auth import scram
 from serverwamp.testing import Client, ExpectationFailed, connect
 
 EXAMPLES = json.loads((Path(__file__).parent / "data" / "worked_examples.json").read_text("utf-8"))
@@ -36,17 +36,17 @@ DIALECTS = ["wamp-scram", "scram"]
 @pytest.mark.spec("SCR-06", "SCR-07", "SCR-08", "T-03")
 @pytest.mark.parametrize("example", EXAMPLES["scram"].values(), ids=EXAMPLES["scram"])
 def test_worked_examples(example: dict[str, Any]) -> None:
-    salted = auth_scram.salted_password(
-        auth_scram.saslprep(example["password"]),
+    salted = scram.salted_password(
+        scram.saslprep(example["password"]),
         b64decode(example["salt"]),
         example["kdf"],
         example["iterations"],
         example.get("memory"),
     )
     assert salted.hex() == example["salted_password_hex"]
-    assert auth_scram.stored_key(salted).hex() == example["stored_key_hex"]
-    assert auth_scram.server_key(salted).hex() == example["server_key_hex"]
-    message = auth_scram.auth_message(
+    assert scram.stored_key(salted).hex() == example["stored_key_hex"]
+    assert scram.server_key(salted).hex() == example["server_key_hex"]
+    message = scram.auth_message(
         example["user"],
         example["client_nonce"],
         example["nonce"],
@@ -57,26 +57,26 @@ def test_worked_examples(example: dict[str, Any]) -> None:
     )
     assert message == example["auth_message"]
     proof = example["client_proof"]
-    assert auth_scram.client_proof(salted, message) == proof
-    assert auth_scram.is_client_proof(auth_scram.stored_key(salted), message, proof)
-    server_key = auth_scram.server_key(salted)
-    assert auth_scram.server_signature(server_key, message) == example["server_signature"]
+    assert scram.client_proof(salted, message) == proof
+    assert scram.is_client_proof(scram.stored_key(salted), message, proof)
+    server_key = scram.server_key(salted)
+    assert scram.server_signature(server_key, message) == example["server_signature"]
 
 
 @pytest.mark.spec("T-03")
 def test_the_worked_example_of_autobahn() -> None:
     example = EXAMPLES["scram_of_autobahn"]
     salt, iterations = example["salt"], example["iterations"]
-    hashed = auth_scram.salted_password(
+    hashed = scram.salted_password(
         example["password"], b64decode(salt), "argon2id13", iterations, example["memory"]
     )
-    salted = auth_scram.autobahn_salted_password(hashed)
-    message = auth_scram.autobahn_auth_message(
+    salted = scram.autobahn_salted_password(hashed)
+    message = scram.autobahn_auth_message(
         example["user"], example["client_nonce"], example["nonce"], salt, iterations
     )
-    assert auth_scram.client_proof(salted, message) == example["client_proof"]
-    server_key = auth_scram.server_key(salted)
-    assert auth_scram.server_signature(server_key, message) == example["server_signature"]
+    assert scram.client_proof(salted, message) == example["client_proof"]
+    server_key = scram.server_key(salted)
+    assert scram.server_signature(server_key, message) == example["server_signature"]
 
 
 @pytest.mark.spec("SCR-06")
@@ -95,27 +95,27 @@ def test_the_worked_example_of_autobahn() -> None:
     ],
 )
 def test_names_and_passwords_are_prepared(text: str, prepared: str) -> None:
-    assert auth_scram.saslprep(text) == prepared
+    assert scram.saslprep(text) == prepared
 
 
 @pytest.mark.spec("SCR-06")
 @pytest.mark.parametrize("text", ["\u0007", "a\nb", "\u0627\u0031", "a\u0627", "\ufffd"])
 def test_what_is_no_name_or_password(text: str) -> None:
     with pytest.raises(ValueError, match=r"^it "):
-        auth_scram.saslprep(text)
+        scram.saslprep(text)
 
 
 @pytest.mark.parametrize("proof", ["", "guess", "====", "A" * 44, b64encode(b"x" * 33).decode()])
 def test_what_is_no_proof(proof: str) -> None:
-    assert not auth_scram.is_client_proof(b"k" * 32, "message", proof)
+    assert not scram.is_client_proof(b"k" * 32, "message", proof)
 
 
 def test_a_proof_has_nothing_behind_it() -> None:
-    salted = auth_scram.salted_password("pencil", b"salt", "pbkdf2", 5)
-    stored, proof = auth_scram.stored_key(salted), auth_scram.client_proof(salted, "message")
-    assert auth_scram.is_client_proof(stored, "message", proof)
+    salted = scram.salted_password("pencil", b"salt", "pbkdf2", 5)
+    stored, proof = scram.stored_key(salted), scram.client_proof(salted, "message")
+    assert scram.is_client_proof(stored, "message", proof)
     longer = b64encode(b64decode(proof) + b"x").decode()
-    assert not auth_scram.is_client_proof(stored, "message", longer)
+    assert not scram.is_client_proof(stored, "message", longer)
 
 
 # ---- logging in
@@ -201,12 +201,12 @@ async def test_the_exchange() -> None:
         assert len(b64decode(nonce.removeprefix("egVDf3DMJh0="), validate=True)) == 16
         assert extra == {name: stored[name] for name in ("salt", "kdf", "iterations", "memory")}
         salt = stored["salt"]
-        salted = auth_scram.salted_password("pencil", b64decode(salt), "argon2id13", 1, 64)
-        message = auth_scram.auth_message("joe", "egVDf3DMJh0=", nonce, salt, 1)
+        salted = scram.salted_password("pencil", b64decode(salt), "argon2id13", 1, 64)
+        message = scram.auth_message("joe", "egVDf3DMJh0=", nonce, salt, 1)
         answer = {"nonce": nonce, "channel_binding": None, "cbind_data": None}
-        await client.send([5, auth_scram.client_proof(salted, message), answer])
+        await client.send([5, scram.client_proof(salted, message), answer])
         kind, _, welcome = await client.receive()
-        signature = auth_scram.server_signature(auth_scram.server_key(salted), message)
+        signature = scram.server_signature(scram.server_key(salted), message)
         assert (kind, welcome["authextra"]) == (2, {"verifier": f"v={signature}"})
 
 
@@ -240,10 +240,10 @@ async def test_a_right_proof_with_something_else(answer: dict[str, Any]) -> None
     async with connect(app, None) as client:
         _, _, extra = await challenged(client, "wamp-scram")
         salt = extra["salt"]
-        salted = auth_scram.salted_password("pencil", b64decode(salt), "argon2id13", 1, 64)
-        message = auth_scram.auth_message("joe", "egVDf3DMJh0=", extra["nonce"], salt, 1)
+        salted = scram.salted_password("pencil", b64decode(salt), "argon2id13", 1, 64)
+        message = scram.auth_message("joe", "egVDf3DMJh0=", extra["nonce"], salt, 1)
         told = {"nonce": extra["nonce"], **answer} if answer else {}
-        await client.send([5, auth_scram.client_proof(salted, message), told])
+        await client.send([5, scram.client_proof(salted, message), told])
         assert (await client.receive())[2] == FAILED
 
 
@@ -333,9 +333,9 @@ async def test_a_proof_is_good_for_its_own_challenge_only() -> None:
         for client in (first, second):
             _, _, extra = await challenged(client, "wamp-scram")
             salt, nonce = extra["salt"], extra["nonce"]
-            salted = auth_scram.salted_password("pencil", b64decode(salt), "argon2id13", 1, 64)
-            message = auth_scram.auth_message("joe", "egVDf3DMJh0=", nonce, salt, 1)
-            answers.append([5, auth_scram.client_proof(salted, message), {"nonce": nonce}])
+            salted = scram.salted_password("pencil", b64decode(salt), "argon2id13", 1, 64)
+            message = scram.auth_message("joe", "egVDf3DMJh0=", nonce, salt, 1)
+            answers.append([5, scram.client_proof(salted, message), {"nonce": nonce}])
         await second.send([5, answers[0][1], answers[1][2]])
         assert (await second.receive())[2] == FAILED
         await first.send(answers[0])
@@ -365,8 +365,8 @@ def test_what_is_stored() -> None:
         scram_credential("a\nb", **CHEAP["pbkdf2"])
     salt, prepared = b64decode(scram_credential("p", **CHEAP["pbkdf2"])["salt"]), "pencil"
     assert len(salt) == 16
-    hashed = auth_scram.salted_password(prepared, b64decode(stored["salt"]), "argon2id13", 1, 64)
-    assert stored["stored_key"] == b64encode(auth_scram.stored_key(hashed)).decode()
+    hashed = scram.salted_password(prepared, b64decode(stored["salt"]), "argon2id13", 1, 64)
+    assert stored["stored_key"] == b64encode(scram.stored_key(hashed)).decode()
 
 
 def test_argon2_without_pynacl(monkeypatch: pytest.MonkeyPatch) -> None:

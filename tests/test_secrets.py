@@ -22,7 +22,8 @@ from serverwamp import (
     derive_cra_secret,
     scram_credential,
 )
-from serverwamp.protocol import auth, auth_scram, messages
+from serverwamp.protocol import messages
+from serverwamp.protocol.auth import cra, scram
 from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
 from serverwamp.testing import Client, connect
 
@@ -116,9 +117,9 @@ def told(records: list[logging.LogRecord]) -> str:
 
 def scram_proof(challenge: dict[str, Any]) -> str:
     salt, iterations = challenge["salt"], challenge["iterations"]
-    salted = auth_scram.salted_password(SECRETS["secret"], b64decode(salt), "pbkdf2", iterations)
-    message = auth_scram.auth_message("joe", NONCE, challenge["nonce"], salt, iterations)
-    return auth_scram.client_proof(salted, message)
+    salted = scram.salted_password(SECRETS["secret"], b64decode(salt), "pbkdf2", iterations)
+    message = scram.auth_message("joe", NONCE, challenge["nonce"], salt, iterations)
+    return scram.client_proof(salted, message)
 
 
 async def log_in(client: Client, *, is_right: bool) -> str | None:
@@ -136,7 +137,7 @@ async def log_in(client: Client, *, is_right: bool) -> str | None:
     if message[0] == 4:
         if message[1] == "wampcra":
             secret = SECRETS["derived" if "salt" in message[2] else "secret"]
-            signature = auth.cra_signature(secret, message[2]["challenge"])
+            signature = cra.cra_signature(secret, message[2]["challenge"])
         elif message[1] == "wamp-scram":
             signature = scram_proof(message[2])
             extra["nonce"] = message[2]["nonce"]

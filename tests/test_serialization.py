@@ -26,8 +26,8 @@ import pytest
 
 from serverwamp import uris
 from serverwamp.errors import ProtocolViolation, SerializationError
-from serverwamp.features import OF_EVERY_DEALER
-from serverwamp.protocol import auth, ids
+from serverwamp.protocol import ids
+from serverwamp.protocol.auth import cra
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import (
     BY_CODE,
@@ -54,6 +54,7 @@ from serverwamp.protocol.serializers import (
     Serializer,
     serializer_for,
 )
+from serverwamp.router.features import OF_EVERY_DEALER
 from tests.malformed import MESSAGE_CLASSES, malformed, well_formed
 
 EXAMPLES = json.loads((Path(__file__).parent / "data" / "worked_examples.json").read_text("utf-8"))
@@ -806,20 +807,20 @@ CRA = EXAMPLES["cra"]
 def test_signatures_as_worked_out(example: dict[str, Any]) -> None:
     secret, challenge = example["secret"], example["challenge"]
     if "salt" in example:
-        secret = auth.derive_cra_secret(
+        secret = cra.derive_cra_secret(
             secret, example["salt"], example["iterations"], example["keylen"]
         )
         assert secret == example["hmac_key_ascii"]
-    assert auth.cra_signature(secret, challenge) == example["signature"]
-    assert auth.cra_signature(secret.encode(), challenge) == example["signature"]
-    assert auth.is_signature_of(secret, challenge, example["signature"])
+    assert cra.cra_signature(secret, challenge) == example["signature"]
+    assert cra.cra_signature(secret.encode(), challenge) == example["signature"]
+    assert cra.is_signature_of(secret, challenge, example["signature"])
 
 
 @pytest.mark.spec("CRA-03", "CRA-04", "T-02")
 def test_what_the_key_isnt() -> None:
     example = CRA["reproduced"]
     for key in (example["secret"], bytes.fromhex(example["derived_key_hex"])):
-        assert not auth.is_signature_of(key, example["challenge"], example["signature"])
+        assert not cra.is_signature_of(key, example["challenge"], example["signature"])
 
 
 @pytest.mark.spec("CRA-06", "AUT-08")
@@ -842,22 +843,22 @@ def test_a_signature_is_compared_whole(
     mangle: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared = []
-    compare = auth.hmac.compare_digest
+    compare = cra.hmac.compare_digest
 
     def note(a: bytes, b: bytes) -> bool:
         compared.append((a, b))
         return compare(a, b)
 
-    monkeypatch.setattr(auth.hmac, "compare_digest", note)
+    monkeypatch.setattr(cra.hmac, "compare_digest", note)
     example = CRA["unsalted"]
     mangled = mangle(example["signature"])
-    assert not auth.is_signature_of(example["secret"], example["challenge"], mangled)
+    assert not cra.is_signature_of(example["secret"], example["challenge"], mangled)
     assert len(compared) == 1, "the comparison takes constant time"
 
 
 @pytest.mark.spec("CRA-02")
 def test_the_challenge() -> None:
-    text = auth.cra_challenge(
+    text = cra.cra_challenge(
         session=2**53,
         authid="zoë",
         authrole="user",

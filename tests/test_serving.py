@@ -727,7 +727,7 @@ class TestAiohttp:
 
 
 async def test_peer_addresses_of_unix_sockets() -> None:
-    from serverwamp.connection import transport_info
+    from serverwamp.serving.connection import transport_info
 
     scope = {"type": "websocket", "path": "/", "client": None, "server": ("/run/app", None)}
     assert transport_info(scope, "wamp.2.json")["peer_address"] == "/run/app"

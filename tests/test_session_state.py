@@ -43,7 +43,7 @@ from serverwamp.protocol.messages import (
     Yield,
     YieldOptions,
 )
-from serverwamp.protocol.session import SessionState, State
+from serverwamp.protocol.state import SessionState, State
 from tests.malformed import MESSAGE_CLASSES
 
 HELLO = Hello("realm1", HelloDetails(roles={"caller": Role()}))

@@ -424,7 +424,7 @@ async def test_an_application_says_that_it_is_draining(signals: list[int]) -> No
 async def test_a_second_signal_doesnt_wait(
     signals: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serverwamp.shutdown.ONE_AND_THE_SAME", 0)
+    monkeypatch.setattr("serverwamp.concurrency.signals.ONE_AND_THE_SAME", 0)
     app, started, proceed = waiting()
     async with app.graceful_shutdown(), connect(app) as client:
         await client.start_call("wait")

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from serverwamp.starting import open_starter
+from serverwamp.concurrency.tasks import open_starter
 
 
 async def test_tasks_start_in_order_and_are_waited_for() -> None:

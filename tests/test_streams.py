@@ -23,7 +23,7 @@ from serverwamp import (
     WAMPError,
 )
 from serverwamp.protocol.messages import Call, CallOptions
-from serverwamp.protocol.session import REMEMBERED_STREAMS
+from serverwamp.protocol.state import REMEMBERED_STREAMS
 from serverwamp.testing import Client, PendingCall, connect
 from tests.test_session_state import State, session_in
 

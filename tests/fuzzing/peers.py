@@ -252,4 +252,4 @@ def no_mistakes_logged() -> Iterator[list[logging.LogRecord]]:
         logger.propagate = True
     for record in records:
         module = record.name.removeprefix("serverwamp.")
-        assert module not in ("joining", "serving", "connection"), record
+        assert module not in ("peer.joining", "peer.engine", "serving.connection"), record

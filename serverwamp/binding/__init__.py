@@ -1,0 +1,1 @@
+"""A Python signature, compiled once: arguments in, results out."""

@@ -1,0 +1,513 @@
+"""Values from a message to the annotated types of Python parameters.
+
+An annotation is compiled once, node by node, and each node is left to the library that honours all
+of it: pydantic converts to its own classes and checks its own constraints, msgspec converts
+scalars and what consists of scalars only, and everything else is put together here from converted
+parts. An annotation that isn't known to be a data type is refused, as is metadata that nobody
+honours.
+
+One module, though a long one: each kind of annotation takes a few lines, and they refer to one
+another.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import typing
+from collections import Counter, defaultdict, deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+
+from serverwamp.binding import pydantic_types
+from serverwamp.binding.annotations import (
+    FINITE,
+    FROM_TEXT,
+    MAPPINGS,
+    NO_DEFAULT,
+    SCALARS,
+    SEQUENCES,
+    Converter,
+    Names,
+    behind,
+    converter_of,
+    generic,
+    is_documentation,
+    is_possible_default,
+    key_of,
+    members_of,
+    named,
+    union_of,
+)
+from serverwamp.binding.converting import (
+    Convert,
+    Making,
+    explained,
+    explaining,
+    first_that_fits,
+    to_choice,
+    to_complex,
+    to_mapping,
+    to_sequence,
+    to_tuple,
+    to_value_of_text,
+    unchanged,
+)
+from serverwamp.binding.exactness import Place, exact_parts, with_exact_numbers
+from serverwamp.binding.records import Record, record_of
+from serverwamp.errors import ConfigurationError, InvalidArgument, Unsuitable, WAMPError
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+STREAM_TYPES: Final = (AsyncIterator, AsyncIterable, AsyncGenerator)
+"""What annotates a parameter whose argument comes bit by bit."""
+EXACT_TYPES: Final = (int, str, bool, bytes)
+"""Types whose instances need no conversion to themselves. (A float may be infinite.)"""
+CONVERTED_CHOICES: Final = frozenset((*SCALARS, *FINITE, *FROM_TEXT)) - {
+    type(None),
+    bool,
+    int,
+    str,
+    bytes,
+}
+"""Types of the members of an enum that formats write as text, or as integers."""
+WITH_EMPTY_VALUE: Final = frozenset(
+    (bool, int, float, complex, Decimal, str, bytes, list, set, frozenset, deque, tuple, dict)
+)
+"""Types whose values a ``defaultdict`` makes by calling them."""
+
+
+class Conversion:
+    """Convert values to one annotated type."""
+
+    __slots__ = ("_convert", "_exact_parts", "exact_type", "unchanged_type")
+
+    def __init__(
+        self, convert: Convert, kind: Any = None, exact_parts: Sequence[Place] | None = None
+    ) -> None:
+        self._convert = convert
+        self._exact_parts = exact_parts
+        self.exact_type: Any = kind if kind in EXACT_TYPES else None
+        """A value of exactly this type needs no conversion."""
+        self.unchanged_type: Any = float if kind is float else self.exact_type
+        """A value of exactly this type is never changed, though a float may be refused."""
+
+    def __call__(self, value: Any, place: int | str) -> Any:
+        """Return `value` converted; `place` is its position or its name.
+
+        Raises: InvalidArgument, with the path to what is wrong, which may be inside of the value.
+        """
+        if type(value) is self.exact_type:
+            return value
+        try:
+            return self._convert(value)
+        except Exception as error:
+            unsuitable = explained(error)
+            if unsuitable is None:
+                raise
+        unsuitable = unsuitable.below(path_of(place))
+        message, path = unsuitable.message, unsuitable.path
+        errors = [{"message": each.message, "path": each.path} for each in unsuitable.details]
+        more = {"errors": errors} if len(errors) > 1 else {}
+        raise InvalidArgument(f"{message} - at {path}", message=message, path=path, **more)
+
+    @property
+    def wants_exact_numbers(self) -> bool:
+        """Whether a ``Decimal`` is somewhere in the type."""
+        return self._exact_parts is not None
+
+    def with_exact_numbers(self, value: Any, exact: Any) -> Any:
+        """Return `value` with those numbers of `exact` that become a ``Decimal``."""
+        if self._exact_parts is None:
+            return value
+        return with_exact_numbers(value, exact, self._exact_parts)
+
+
+def path_of(place: int | str) -> str:
+    """Return how a caller is told of the argument at a position, or of a name."""
+    return f"args[{place}]" if isinstance(place, int) else f"kwargs.{place}"
+
+
+def invalid(message: str, place: int | str) -> InvalidArgument:
+    """Return the error that tells a caller which argument is wrong."""
+    return InvalidArgument(message, message=message, path=path_of(place))
+
+
+def conversion_to(hint: Any, names: Names, declared: Mapping[Any, Converter]) -> Conversion | None:
+    """Return what converts to the type that `hint` stands for; None where anything may pass.
+
+    `names` are those that forward references in it may use, `declared` the converters of types.
+
+    Raises: ConfigurationError when it isn't a data type, or when nobody honours all that it says;
+        NameError when a name isn't known (yet).
+    """
+    try:
+        node = Compiler(declared).node(hint, names)
+        parts = exact_parts(hint, names, declared)
+    except RecursionError:
+        raise ConfigurationError(f"`{hint}` can't be followed: it has no end") from None
+    return None if node.convert is None else Conversion(node.convert, node.type, parts)
+
+
+def check_default(value: Any, hint: Any, names: Names) -> None:
+    """Check that the default value of what clients may supply is data.
+
+    Raises: ConfigurationError.
+    """
+    if value is not NO_DEFAULT and not is_possible_default(value, hint, names):
+        raise ConfigurationError(no_default(value))
+
+
+def no_default(value: Any) -> str:
+    """Return why `value` can't be the default of what clients may supply."""
+    return (
+        f"its default {value!r:.100} is no data, and of no class that the annotation names."
+        f" What the server fills in is a default arg: add_default_arg(name, factory=...), before"
+        f" the route is added. Constraints belong into the annotation: Annotated[int, ...]"
+    )
+
+
+def chunk_type(hint: Any) -> Any:
+    """Return the type of what an async iterator yields; None where `hint` isn't that of one."""
+    if typing.get_origin(hint) is typing.Annotated:
+        hint = typing.get_args(hint)[0]
+    if hint not in STREAM_TYPES and typing.get_origin(hint) not in STREAM_TYPES:
+        return None
+    of_chunks = (*typing.get_args(hint), Any)[0]
+    return type(None) if of_chunks is None else of_chunks
+
+
+# ---- compiling
+
+
+@dataclass(frozen=True)
+class Node:
+    """What an annotation, or a part of one, was compiled to."""
+
+    convert: Convert | None
+    """None if anything may pass."""
+    type: Any = None
+    """The type by which msgspec checks the same, apart from the items of a container."""
+    is_native: bool = False
+    """Whether msgspec alone converts to that type as it should be."""
+    suits_pydantic: bool = False
+    """Whether pydantic converts to the annotation as it should be."""
+    is_of_pydantic: bool = False
+    """Whether it takes pydantic."""
+
+
+ANYTHING: Final = Node(None, Any, is_native=True, suits_pydantic=True)
+
+
+class _Later:
+    """Converts to a type that is compiled yet: it refers to itself."""
+
+    convert: Convert | None
+
+    def __call__(self, value: Any) -> Any:
+        return value if self.convert is None else self.convert(value)
+
+
+class Compiler:
+    """Compiles annotations; a strict one for values of just that type, as JSON has them."""
+
+    def __init__(self, declared: Mapping[Any, Converter], *, is_strict: bool = False) -> None:
+        self._declared = declared
+        self._is_strict = is_strict
+        self._nodes: dict[Any, Node] = {}
+        self._kept: list[Names] = []  # whose ids are part of keys
+
+    def node(self, hint: Any, names: Names) -> Node:
+        """Return what converts to `hint`.
+
+        Raises: ConfigurationError, NameError.
+        """
+        key = key_of(hint, names)
+        if key not in self._nodes:
+            self._kept.append(names)
+            later = _Later()
+            self._nodes[key] = Node(later)
+            self._nodes[key] = node = self._compiled(hint, names)
+            later.convert = node.convert
+        return self._nodes[key]
+
+    def _compiled(self, hint: Any, names: Names) -> Node:
+        if typing.get_origin(hint) is typing.Annotated:
+            return self._annotated(hint, names)
+        converter = converter_of(hint, self._declared)
+        if converter is not None:
+            return self._declared_by(converter, hint)
+        further = behind(hint, names)
+        if further is not None:
+            return self.node(*further)
+        members = members_of(hint)
+        if members is not None:
+            return self._union(hint, members, names)
+        return self._of_kind(hint, names)
+
+    def _of_kind(self, hint: Any, names: Names) -> Node:
+        origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+        if hint is Any or hint is object:
+            return ANYTHING
+        if hint is None or hint in SCALARS:
+            return self._scalar(hint)
+        if hint in FINITE:
+            return self._number(hint)
+        if hint in FROM_TEXT:
+            return Node(functools.partial(to_value_of_text, hint), suits_pydantic=True)
+        if origin is typing.Literal:
+            return self._choice(hint, arguments)
+        if isinstance(hint, type) and issubclass(hint, Enum):
+            return self._choice(hint, tuple(hint))
+        if pydantic_types.is_type(hint):
+            return self._of_pydantic(hint, names)
+        if origin is tuple and arguments[1:] != (...,) and hint not in (tuple, tuple):
+            return self._tuple([self.node(argument, names) for argument in arguments])
+        if origin in SEQUENCES or origin is tuple:
+            item = self.node((*arguments, Any)[0], names)
+            return self._sequence(SEQUENCES.get(origin, tuple), item)
+        if origin in MAPPINGS:
+            return self._mapping(MAPPINGS[origin], arguments, names)
+        record = record_of(hint, names)
+        if record is None:
+            raise ConfigurationError(_no_data(hint))
+        return self._record(record)
+
+    # ---- single values
+
+    def _scalar(self, hint: Any, *, suits_pydantic: bool = True) -> Node:
+        try:
+            msgspec.json.Decoder(hint)  # raises where msgspec can't
+        except TypeError as error:
+            raise ConfigurationError(str(error)) from None
+        return Node(self._by_msgspec(hint), hint, True, suits_pydantic)
+
+    def _by_msgspec(self, hint: Any) -> Convert:
+        return functools.partial(msgspec.convert, type=hint, strict=self._is_strict)
+
+    def _number(self, hint: Any, constrained: Any = None) -> Node:
+        convert = to_complex if hint is complex else self._by_msgspec(constrained or hint)
+        is_finite, unchanged = FINITE[hint], hint if constrained is None else None
+
+        def finite(value: Any) -> Any:
+            number = value if type(value) is unchanged else convert(value)
+            if not is_finite(number):
+                raise Unsuitable("Expected a finite number")
+            return number
+
+        return Node(finite, constrained or hint, suits_pydantic=constrained is None)
+
+    def _choice(self, hint: Any, choices: Sequence[Any]) -> Node:
+        try:
+            return self._scalar(hint)
+        except ConfigurationError:  # values of other types, or of several
+            values = [choice.value if isinstance(choice, Enum) else choice for choice in choices]
+            converted = {type(value) for value in values} & CONVERTED_CHOICES
+            converts = {kind: self._of_kind(kind, {}).convert for kind in converted}
+            choices_of = list(zip(values, choices, strict=True))
+            return Node(functools.partial(to_choice, choices_of, converts), suits_pydantic=True)
+
+    def _declared_by(self, converter: Converter, hint: Any) -> Node:
+        function = converter.convert
+        convert: Convert | None = None
+        if inspect.iscoroutinefunction(function):
+            raise ConfigurationError(f"the converter {named(function)} has to be a plain function")
+        parameter = _first_parameter(function)
+        if parameter is not None and parameter not in (hint, Any, object):
+            convert = self.node(parameter, {}).convert
+
+        def converted(value: Any) -> Any:
+            if convert is not None:
+                value = convert(value)
+            try:
+                return function(value)
+            except (WAMPError, Unsuitable):
+                raise
+            except Exception as error:  # what it says is the server's business
+                logger.debug("a value can't be converted", exc_info=error)
+                raise Unsuitable(f"Expected `{named(hint)}`") from None
+
+        return Node(converted)
+
+    # ---- metadata
+
+    def _annotated(self, hint: Any, names: Names) -> Node:
+        converter = converter_of(hint, {})
+        metadata = [item for item in hint.__metadata__ if not is_documentation(item)]
+        constraints = [item for item in metadata if isinstance(item, msgspec.Meta)]
+        others = [item for item in metadata if not isinstance(item, (msgspec.Meta, Converter))]
+        for item in others:
+            pydantic_types.check_metadata(item)
+            pydantic_types.check_no_field(item)
+        if converter is not None:
+            node = self._declared_by(converter, hint.__origin__)
+        elif self._is_data(hint.__origin__, names) or not pydantic_types.declares_type(others):
+            node = self.node(hint.__origin__, names)
+        else:
+            return self._of_pydantic(hint, names)
+        if constraints:
+            node = self._constrained(node, hint, constraints)
+        if others:
+            node = self._constrained_by_pydantic(node, hint, others, names)
+        return node
+
+    def _constrained(self, node: Node, hint: Any, constraints: Sequence[msgspec.Meta]) -> Node:
+        if node.type is None:
+            raise ConfigurationError(
+                f"{constraints[0]} isn't checked for `{named(hint.__origin__)}`"
+            )
+        constrained = pydantic_types.annotated(node.type, constraints)
+        checked = self._scalar(constrained, suits_pydantic=False)
+        number = getattr(node.type, "__origin__", node.type)
+        if node.is_native:
+            return checked
+        if number in FINITE:
+            return self._number(number, constrained)
+        check, convert = checked.convert, node.convert
+        assert check is not None
+        assert convert is not None
+
+        def converted(value: Any) -> Any:
+            made = convert(value)
+            check(made)
+            return made
+
+        return Node(converted, constrained)
+
+    def _is_data(self, hint: Any, names: Names) -> bool:
+        try:
+            Compiler(self._declared).node(hint, names)
+        except ConfigurationError:
+            return False
+        return True
+
+    def _constrained_by_pydantic(
+        self, node: Node, hint: Any, metadata: Sequence[Any], names: Names
+    ) -> Node:
+        if node.suits_pydantic:
+            return self._of_pydantic(hint, names)
+        checked = pydantic_types.constrained(explaining(node.convert), metadata)
+        return Node(pydantic_types.converter(checked))
+
+    def _of_pydantic(self, hint: Any, names: Names) -> Node:
+        convert = pydantic_types.converter(hint)
+        pydantic_types.check(hint, names)
+        return Node(convert, suits_pydantic=True, is_of_pydantic=True)
+
+    # ---- what has parts
+
+    def _union(self, hint: Any, members: Sequence[Any], names: Names) -> Node:
+        given = [member for member in members if member is not msgspec.UnsetType]
+        if len(given) < len(members):  # a type that pydantic doesn't know
+            return replace(self.node(union_of(given), names), suits_pydantic=False)
+        nodes = [self.node(member, names) for member in members]
+        if any(node.convert is None for node in nodes):
+            return ANYTHING
+        if all(node.is_native for node in nodes):
+            try:
+                return self._scalar(union_of(node.type for node in nodes))
+            except ConfigurationError:
+                pass  # members that msgspec can't tell apart
+        suits_pydantic = all(node.suits_pydantic for node in nodes)
+        if suits_pydantic and any(node.is_of_pydantic for node in nodes):
+            return self._of_pydantic(hint, names)
+        strict = nodes
+        if not self._is_strict:
+            compiler = Compiler(self._declared, is_strict=True)
+            strict = [compiler.node(member, names) for member in members]
+        exact_types = frozenset(member for member in members if member in EXACT_TYPES)
+        attempts = [node.convert for node in (*strict, *nodes) if node.convert is not None]
+        return Node(
+            functools.partial(first_that_fits, exact_types, attempts), None, False, suits_pydantic
+        )
+
+    def _sequence(self, cls: Any, item: Node) -> Node:
+        is_hashed = cls in (set, frozenset)  # which msgspec fails to do with any item
+        if item.is_native and cls is not deque and (not is_hashed or item.type in SCALARS):
+            return self._scalar(generic(cls, (item.type, ...) if cls is tuple else (item.type,)))
+        convert = functools.partial(to_sequence, cls, item.convert or unchanged)
+        return Node(convert, None if cls is deque else cls, suits_pydantic=item.suits_pydantic)
+
+    def _tuple(self, items: Sequence[Node]) -> Node:
+        if all(item.is_native for item in items):
+            return self._scalar(generic(tuple, (item.type for item in items)))
+        suits_pydantic = all(item.suits_pydantic for item in items)
+        converts = [item.convert or unchanged for item in items]
+        return Node(functools.partial(to_tuple, converts), tuple, suits_pydantic=suits_pydantic)
+
+    def _mapping(self, cls: Any, arguments: Sequence[Any], names: Names) -> Node:
+        key_hint, value_hint = (
+            (*arguments, int if cls is Counter else Any, Any)[:2] if arguments else (Any, Any)
+        )
+        if cls is Counter:
+            value_hint = int
+        # Whatever the type of a key, most formats only have text.
+        keys = Compiler(self._declared).node(key_hint, names)
+        values = self.node(value_hint, names)
+        if cls is dict and keys.is_native and values.is_native:
+            return self._scalar(generic(dict, (keys.type, values.type)))
+        make = cls
+        if cls is defaultdict:
+            make = functools.partial(defaultdict, _factory(value_hint))
+        convert = functools.partial(
+            to_mapping, make, keys.convert or unchanged, values.convert or unchanged
+        )
+        suits_pydantic = keys.suits_pydantic and values.suits_pydantic
+        return Node(convert, dict if cls is dict else None, suits_pydantic=suits_pydantic)
+
+    def _record(self, record: Record) -> Node:
+        fields = []
+        for position, field in enumerate(record.fields, record.offset):
+            try:
+                check_default(field.default, field.hint, record.names)
+                node = self.node(field.hint, record.names)
+            except ConfigurationError as error:
+                raise ConfigurationError(
+                    f"{field.name!r} of `{named(record.cls)}`: {error}"
+                ) from None
+            key = position if record.is_array else field.key
+            fields.append((key, field.name, node.convert, field.is_required))
+        return Node(Making(record, fields, forbids_unknown=self._is_strict))
+
+
+def _no_data(hint: Any) -> str:
+    return (
+        f"`{named(hint)}` is no data type, so clients can't supply it."
+        f" If the server fills it in: add_default_arg(...) before the route is added."
+        f" If it is made of what clients send: Annotated[..., Converter(f)], or"
+        f" add_converter({named(hint)}, f) before the route is added"
+    )
+
+
+def _first_parameter(function: Any) -> Any:
+    """Return the type of the parameter of a converter; None where that isn't known."""
+    if isinstance(function, type):
+        return None
+    try:
+        hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+        parameters = inspect.signature(function).parameters
+    except (NameError, TypeError, ValueError):
+        return None
+    return hints.get(next(iter(parameters), ""))
+
+
+def _factory(hint: Any) -> Callable[[], Any]:
+    """Return what makes the missing values of a ``defaultdict``."""
+    origin = typing.get_origin(hint) or hint
+    cls: Any = SEQUENCES.get(origin) or MAPPINGS.get(origin) or origin
+    if cls in WITH_EMPTY_VALUE:
+        return cls  # type: ignore[no-any-return]
+    raise ConfigurationError(f"what a defaultdict adds isn't known for `{named(hint)}`")

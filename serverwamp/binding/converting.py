@@ -1,0 +1,250 @@
+"""What converts a value to one kind of type, given what converts its parts.
+
+Errors tell where in the value they are, however deep that is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from serverwamp.binding import pydantic_types
+from serverwamp.binding.annotations import named
+from serverwamp.binding.records import Record
+from serverwamp.errors import Unsuitable
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+Convert: TypeAlias = Callable[[Any], Any]
+
+ARRAYS: Final = (list, tuple, set, frozenset)
+"""What the formats make of arrays."""
+
+
+def explained(error: Exception) -> Unsuitable | None:
+    """Return what an error says about a value; None if it says something about the server."""
+    if isinstance(error, Unsuitable):
+        return error
+    if isinstance(error, msgspec.ValidationError):
+        message, _, place = str(error).partition(" - at ")
+        return Unsuitable(message, place.rpartition("$")[2].rstrip("`"))
+    if isinstance(error, RecursionError):
+        return Unsuitable("nested too deeply")
+    return pydantic_types.explained(error)
+
+
+def located(error: Exception, step: str) -> Exception:
+    """Return an error about a value as one of the value that holds it, and others unchanged."""
+    unsuitable = explained(error)
+    return error if unsuitable is None else unsuitable.below(step)
+
+
+def unchanged(value: Any) -> Any:
+    return value
+
+
+def explaining(convert: Convert | None) -> Convert | None:
+    """Return `convert` for pydantic, which mistakes other errors for those of a validator."""
+    if convert is None:
+        return None
+
+    def converted(value: Any) -> Any:
+        try:
+            return convert(value)
+        except Exception as error:
+            raise located(error, "") from None
+
+    return converted
+
+
+def _kind_of(value: Any) -> str:
+    """Return how a client would call the type of a value."""
+    if isinstance(value, ARRAYS):
+        return "array"
+    return "object" if isinstance(value, dict) else type(value).__name__
+
+
+def to_value_of_text(cls: Any, value: Any) -> Any:
+    if isinstance(value, cls):
+        return value
+    try:
+        if isinstance(value, str):
+            return cls(value)
+    except ValueError:
+        pass
+    raise Unsuitable(f"Expected `{named(cls)}`")
+
+
+def to_complex(value: Any) -> complex:
+    try:
+        if type(value) in (int, float, str, complex):
+            return complex(value)
+    except (ValueError, OverflowError):
+        pass
+    raise Unsuitable("Expected `complex`")
+
+
+def to_choice(
+    choices: Sequence[tuple[Any, Any]], converts: Mapping[type, Convert | None], value: Any
+) -> Any:
+    """Return the choice of a value; `converts` are for the types that formats write otherwise."""
+    key = _as_tuples(value)
+    for of_choice, choice in choices:
+        if choice is value or (type(of_choice) is type(key) and of_choice == key):
+            return choice
+    for kind, convert in converts.items():
+        with suppress(Unsuitable, msgspec.ValidationError):
+            made = value if convert is None else convert(value)
+            for of_choice, choice in choices:
+                if type(of_choice) is kind and of_choice == made:
+                    return choice
+    raise Unsuitable(f"Invalid value {value!r:.100}")
+
+
+def _as_tuples(value: Any) -> Any:
+    """Return an array as a tuple, with those in it."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
+
+
+def first_that_fits(exact_types: frozenset[Any], attempts: Sequence[Convert], value: Any) -> Any:
+    """Return `value` if it is of one of the types already, or else what the first makes of it."""
+    if type(value) in exact_types:
+        return value
+    errors = []
+    for convert in attempts:
+        try:
+            return convert(value)
+        except Exception as error:
+            unsuitable = explained(error)
+            if unsuitable is None:
+                raise
+            errors.append(unsuitable)
+    raise max(errors, key=_fitness)
+
+
+def _fitness(error: Unsuitable) -> tuple[bool, int]:
+    """Return how well a value fits that is unsuitable: what tells kinds apart counts most."""
+    return not error.message.startswith("Invalid"), error.path.count(".") + error.path.count("[")
+
+
+def to_sequence(cls: Any, convert: Convert, value: Any) -> Any:
+    if not isinstance(value, ARRAYS):
+        raise Unsuitable(f"Expected `array`, got `{_kind_of(value)}`")
+    items: list[Any] = []
+    try:
+        for item in value:
+            items.append(convert(item))  # noqa: PERF401 - their number tells which one fails
+    except Exception as error:
+        raise located(error, f"[{len(items)}]") from None
+    return items if cls is list else _hashed(cls, items)
+
+
+def _hashed(make: Convert, items: Any) -> Any:
+    try:
+        return make(items)
+    except TypeError:
+        raise Unsuitable("Expected items that are simple values") from None
+
+
+def to_tuple(converts: Sequence[Convert], value: Any) -> Any:
+    if not isinstance(value, ARRAYS):
+        raise Unsuitable(f"Expected `array`, got `{_kind_of(value)}`")
+    if len(value) != len(converts):
+        raise Unsuitable(f"Expected `array` of length {len(converts)}, got {len(value)}")
+    items: list[Any] = []
+    try:
+        for convert, item in zip(converts, value, strict=True):
+            items.append(convert(item))
+    except Exception as error:
+        raise located(error, f"[{len(items)}]") from None
+    return tuple(items)
+
+
+def to_mapping(
+    make: Callable[[Any], Any], convert_key: Convert, convert: Convert, value: Any
+) -> Any:
+    if not isinstance(value, dict):
+        raise Unsuitable(f"Expected `object`, got `{_kind_of(value)}`")
+    items: list[tuple[Any, Any]] = []
+    for key, item in value.items():
+        try:
+            items.append((convert_key(key), convert(item)))
+        except Exception as error:
+            raise located(error, f".{key}") from None
+    return _hashed(make, dict(items))
+
+
+class Making:
+    """Makes a record of what a message has for its fields, by calling its class."""
+
+    def __init__(
+        self,
+        record: Record,
+        fields: Sequence[tuple[int | str, str, Convert | None, bool]],
+        *,
+        forbids_unknown: bool,
+    ) -> None:
+        self._cls = record.cls
+        self._fields = fields
+        self._is_array = record.is_array
+        self._tag = record.tag
+        self._known: frozenset[Any] | None = None
+        if forbids_unknown or record.forbids_unknown:
+            tag = () if record.tag is None else record.tag[:1]
+            self._known = frozenset((*(key for key, *_ in fields), *tag))
+        self._is_fixed = issubclass(record.cls, tuple) or self._known is not None
+
+    def __call__(self, value: Any) -> Any:
+        given = self._given(value)
+        values: dict[str, Any] = {}
+        for key, name, convert, is_required in self._fields:
+            if key in given:
+                item = given[key]
+                if convert is not None:
+                    try:
+                        item = convert(item)
+                    except Exception as error:
+                        raise located(error, _step(key)) from None
+                values[name] = item
+            elif is_required:
+                raise Unsuitable(f"Missing: `{name}`")
+        return self._made(values)
+
+    def _given(self, value: Any) -> Mapping[Any, Any]:
+        """Return what a message has for the fields, by their keys or positions."""
+        if not self._is_array:
+            if not isinstance(value, dict):
+                raise Unsuitable(f"Expected `object`, got `{_kind_of(value)}`")
+            if self._tag is not None and value.get(self._tag[0], self._tag[1]) != self._tag[1]:
+                raise Unsuitable(f"Invalid value {value[self._tag[0]]!r:.100}", _step(self._tag[0]))
+            if self._known is not None and not self._known.issuperset(value):
+                unknown = next(key for key in value if key not in self._known)
+                raise Unsuitable(f"Object contains unknown field `{unknown}`")
+            return value
+        if not isinstance(value, ARRAYS):
+            raise Unsuitable(f"Expected `array`, got `{_kind_of(value)}`")
+        given = dict(enumerate(value))
+        if self._tag is not None and given.get(0) != self._tag[1]:
+            raise Unsuitable(f"Invalid value {given.get(0)!r:.100}", "[0]")
+        if self._is_fixed and len(given) > len(self._fields) + (self._tag is not None):
+            raise Unsuitable(f"Expected `array` of at most length {len(self._fields)}")
+        return given
+
+    def _made(self, values: dict[str, Any]) -> Any:
+        try:
+            return self._cls(**values)
+        except TypeError as error:  # of a class's own: a bug, with its text
+            logger.error("a value can't be converted", exc_info=error)
+            raise Unsuitable("can't be converted") from None
+        except ValueError as error:
+            known = explained(error)
+            text = error.args[0] if error.args and isinstance(error.args[0], str) else ""
+            raise known or Unsuitable(text or "can't be converted") from None
+
+
+def _step(key: int | str) -> str:
+    return f"[{key}]" if isinstance(key, int) else f".{key}"

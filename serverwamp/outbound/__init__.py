@@ -1,0 +1,1 @@
+"""What waits for one client, and what sends it."""

@@ -1,0 +1,1 @@
+"""One client's session, by the roles that WAMP gives a client."""

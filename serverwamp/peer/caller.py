@@ -1,0 +1,390 @@
+"""The running calls of one session: each a task, unless another client is to answer it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import AsyncIterable, Awaitable
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import anyio
+
+from serverwamp.binding.handler import NONE_BY_NAME, Handler, shielded_exit_stack
+from serverwamp.binding.results import SCALARS, RPCProgressReport
+from serverwamp.concurrency.tasks import split_escaping
+from serverwamp.errors import (
+    CallCanceled,
+    CallTimeout,
+    FeatureNotSupported,
+    Unavailable,
+    WAMPError,
+)
+from serverwamp.peer.call import RunningCall
+from serverwamp.peer.conversation import Conversation
+from serverwamp.peer.deadlines import LONGEST, Deadlines
+from serverwamp.peer.forwarding import RoutedCalls
+from serverwamp.peer.replies import Replies
+from serverwamp.peer.streams import Streams
+from serverwamp.protocol.formats import Unit
+from serverwamp.protocol.messages import Call, Cancel
+from serverwamp.session import RPCRequest
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+CALL: Final = Call.type_code
+
+
+class Calls:
+    """The calls of a session; with `synchronize` they run one after the other."""
+
+    def __init__(self, conversation: Conversation, *, synchronize: bool) -> None:
+        self._conversation = conversation
+        self._session = conversation.session
+        self._handlers = conversation.realm.handlers
+        self._counters = conversation.realm.counters
+        self._outbound = conversation.outbound
+        self._start = conversation.starter.start
+        self._has_timeout = conversation.limits.call_timeout < math.inf
+        self._is_over = False
+        self._running: dict[int, RunningCall] = {}  # those that had to wait, by their request ids
+        self._displaced: set[RunningCall] = set()  # those that are answered, and lost their id
+        self._waiting: deque[RunningCall] | None = deque() if synchronize else None
+        self._is_serving_waiting = False
+        self._turn: anyio.Event | None = None
+        self._streams = Streams(conversation, self.refuse, self._renew_deadline)
+        self._replies = Replies(conversation)
+        self._encoded_reply = self._replies.encoded
+        self._deadlines = Deadlines(self._running, conversation.starter, self._time_out)
+        self._one_has_ended: anyio.Event | None = None
+        self._routed: RoutedCalls | None = None
+        if conversation.realm.shares_registrations:
+            self._routed = RoutedCalls(
+                conversation,
+                self._replies,
+                keep=self._keep,
+                remove=self._remove,
+                renew_deadline=self._renew_deadline,
+            )
+        self._most = conversation.limits.calls_in_flight
+        self._ended = 0
+        self._ended_when_stuck = -1
+
+    # ---- requests
+
+    def start(self, call: Call, unit: Unit) -> Awaitable[None] | None:
+        """Run a call; `unit` is what it was decoded from.
+
+        Returns None or, when too many calls are running, what waits and runs it then; nothing may
+        be read from the client before.
+        """
+        known = self._running.get(call.request)
+        if known is not None and not known.answered:
+            return self._streams.go_on(known, call, unit)
+        if self._count() >= self._most:
+            return self._start_later(call, unit)
+        self._counters.calls += 1
+        if self._routed is not None and self._routed.start(call, unit):
+            if self.is_open(call.request):
+                self._limit(call)
+            return None
+        running = RunningCall(call, unit)
+        if call.options.progress:
+            running.stream = self._streams.begin(call)
+        if self._waiting is not None:
+            self._waiting.append(running)
+        else:
+            running.task = self._start(self._run, running)
+            if running.ended:
+                return None
+        self._keep(running)
+        self._limit(call)
+        if self._is_over:  # it has closed the session
+            self.cancel_all()
+        elif self._waiting is not None and not self._is_serving_waiting:
+            self._is_serving_waiting = True
+            self._start(self._serve_waiting)
+        return None
+
+    async def _start_later(self, call: Call, unit: Unit) -> None:
+        """Run a call as soon as another has ended; refuse it if that takes too long.
+
+        After that no call waits until another has ended: CANCEL, and the end of the connection,
+        can only be found by reading.
+        """
+        count = self._count()
+        note, timeout = self._conversation.limit_log.note, self._conversation.limits.busy_timeout
+        if self._ended != self._ended_when_stuck:
+            note("calls_in_flight", "session %s has %s calls running", self._session.id, count)
+            with anyio.move_on_after(timeout):
+                while self._count() >= self._most and not self._is_over:
+                    await self._wait_for_end()
+        if self._is_over:
+            return
+        if self._count() < self._most:
+            self.start(call, unit)
+            return
+        self._ended_when_stuck = self._ended
+        text = "none of %s calls of session %s has ended in %s seconds: more are refused"
+        note("busy_timeout", text, count, self._session.id, timeout)
+        self.refuse(call, Unavailable("the session has as many calls running as it may have"))
+
+    def refuse(self, call: Call, error: WAMPError) -> None:
+        """Answer a call that isn't to be run, or whose further arguments can't be taken."""
+        if self.is_open(call.request):
+            running = self._running[call.request]
+            self._replies.answer_error(running, error)
+            running.cancel()
+            return
+        self._conversation.send_error(CALL, call.request, error)
+
+    async def _serve_waiting(self) -> None:
+        """Run the calls that wait, one after the other, each as a task of its own."""
+        try:
+            while self._waiting:
+                running = self._waiting.popleft()
+                if running.answered:
+                    self._end(running)
+                    continue
+                self._turn = anyio.Event()
+                running.task = self._start(self._run, running)
+                await self._turn.wait()
+        finally:
+            self._is_serving_waiting = False
+
+    def cancel(self, cancel: Cancel) -> None:
+        """Do what a CANCEL asks for; without a mode that is ``killnowait``.
+
+        Spec: Advanced Profile, "Call Canceling".
+        """
+        running = self._running.get(cancel.request)
+        if running is None or running.answered:
+            return  # it crossed the reply on the wire
+        mode = cancel.options.mode or "killnowait"
+        if mode != "kill" or not running.can_be_cancelled:
+            self._replies.answer_error(running, CallCanceled("the call was cancelled"))
+        if mode == "skip":
+            running.leave()
+        else:
+            running.cancel()
+
+    def cancel_all(self) -> None:
+        """Cancel every call, and answer none."""
+        self._is_over = True
+        self._notify_of_end()
+        if self._waiting is not None:
+            self._waiting.clear()
+        for running in [*self._running.values(), *self._displaced]:
+            self._replies.answer_error(running, CallCanceled())  # which nobody hears any more
+            running.cancel()
+            if running.task is None:
+                self._end(running)
+        self._deadlines.stop()
+
+    def answer_all(self, error: WAMPError) -> None:
+        """Answer every call that has no answer yet; their handlers go on."""
+        for running in self._running.values():
+            self._replies.answer_error(running, error)
+
+    def is_open(self, request: int) -> bool:
+        """Tell whether a call of that request id is running and has no answer yet."""
+        running = self._running.get(request)
+        return running is not None and not running.answered
+
+    def _count(self) -> int:
+        return len(self._running) + len(self._displaced)
+
+    @property
+    def are_running(self) -> bool:
+        """Whether any call is."""
+        return self._count() > 0
+
+    async def wait_idle(self) -> None:
+        """Return when no call is running."""
+        while self.are_running:
+            await self._wait_for_end()
+
+    async def _wait_for_end(self) -> None:
+        if self._one_has_ended is None:
+            self._one_has_ended = anyio.Event()
+        await self._one_has_ended.wait()
+
+    def _keep(self, running: RunningCall) -> None:
+        """Put a call among those that are running; one that had its id goes on without."""
+        previous = self._running.get(running.call.request)
+        if previous is not None:
+            self._displaced.add(previous)
+        self._running[running.call.request] = running
+
+    def _remove(self, running: RunningCall) -> None:
+        """Take a call from those that are running; one that isn't among them is ignored."""
+        if self._running.get(running.call.request) is running:
+            del self._running[running.call.request]
+        else:
+            self._displaced.discard(running)
+        self._ended += 1
+        self._notify_of_end()
+
+    def _notify_of_end(self) -> None:
+        if self._one_has_ended is not None:
+            self._one_has_ended.set()
+            self._one_has_ended = None
+
+    # ---- one call
+
+    async def _run(self, running: RunningCall) -> None:
+        reply = None
+        try:
+            handler = self._handlers.procedure(running.call.procedure)
+            if handler.is_direct and running.stream is None:
+                call = running.call
+                values, _ = handler.bind(call.args or (), call.kwargs or NONE_BY_NAME)
+                outcome = await handler.function(*values)
+                if type(outcome) not in SCALARS and hasattr(outcome, "__aiter__"):
+                    encoded = await self._final_result(running, handler, outcome)
+                else:
+                    encoded = self._encoded_reply(call.request, outcome)
+            elif handler.has_factories:
+                async with shielded_exit_stack() as stack:
+                    encoded = await self._result(running, handler, stack)
+            else:
+                encoded = await self._result(running, handler, None)
+            if self._replies.take(running):
+                reply = encoded
+        except Exception as error:
+            await self._replies.answer_exception(running, error)
+        except BaseException as error:
+            escapes, failure = split_escaping(error)
+            if failure is not None:
+                await self._replies.answer_exception(running, failure)
+            if escapes is not None:
+                raise escapes from None
+        finally:
+            running.ended = True
+            if running.task is not None or self._waiting is not None or not running.answered:
+                self._end(running)
+        if reply is not None and self._conversation.is_open:
+            if running.cancelled:  # its task can't wait for anything any more
+                self._outbound.put(reply)
+            elif self._outbound.starts_with(reply, running):
+                await self._outbound.run(reply)
+
+    def _end(self, running: RunningCall) -> None:
+        if not running.answered:  # however it came here: a call has an answer when it ends
+            self._replies.answer_error(running, CallCanceled("the call was cancelled"))
+        self._remove(running)
+        if self._turn is not None:
+            self._turn.set()
+
+    async def _result(
+        self, running: RunningCall, handler: Handler, stack: AsyncExitStack | None
+    ) -> Unit:
+        """Call the handler, and return its result encoded.
+
+        Raises: what the handler raises; WAMPError if the result is an error; SerializationError.
+        """
+        outcome = await self._invoke(running, handler, stack)
+        if hasattr(outcome, "__aiter__"):
+            return await self._final_result(running, handler, outcome)
+        return self._encoded_reply(running.call.request, outcome)
+
+    def _invoke(
+        self, running: RunningCall, handler: Handler, stack: AsyncExitStack | None
+    ) -> Awaitable[Any]:
+        call = running.call
+        if running.stream is not None and handler.stream is None:
+            raise FeatureNotSupported(f"{call.procedure!r} takes its arguments all at once")
+        sources: dict[str, Any] = {"session": self._session}
+        if handler.takes_request:
+            sources["request"] = self._request(call)
+        if self._handlers.custom_rpc:
+            return handler.invoke(sources, stack)
+        args, kwargs = call.args or (), call.kwargs or {}
+        exact = None
+        if handler.wants_exact_numbers:
+            exact = self._conversation.serializer.format.exact_payload(running.unit, call)
+        values, values_by_name = handler.bind(args, kwargs, exact)
+        if handler.stream is not None:
+            values, values_by_name = self._streams.bind(running, handler, values, values_by_name)
+        return handler.invoke(sources, stack, values, values_by_name)
+
+    def _request(self, call: Call) -> RPCRequest:
+        options = call.options
+        return RPCRequest(
+            id=call.request,
+            session=self._session,
+            uri=call.procedure,
+            args=call.args or (),
+            kwargs=call.kwargs,
+            timeout=options.timeout or 0,
+            disclose_caller=options.disclose_me or False,
+            receive_progress=options.receive_progress or False,
+        )
+
+    async def _final_result(
+        self, running: RunningCall, handler: Handler, results: AsyncIterable[Any]
+    ) -> Unit:
+        """Send the progress that an async iterator reports, and return its result encoded.
+
+        The iterator has run to its end by then: a transaction in it is committed.
+        """
+        iterator = aiter(results)
+        final: Unit | WAMPError | None = None
+        async with shielded_exit_stack() as stack:
+            if hasattr(iterator, "aclose"):
+                stack.push_async_callback(_close, iterator)
+            async for result in iterator:
+                if final is not None:
+                    raise RuntimeError(f"{handler.name} yielded again after its final result")
+                if isinstance(result, RPCProgressReport):
+                    await self._report(running, result)
+                    continue
+                try:
+                    final = self._encoded_reply(running.call.request, result)
+                except WAMPError as error:
+                    final = error
+        if final is None:
+            raise RuntimeError(f"{handler.name} ended without a final result")
+        if isinstance(final, WAMPError):
+            raise final
+        return final
+
+    async def _report(self, running: RunningCall, report: RPCProgressReport) -> None:
+        if running.call.options.receive_progress and not running.answered:
+            self._renew_deadline(running)
+            self._replies.report(running, report)
+        await self._outbound.room_for_replies  # sent or not: a handler may wait nowhere else
+
+    # ---- deadlines
+
+    def _limit(self, call: Call) -> None:
+        if call.options.timeout or self._has_timeout:
+            self._deadlines.set(call.request, self._seconds_for(call))
+
+    def _seconds_for(self, call: Call) -> float:
+        limit = min(self._conversation.limits.call_timeout, LONGEST)
+        milliseconds = call.options.timeout
+        return limit if not milliseconds or milliseconds > limit * 1000 else milliseconds / 1000
+
+    def _renew_deadline(self, running: RunningCall) -> None:
+        if running.deadline:  # it limits each wait: for a result, and for a chunk
+            self._deadlines.set(running.call.request, self._seconds_for(running.call))
+
+    def _time_out(self, running: RunningCall) -> None:
+        call, limit = running.call, self._conversation.limits.call_timeout
+        if not call.options.timeout or call.options.timeout > limit * 1000:
+            text = "a call of %.100r had no result in %s seconds"
+            self._conversation.limit_log.note("call_timeout", text, call.procedure, limit)
+        self._replies.answer_error(running, CallTimeout("the call took too long"))
+        running.cancel()
+
+
+async def _close(iterator: Any) -> None:
+    """Close an async generator, which may be at a ``yield`` inside of a task group."""
+    try:
+        await iterator.aclose()
+    except BaseExceptionGroup as group:  # how a task group passes on that it is to end
+        _, others = group.split(GeneratorExit)
+        if others is not None:
+            raise others from None

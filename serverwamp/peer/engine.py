@@ -1,0 +1,494 @@
+"""The course of a session: it begins, is open, and comes to its end.
+
+One module, though a long one: every message has its place here, and every way to end.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import time
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+
+from serverwamp import uris
+from serverwamp.auth.authorization import Authorization, question_about
+from serverwamp.client_call import ClientCall
+from serverwamp.concurrency.contexts import in_own_context
+from serverwamp.concurrency.tasks import StartedTask, escaping, open_starter
+from serverwamp.errors import (
+    CallCanceled,
+    InvalidPayload,
+    LimitExceeded,
+    ProtocolViolation,
+    RefusedMessage,
+    RuntimeFailure,
+    SerializationError,
+    WAMPError,
+)
+from serverwamp.peer.callee import Invocations, PendingInvocation
+from serverwamp.peer.caller import Calls
+from serverwamp.peer.conversation import (
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    REFUSED,
+    SERVICE_RESTART,
+    SHUTTING_DOWN,
+    Carrier,
+    Conversation,
+    Host,
+)
+from serverwamp.peer.joining import Joining
+from serverwamp.peer.publisher import Publications
+from serverwamp.peer.subscriber import Subscriptions
+from serverwamp.peer.testaments import Testaments
+from serverwamp.protocol.messages import (
+    Abort,
+    Call,
+    Cancel,
+    Error,
+    Goodbye,
+    Invocation,
+    Message,
+    Publish,
+    Register,
+    Subscribe,
+    Unregister,
+    Unsubscribe,
+    Yield,
+)
+from serverwamp.protocol.serializers import can_hold
+from serverwamp.protocol.state import State
+from serverwamp.realm import Realm
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+CLOCK_SECONDS: Final = 600.0
+"""How often the clock is looked at for credentials to expire: somebody may have set it."""
+
+
+class ServedSession:
+    """What runs a session: lets it begin, reads, answers, and cleans up."""
+
+    _expiring: StartedTask | None = None
+
+    def __init__(self, host: Host, carrier: Carrier) -> None:
+        self._conversation = Conversation(host, carrier)
+        self._state = self._conversation.state
+        self._joining = Joining(self._conversation, link=self)
+        self._reading: anyio.CancelScope | None = None
+        self._subscriptions: Subscriptions | None = None
+        self._idling: StartedTask | None = None
+        # What many a client has no use for.
+        self._publications: Publications | None = None
+        self._invocations: Invocations | None = None
+        self._testaments: Testaments | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._state.state is State.OPEN
+
+    @property
+    def testaments(self) -> Testaments:
+        """What the client wants to be published when the session is over."""
+        if self._testaments is None:
+            self._testaments = Testaments(self._conversation)
+        return self._testaments
+
+    @property
+    def is_welcomed(self) -> bool:
+        return self._state.state not in (
+            State.AWAITING_HELLO,
+            State.AUTHENTICATING,
+            State.CHALLENGED,
+        )
+
+    @property
+    def _is_joining(self) -> bool:
+        return self._state.state in (State.AUTHENTICATING, State.CHALLENGED)
+
+    @property
+    def has_begun(self) -> bool:
+        return self._state.state is not State.AWAITING_HELLO
+
+    @property
+    def publications(self) -> Publications:
+        """What the client publishes."""
+        if self._publications is None:
+            self._publications = Publications(self._conversation)
+        return self._publications
+
+    @property
+    def invocations(self) -> Invocations:
+        """What the client serves."""
+        if self._invocations is None:
+            self._invocations = Invocations(self._conversation)
+        return self._invocations
+
+    async def run(self) -> int | None:
+        """Serve the session until it ends.
+
+        Returns with which code the connection is to be closed; None lets the client begin another
+        session.
+        """
+        with self._joining.scope:
+            await self._run()
+        if self._joining.scope.cancelled_caught:
+            self._joining.tell_of_timeout()
+        return self._conversation.close_code
+
+    async def _run(self) -> None:
+        realm = await self._joining.receive_hello()
+        if realm is None:
+            return
+        if realm.keeps_clients_waiting:  # functions that may set context variables
+            await in_own_context(self._join_and_converse(realm))
+        else:
+            await self._join_and_converse(realm)
+
+    async def _join_and_converse(self, realm: Realm) -> None:
+        try:
+            async with realm.lifespan_stack() as lifespan:
+                await self._joining.join(lifespan)
+                if self._state.state is State.AUTHENTICATING:
+                    await self._converse()
+        except BaseException as error:
+            if escaping(error) is not None:
+                raise
+            logger.exception("the end of a session failed")
+
+    # ---- the open session
+
+    async def _converse(self) -> None:
+        conversation, host = self._conversation, self._conversation.host
+        async with open_starter() as conversation.starter:
+            self._calls = Calls(conversation, synchronize=host.synchronize_requests)
+            self._subscriptions = Subscriptions(conversation)
+            host.admit(conversation.session)
+            if conversation.limits.idle_timeout < math.inf:
+                self._idling = conversation.starter.start(self._end_when_idle)
+            try:
+                self._reading = anyio.CancelScope()
+                self._joining.welcome()
+                conversation.realm.enter(conversation.session)
+                if conversation.session.expires_at is not None:
+                    self.expire()
+                with self._reading:
+                    try:
+                        await self._read()
+                    finally:
+                        # A task that began at once may have cancelled it: felt here, and not later.
+                        if self._reading.cancel_called:
+                            await anyio.lowlevel.checkpoint()
+                if self._state.state is State.CLOSING:
+                    text = "a client didn't answer GOODBYE in time"
+                    conversation.limit_log.note("goodbye_timeout", text)
+            except ProtocolViolation as violation:
+                conversation.violate(violation)
+            except Exception:  # a mistake of ours: this session ends, and no other
+                logger.exception("session %s failed", conversation.session.id)
+                conversation.abort(uris.RUNTIME_ERROR, "the server failed", INTERNAL_ERROR)
+            except BaseException:
+                conversation.outbound.discard()  # nothing of it could be waited for
+                conversation.close_code = INTERNAL_ERROR  # and no session may follow
+                raise
+            finally:
+                self._release()
+            # Calls may still be sending what is queued, so that has to come to an end here.
+            if conversation.close_code is not None:
+                await conversation.carrier.finish(conversation.close_code)
+            elif conversation.outbound.is_sending:
+                await conversation.outbound.flush()
+
+    async def _read(self) -> None:
+        state, start_call = self._state, self._calls.start
+        receive = self._conversation.carrier.receive
+        authorization = self._conversation.realm.authorization
+        while state.state is not State.CLOSED:
+            try:
+                received = await receive()
+            except RefusedMessage as refused:
+                self._refuse_message(refused)
+                continue
+            if received is None:
+                await self._finish_publishing()
+                state.lose()
+                return
+            message, unit = received
+            if state.receive(message):
+                if authorization is not None and not await self._may(authorization, message):
+                    continue
+                if type(message) is Call:
+                    waiting = start_call(message, unit)
+                    if waiting is not None:
+                        await waiting
+                elif type(message) is Publish:
+                    waiting = self.publications.publish(message, unit)
+                    if waiting is not None:
+                        await waiting
+                else:
+                    if type(message) is Goodbye:
+                        await self._finish_publishing()
+                    self._on[type(message)](self, message)
+
+    async def _may(self, authorization: Authorization, message: Message) -> bool:
+        """Tell whether a message is to be heeded, now that it was asked about; else refuse it."""
+        question = question_about(self._conversation.session, message)
+        if question is None:
+            return True
+        if isinstance(message, Call) and self._calls.is_open(message.request):
+            return True  # it goes on with what was allowed
+        answer = authorization.known(question)
+        if answer is None:
+            answer = await authorization.ask(question, self._conversation.limits)
+            if not self.is_open:
+                return False
+        if answer is not True:
+            self._refuse(message, question.refusal(answer))
+        return answer is True
+
+    def _refuse(self, request: Message, error: WAMPError) -> None:
+        if isinstance(request, Call):
+            self._calls.refuse(request, error)
+        elif not isinstance(request, Publish) or request.options.acknowledge:
+            request_id: int = request.request  # type: ignore[attr-defined]
+            self._conversation.send_error(request.type_code, request_id, error)
+
+    async def _finish_publishing(self) -> None:
+        """Let what a client has published take effect before it leaves, for a bounded time."""
+        if self._publications is not None and self._publications.are_waiting:
+            with anyio.move_on_after(self._conversation.limits.goodbye_timeout):
+                await self.publications.wait_idle()
+
+    def _refuse_message(self, refused: RefusedMessage) -> None:
+        """Answer a request a part of which can't be taken.
+
+        What a callee sends ends the call with an ERROR to its caller. Everything else is a
+        violation, which is raised.
+        """
+        message = refused.request
+        is_reply = isinstance(message, (Yield, Error)) and isinstance(refused, InvalidPayload)
+        if not is_reply and not isinstance(message, (Call, Subscribe, Publish, Register)):
+            raise refused
+        if not self._state.receive(message):
+            return
+        if is_reply:
+            answer = RuntimeFailure("what the callee sent can't be decoded")
+            failure = Error(
+                Invocation.type_code, message.request, {}, answer.uri, answer.args, answer.kwargs
+            )
+            self._on[Error](self, failure)
+            return
+        if isinstance(refused, LimitExceeded):
+            self._conversation.limit_log.note(refused.limit, "%s", refused.message)
+        self._refuse(message, refused.error(refused.message))
+
+    async def _end_when_idle(self) -> None:
+        """Close the session when nothing has come for a while, and no call is running."""
+        conversation, timeout = self._conversation, self._conversation.limits.idle_timeout
+        silent_quarters = 0
+        while silent_quarters < 4:
+            before = conversation.carrier.received
+            await anyio.sleep(timeout / 4)
+            is_silent = conversation.carrier.received == before
+            is_busy = self._calls.are_running or self.publications.are_waiting
+            is_waited_for = is_busy or conversation.outbound.is_clogged
+            silent_quarters = silent_quarters + 1 if is_silent and not is_waited_for else 0
+        text = f"nothing has come for {timeout} seconds"
+        conversation.limit_log.note("idle_timeout", "%s", text)
+        await self.close(uris.KILLED, text)
+
+    async def _end_when_expired(self, expires_at: float) -> None:
+        """Close the session when its credentials aren't good any more."""
+        left = expires_at - time()
+        while left > 0:
+            await anyio.sleep(min(left, CLOCK_SECONDS))
+            left = expires_at - time()
+        await self.close(uris.KILLED, "the credentials have expired")
+
+    def _release(self) -> None:
+        """Cancel what the session is doing; what has to be closed is being closed after this."""
+        self._conversation.host.forget(self._conversation.session)
+        if self.is_open:
+            self._state.lose()
+        self._calls.cancel_all()
+        if self._publications is not None:
+            self._publications.cancel_all()
+        if self._subscriptions is not None:
+            self._subscriptions.close_all()
+        if self._invocations is not None:
+            self._invocations.close()
+        was_known = self._conversation.realm.leave(self._conversation.session)
+        if was_known and self._testaments is not None:
+            self._conversation.starter.start(self._testaments.publish)
+        if self._idling is not None:
+            self._idling.cancel()
+        if self._expiring is not None:
+            self._expiring.cancel()
+
+    def _on_cancel(self, message: Cancel) -> None:
+        self._calls.cancel(message)
+
+    def _on_subscribe(self, message: Subscribe) -> None:
+        assert self._subscriptions is not None
+        self._subscriptions.subscribe(message)
+
+    def _on_unsubscribe(self, message: Unsubscribe) -> None:
+        assert self._subscriptions is not None
+        self._subscriptions.unsubscribe(message)
+
+    def _on_goodbye(self, message: Goodbye) -> None:
+        if self._state.state is State.LEAVING:
+            self._conversation.advance(Goodbye({}, uris.GOODBYE_AND_OUT))
+
+    def _on_abort(self, message: Abort) -> None:
+        self._conversation.close_code = REFUSED
+
+    def _on_register(self, message: Register) -> None:
+        self.invocations.register(message)
+
+    def _on_unregister(self, message: Unregister) -> None:
+        self.invocations.unregister(message)
+
+    def _on_yield(self, message: Yield) -> None:
+        self.invocations.on_yield(message)
+
+    def _on_error(self, message: Error) -> None:
+        self.invocations.on_error(message)
+
+    _on: Final[Mapping[type[Message], Callable[[ServedSession, Any], None]]] = {
+        Cancel: _on_cancel,
+        Subscribe: _on_subscribe,
+        Unsubscribe: _on_unsubscribe,
+        Register: _on_register,
+        Unregister: _on_unregister,
+        Yield: _on_yield,
+        Error: _on_error,
+        Goodbye: _on_goodbye,
+        Abort: _on_abort,
+    }
+
+    # ---- what the session handle asks for
+
+    def send_event(
+        self, topic: str | None, subscription: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Awaitable[None]:
+        """Queue an event for this session alone."""
+        if self._subscriptions is None:
+            logger.debug("session %s isn't welcomed yet", self._conversation.session.id)
+            return self._conversation.outbound.room_for_events
+        return self._subscriptions.send_event(topic, subscription, args, kwargs)
+
+    def is_subscribed(self, subscription: int) -> bool:
+        """Tell whether the session has the subscription of that id."""
+        return self._subscriptions is not None and self._subscriptions.has(subscription)
+
+    def can_receive(self, value: Any) -> bool:
+        """Tell whether the client's format can express a value."""
+        return can_hold(self._conversation.serializer.format, value)
+
+    def call(
+        self, uri: str, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float | None
+    ) -> ClientCall:
+        """Call a procedure that the client has registered."""
+
+        def begin(call: ClientCall, details: Mapping[str, Any]) -> PendingInvocation:
+            if not self.is_open:
+                raise CallCanceled("the session isn't open")
+            registration = self.invocations.registration_for(uri)
+            return self.invocations.invoke(registration, uri, args, kwargs, call, details)
+
+        return ClientCall(begin, timeout)
+
+    async def challenge(
+        self, method: str, extra: Mapping[str, Any]
+    ) -> tuple[str, Mapping[str, Any]]:
+        """Send CHALLENGE and return what AUTHENTICATE brings."""
+        return await self._joining.challenge(method, extra)
+
+    async def refresh(self, ticket: str) -> None:
+        """Authenticate the session by a ticket once more."""
+        await self._joining.refresh(ticket)
+        self._conversation.session._answers = None  # they were about what it was before
+
+    def expire(self) -> None:
+        """Take note of when the session expires."""
+        if self._expiring is not None:
+            self._expiring.cancel()
+            self._expiring = None
+        expires_at = self._conversation.session.expires_at
+        if self.is_open and expires_at is not None:
+            start = self._conversation.starter.start
+            self._expiring = start(self._end_when_expired, expires_at)
+
+    async def close(self, reason: str, message: str | None) -> None:
+        """Say GOODBYE, and give the client some time to say it too."""
+        if not self.is_open:
+            return
+        details = {} if message is None else {"message": message}
+        try:
+            self._conversation.advance(Goodbye(details, reason))
+        except SerializationError:
+            self._conversation.advance(Goodbye({}, reason))
+        self._conversation.close_code = GOING_AWAY if reason == uris.SYSTEM_SHUTDOWN else REFUSED
+        assert self._reading is not None
+        timeout = self._conversation.limits.goodbye_timeout
+        self._reading.deadline = anyio.current_time() + timeout
+        self._release()
+
+    async def abort(self, reason: str, message: str | None) -> None:
+        """Send ABORT: the session is over at once."""
+        was_open = self.is_open
+        self._conversation.abort(reason, message or reason, REFUSED)
+        if was_open:
+            self._release()  # before anything is published that would follow ABORT
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def lose(self, close_code: int | None = None) -> None:
+        """End the session, whose client is gone; or given up, if there is a `close_code`."""
+        if close_code is not None:
+            self._conversation.close_code = close_code
+        was_open = self.is_open or self._state.state is State.CLOSING
+        self._state.lose()
+        scope = self._reading if was_open and self._reading is not None else self._joining.scope
+        scope.cancel()
+
+    # ---- what the server asks for
+
+    async def disconnect(self, wanted: Mapping[str, Any], reason: str, message: str | None) -> bool:
+        """End the session if it has all those attributes; tell whether it has."""
+        if not (self.is_open or self._is_joining):
+            return False
+        session = self._conversation.session
+        if any(getattr(session, name) != value for name, value in wanted.items()):
+            return False
+        if self.is_open:
+            await self.close(reason, message)
+        else:
+            self._conversation.abort(reason, message or reason, REFUSED)
+            self._joining.scope.cancel()
+        return True
+
+    async def shut_down(self, grace: float) -> None:
+        """End the session as soon as its calls are over; after `grace` seconds they are cancelled.
+
+        Those are the calls that the client has made, and those that it answers.
+        """
+        if self.is_open:
+            with anyio.move_on_after(grace):
+                await self._calls.wait_idle()
+                await self.publications.wait_idle()
+                if self._invocations is not None:
+                    await self._invocations.wait_idle()
+            self._calls.answer_all(CallCanceled(SHUTTING_DOWN))
+            if self._conversation.host.is_saying_goodbye:
+                await self.close(uris.SYSTEM_SHUTDOWN, None)
+            else:
+                self.lose(SERVICE_RESTART)
+        elif self._is_joining:
+            self._conversation.turn_away()
+            self._joining.scope.cancel()

@@ -1,0 +1,107 @@
+"""Events of patterns that wait until it is known whether their topics may be heard.
+
+Who has subscribed to a pattern hears of the topics that they could subscribe to. Where the
+authorizer of the realm has said that already, an event doesn't wait; otherwise it does, and all
+that follow it to the same client behind it, so that they stay in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Protocol
+
+from serverwamp.auth.authorization import Answer, Authorizer, Question
+from serverwamp.concurrency.tasks import StartedTask, cancel_once
+from serverwamp.outbound.backlog import Origin
+from serverwamp.peer.conversation import Conversation
+from serverwamp.protocol.formats import Format, Unit
+from serverwamp.router.broker import Subscription
+
+
+class Receiver(Origin, Protocol):
+    """What receives the events of a subscription for one session."""
+
+    subscription: Subscription
+    format: Format
+
+    @property
+    def is_open(self) -> bool: ...
+
+    def receive(self, unit: Unit) -> None: ...
+
+
+class QuestionedEvents:
+    """The events of one session that wait."""
+
+    def __init__(self, conversation: Conversation, authorizer: Authorizer) -> None:
+        self._conversation = conversation
+        self._authorizer = authorizer
+        self._waiting: deque[tuple[Receiver, Question | None, Unit]] = deque()
+        self._bytes = 0
+        self._task: StartedTask | None = None
+
+    def admits(self, receiver: Receiver, topic: str, event: Mapping[Format, Unit | None]) -> bool:
+        """Tell whether an event is to be queued now; if it waits, that is seen to."""
+        question: Question | None = None
+        answer: bool | None = True
+        if receiver.subscription.match != "exact":
+            question = Question(self._conversation.session, "subscribe", topic)
+            answer = self._authorizer.known(question)
+        if answer is False:
+            return False
+        if answer is True:
+            if not self._waiting:
+                return True
+            question = None
+        unit = event[receiver.format]
+        if unit is None:  # it is lost, whatever the answer would be
+            return True
+        self._conversation.realm.counters.events += 1
+        self._hold(receiver, question, unit)
+        return False
+
+    def precede(self, receiver: Receiver, unit: Unit) -> bool:
+        """Tell whether others wait that an event has to follow; then that is seen to."""
+        if not self._waiting:
+            return False
+        self._hold(receiver, None, unit)
+        return True
+
+    def _hold(self, receiver: Receiver, question: Question | None, unit: Unit) -> None:
+        outbound = self._conversation.outbound
+        limit = outbound.exceeded_limit(len(self._waiting), self._bytes)
+        if limit is not None:
+            outbound.overflow(limit, receiver)
+            receiver.note_refused()
+            return
+        self._waiting.append((receiver, question, unit))
+        self._bytes += len(unit)
+        if len(self._waiting) == 1:
+            self._task = self._conversation.starter.start(self._work_off)
+
+    async def _work_off(self) -> None:
+        limits = self._conversation.limits
+        while self._waiting:
+            receiver, question, unit = self._waiting[0]
+            answer: Answer | None = None
+            if question is not None:
+                answer = self._authorizer.known(question)
+                if answer is None:
+                    answer = await self._authorizer.ask(question, limits)
+            if not self._waiting:  # the session has ended
+                return
+            self._waiting.popleft()
+            self._bytes -= len(unit)
+            if receiver.is_open and (question is None or answer is True):
+                receiver.receive(unit)
+            else:
+                receiver.note_lost()
+
+    def close(self) -> None:
+        """Drop what waits: the session is over."""
+        for receiver, _, _ in self._waiting:
+            receiver.note_lost()
+        self._waiting.clear()
+        if self._task is not None:
+            cancel_once(self._task)

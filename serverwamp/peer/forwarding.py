@@ -1,0 +1,202 @@
+"""Calls of one client that another answers: from the caller's side.
+
+Spec: Basic Profile, "Remote Procedure Call"; Advanced Profile, "Caller Identification".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from serverwamp import uris
+from serverwamp.binding.results import RPCResult
+from serverwamp.errors import (
+    CallCanceled,
+    SerializationError,
+    Unavailable,
+    WAMPError,
+)
+from serverwamp.peer.call import RunningCall
+from serverwamp.peer.callee import PendingInvocation
+from serverwamp.peer.conversation import Conversation
+from serverwamp.peer.replies import Replies
+from serverwamp.protocol.formats import Unit
+from serverwamp.protocol.messages import Args, Call, Kwargs, Result
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+class RoutedCall(RunningCall):
+    """A call that another client is to answer."""
+
+    invocation: PendingInvocation | None = None
+    stream: ForwardedChunks | None = None
+
+    def __init__(self, call: Call, unit: Unit, calls: RoutedCalls) -> None:
+        super().__init__(call, unit)
+        self._calls = calls
+
+    @property
+    def can_be_cancelled(self) -> bool:
+        return self.invocation is not None and self.invocation.can_be_cancelled
+
+    def cancel(self) -> None:
+        was_cancelled = self.cancelled
+        self.cancelled = True
+        assert self.invocation is not None
+        if self.answered:
+            self.invocation.abandon()
+            self._calls.end(self)
+        elif not was_cancelled:
+            self.invocation.interrupt()
+
+    def leave(self) -> None:
+        assert self.invocation is not None
+        if self.stream is None or self.stream.is_complete:
+            self.invocation.forget()
+        else:  # it would wait for ever for what doesn't come any more
+            self.invocation.abandon()
+        self._calls.end(self)
+
+    # ---- what the client says
+
+    def take_progress(self, args: Args, kwargs: Kwargs) -> None:
+        self._calls.report(self, args, kwargs)
+
+    def take_result(self, args: Args, kwargs: Kwargs) -> None:
+        self._calls.answer(self, args, kwargs)
+
+    def take_error(self, error: WAMPError) -> None:
+        # Some clients answer an INTERRUPT with an error of their own.
+        error = CallCanceled("the call was cancelled") if self.cancelled else error
+        self._calls.answer_error(self, error)
+
+
+class ForwardedChunks:
+    """The chunks of a call that another client is to answer: they go on as they come."""
+
+    def __init__(self, invocation: PendingInvocation) -> None:
+        self._invocation = invocation
+        self._waiting: anyio.CancelScope | None = None
+        self.is_complete: bool = False
+        """Whether the last one has come."""
+        self.is_over: bool = False
+
+    @property
+    def has_room(self) -> bool:
+        return self.is_over or not self._invocation.room.is_lacking
+
+    def put(self, call: Call, unit: Unit) -> None:
+        self.is_complete = not call.options.progress
+        self._invocation.go_on(call.args or (), call.kwargs or {}, is_last=self.is_complete)
+
+    async def wait_for_room(self) -> None:
+        with anyio.CancelScope() as self._waiting:
+            while not self.has_room:
+                await self._invocation.room
+
+    def break_off(self) -> None:
+        self.is_over = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+
+class RoutedCalls:
+    """The calls of a session that go to other clients.
+
+    `keep` puts one among the running calls of the session, and `remove` takes it out. No task
+    waits for them: their callees' sessions say what becomes of them.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        replies: Replies,
+        *,
+        keep: Callable[[RunningCall], None],
+        remove: Callable[[RunningCall], None],
+        renew_deadline: Callable[[RunningCall], None],
+    ) -> None:
+        self._conversation = conversation
+        self._session = conversation.session
+        self._outbound = conversation.outbound
+        self._handlers = conversation.realm.handlers
+        self._dealer = conversation.realm.dealer
+        self._replies = replies
+        self._keep = keep
+        self._remove = remove
+        self._renew_deadline = renew_deadline
+
+    def start(self, call: Call, unit: Unit) -> bool:
+        """Give a call to who has registered the procedure; tell whether anybody has.
+
+        What the application itself serves is left to it.
+        """
+        if self._handlers.serves(call.procedure):
+            return False
+        registration = self._dealer.best(call.procedure)
+        if registration is None:
+            return False
+        if registration.match != "exact" and not uris.is_valid_uri(call.procedure):
+            return False  # a prefix matches more than URIs; the caller is told so elsewhere
+        routed = RoutedCall(call, unit, self)
+        details: dict[str, Any] = {}
+        if call.options.progress:
+            details["progress"] = True
+        if call.options.receive_progress:
+            details["receive_progress"] = True
+        if call.options.disclose_me or registration.discloses_callers:
+            session = self._session
+            details.update(
+                caller=session.id, caller_authid=session.auth_id, caller_authrole=session.auth_role
+            )
+        try:
+            routed.invocation = registration.pick().invoke(
+                registration, call.procedure, call.args or (), call.kwargs or {}, routed, details
+            )
+        except WAMPError as error:
+            self._replies.answer_error(routed, error)
+        if not routed.answered:
+            if call.options.progress:
+                assert routed.invocation is not None
+                routed.stream = ForwardedChunks(routed.invocation)
+            self._keep(routed)
+        return True
+
+    def report(self, routed: RoutedCall, args: Args, kwargs: Kwargs) -> None:
+        """Send what a client has reported of its progress."""
+        call = routed.call
+        if routed.answered or not call.options.receive_progress:
+            return
+        if self._outbound.is_clogged:  # the callee has others, and can't be made to wait for one
+            error = Unavailable("progress is reported faster than it is read")
+            self._replies.answer_error(routed, error)
+            routed.cancel()
+            return
+        self._renew_deadline(routed)
+        try:
+            self._conversation.send(Result(call.request, {"progress": True}, args, kwargs))
+        except SerializationError as error:
+            if self._conversation.limit_log.is_first("a lost report"):
+                logger.error("a report to session %s is lost: %s", self._session.id, error)
+
+    def answer(self, routed: RoutedCall, args: Args, kwargs: Kwargs) -> None:
+        """Send a client's result."""
+        try:
+            self._replies.answer(routed, RPCResult(args, kwargs))
+        except SerializationError as error:
+            text = f"the result can't be sent: {error}"
+            self._replies.answer_error(routed, error.answer_to_receiver(text))
+        self.end(routed)
+
+    def answer_error(self, routed: RoutedCall, error: WAMPError) -> None:
+        """Send a client's error."""
+        self._replies.answer_error(routed, error)
+        self.end(routed)
+
+    def end(self, routed: RoutedCall) -> None:
+        """Take note that a call is over for whoever has called."""
+        self._remove(routed)

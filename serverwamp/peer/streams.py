@@ -1,0 +1,243 @@
+"""A call whose arguments don't come all at once: its handler iterates over them as they come.
+
+With the option ``progress`` a client says that further CALLs of the same request id follow. Each
+brings a chunk; the one without the option is the last.
+
+Spec: Advanced Profile, "Progressive Call Invocations".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import anyio
+import anyio.lowlevel
+
+from serverwamp.binding.handler import NO_CHUNK, Handler
+from serverwamp.errors import (
+    CallCanceled,
+    Unavailable,
+    WAMPError,
+)
+from serverwamp.limits import Limits
+from serverwamp.peer.conversation import Conversation
+from serverwamp.protocol.formats import Unit
+from serverwamp.protocol.messages import Call
+
+
+class ChunkTaker(Protocol):
+    """Who gets the chunks of a call as they are read."""
+
+    is_over: bool
+    """Whether it takes nothing any more."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another chunk may be put in."""
+        ...
+
+    def put(self, call: Call, unit: Unit) -> None:
+        """Take what a further CALL brings, before the call is answered.
+
+        Raises: WAMPError.
+        """
+        ...
+
+    async def wait_for_room(self) -> None:
+        """Return when another chunk may be put in."""
+        ...
+
+    def break_off(self) -> None:
+        """Take no more chunks."""
+        ...
+
+
+class Stream(AsyncGenerator[Any, None]):
+    """The chunks of one call: the session's reader puts them in, the handler iterates over them.
+
+    They wait as they were received, for the handler may not be known yet, and are converted as
+    they are taken: what is wrong with one is raised there.
+    """
+
+    _changed: anyio.Event | None = None
+    _is_broken = False
+    is_over: bool = False
+    """Whether it takes nothing any more."""
+
+    def __init__(self, call: Call, limits: Limits) -> None:
+        self._waiting: deque[tuple[Call, Unit]] = deque()
+        self._size = 0
+        self._limits = limits
+        self._is_complete = not call.options.progress
+
+    def open(self, first: Any, convert: Callable[[Call, Unit], Any]) -> None:
+        """Begin with a chunk, or `NO_CHUNK`; `convert` makes others of messages and their units."""
+        self._first = first
+        self._convert = convert
+
+    # ---- what the reader does
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another chunk may be put in."""
+        limits = self._limits
+        is_full = len(self._waiting) >= limits.stream_chunks or self._size >= limits.stream_bytes
+        return self.is_over or not is_full
+
+    def put(self, call: Call, unit: Unit) -> None:
+        """Add what a further CALL brings, unless the handler has closed the stream."""
+        if not self.is_over:
+            self._waiting.append((call, unit))
+            self._size += len(unit)
+            self._is_complete = not call.options.progress
+            self._notify()
+
+    async def wait_for_room(self) -> None:
+        """Return when another chunk may be put in."""
+        while not self.has_room:
+            await self._change()
+
+    def break_off(self) -> None:
+        """Take no more chunks: unless the last one has come, iterating fails with CallCanceled."""
+        if not self._is_complete and not self.is_over:
+            self._is_broken = True
+            self._close()
+
+    def _close(self) -> None:
+        self.is_over = True
+        self._waiting.clear()
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def _change(self) -> None:
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    # ---- what the handler does
+
+    async def __anext__(self) -> Any:
+        chunk, self._first = self._first, NO_CHUNK
+        while chunk is NO_CHUNK:
+            if self._waiting:
+                chunk = self._next_waiting()
+            elif self._is_broken:
+                await anyio.lowlevel.checkpoint()  # if the call is cancelled, that comes first
+                raise CallCanceled("the call is over")
+            elif self._is_complete or self.is_over:
+                raise StopAsyncIteration
+            else:
+                await self._change()
+        return chunk
+
+    def _next_waiting(self) -> Any:
+        call, unit = self._waiting.popleft()
+        self._size -= len(unit)
+        self._notify()
+        try:
+            return self._convert(call, unit)
+        except Exception:
+            self._close()
+            raise
+
+    async def asend(self, value: None) -> Any:
+        """Return the next chunk."""
+        return await self.__anext__()
+
+    async def athrow(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
+        """End it: chunks that still come are discarded."""
+        self._close()
+        raise typ if val is None else val
+
+
+class Streamed(Protocol):
+    """A call, as far as its stream is concerned."""
+
+    call: Call
+    stream: ChunkTaker | None
+
+
+class Streams:
+    """What a session does about the streams of its calls.
+
+    `refuse` ends a call with an error, `renew` its deadline; both are given its first or a further
+    CALL.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        refuse: Callable[[Call, WAMPError], None],
+        renew: Callable[[Any], None],
+    ) -> None:
+        self._conversation = conversation
+        self._refuse = refuse
+        self._renew = renew
+
+    def begin(self, call: Call) -> Stream:
+        """Return the stream of a call that others will follow."""
+        return Stream(call, self._conversation.limits)
+
+    def bind(
+        self,
+        running: Streamed,
+        handler: Handler,
+        values: Sequence[Any],
+        values_by_name: Mapping[str, Any],
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Return the values that a handler takes with the stream among them."""
+        stream = running.stream or Stream(running.call, self._conversation.limits)
+        assert isinstance(stream, Stream)
+        running.stream = stream
+        first, values, values_by_name = handler.put_stream(stream, values, values_by_name)
+        stream.open(first, partial(self._chunk, handler))
+        return values, values_by_name
+
+    def _chunk(self, handler: Handler, call: Call, unit: Unit) -> Any:
+        args, kwargs = call.args or (), call.kwargs or {}
+        exact = None
+        if handler.wants_exact_numbers:
+            exact = self._conversation.serializer.format.exact_payload(unit, call)
+        return handler.chunk(args, kwargs, exact)
+
+    def go_on(self, running: Streamed, call: Call, unit: Unit) -> Awaitable[None] | None:
+        """Take a further CALL of a call; what is returned, if anything, waits until it can."""
+        stream = running.stream
+        assert stream is not None  # the session's state lets no other CALL have its id
+        if not stream.has_room:
+            return self._go_on_later(running, stream, call, unit)
+        self._put(running, stream, call, unit)
+        return None
+
+    async def _go_on_later(
+        self, running: Streamed, stream: ChunkTaker, call: Call, unit: Unit
+    ) -> None:
+        """Wait until the handler has taken chunks; end its call if that takes too long.
+
+        CANCEL, and the end of the connection, can only be found by reading.
+        """
+        timeout = self._conversation.limits.busy_timeout
+        with anyio.move_on_after(timeout):
+            await stream.wait_for_room()
+        if stream.is_over:
+            return
+        if stream.has_room:
+            self._put(running, stream, call, unit)
+            return
+        text = "a call of %.100r has taken none of its chunks in %s seconds"
+        self._conversation.limit_log.note("busy_timeout", text, call.procedure, timeout)
+        self._refuse(call, Unavailable("the call doesn't keep up with what is streamed into it"))
+
+    def _put(self, running: Streamed, stream: ChunkTaker, call: Call, unit: Unit) -> None:
+        self._renew(running)
+        try:
+            stream.put(call, unit)
+        except WAMPError as error:
+            self._refuse(call, error)

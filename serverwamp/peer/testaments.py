@@ -1,0 +1,85 @@
+"""What a client wants to be published when its session is over.
+
+Spec: Advanced Profile, "Session Testament".
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import anyio
+
+from serverwamp.auth.authorization import question_about
+from serverwamp.concurrency.contexts import in_own_context
+from serverwamp.concurrency.tasks import escaping
+from serverwamp.errors import SerializationError, Unavailable, WAMPError, parts_of, without
+from serverwamp.peer.conversation import Conversation
+from serverwamp.peer.publisher import publication_of
+from serverwamp.protocol.messages import Publish
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+SCOPES: Final = ("detached", "destroyed")
+"""In the order in which they are published: no session is resumed, so that both come at its end."""
+
+
+class Testaments:
+    """The testaments of a session, in the order in which they were made."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._messages: dict[str, list[Publish]] = {scope: [] for scope in SCOPES}
+
+    def add(self, message: Publish, scope: str) -> None:
+        """Keep what the client would publish until its session is over.
+
+        Raises: Unavailable when the session has as many as it may have.
+        """
+        count = sum(map(len, self._messages.values()))
+        if count >= self._conversation.limits.testaments:
+            text = "session %s has made %s testaments"
+            session_id = self._conversation.session.id
+            self._conversation.limit_log.note("testaments", text, session_id, count)
+            raise Unavailable("the session has made as many testaments as it may make")
+        self._messages[scope].append(message)
+
+    def flush(self, scope: str) -> None:
+        """Forget those of a scope."""
+        self._messages[scope].clear()
+
+    async def publish(self) -> None:
+        """Publish all, as the client would be allowed to; whatever else is going to end."""
+        conversation = self._conversation
+        timeout = conversation.limits.goodbye_timeout
+        with anyio.move_on_after(timeout, shield=True) as waiting:
+            for messages in self._messages.values():
+                for message in messages:
+                    await in_own_context(self._publish(message))
+        if waiting.cancelled_caught:
+            logger.warning(
+                "the testaments of session %s took more than %s seconds",
+                conversation.session.id,
+                timeout,
+            )
+
+    async def _publish(self, message: Publish) -> None:
+        conversation = self._conversation
+        topic, session = message.topic, conversation.session
+        authorization = conversation.realm.authorization
+        try:
+            if authorization is not None:
+                await authorization.check(question_about(session, message), conversation.limits)
+            await conversation.realm.publish_for(session, publication_of(message, session))
+        except BaseException as error:
+            if escaping(error) is not None:
+                raise
+            refusals = (WAMPError, SerializationError)
+            refusal = next((part for part in parts_of(error) if isinstance(part, refusals)), None)
+            if refusal is not None and conversation.limit_log.is_first("a testament"):
+                text = "a testament of session %s to %r is refused: %s"
+                logger.warning(text, session.id, topic, refusal)
+            unknown = without(error, refusal)
+            if unknown is not None:
+                text = "a testament of session %s to %r failed"
+                logger.error(text, session.id, topic, exc_info=unknown)

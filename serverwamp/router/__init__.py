@@ -1,0 +1,1 @@
+"""One realm at run time: what WAMP calls the router."""

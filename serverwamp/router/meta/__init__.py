@@ -1,0 +1,1 @@
+"""What clients may ask about a realm, and which events tell them of it."""

@@ -1,0 +1,152 @@
+"""What clients may ask about the past of a topic.
+
+Spec: Advanced Profile, "Event History".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta
+
+from serverwamp.binding.results import RPCResult
+from serverwamp.errors import InvalidArgument, NoSuchSubscription, NotAuthorized
+from serverwamp.history import Described, Log, StoredEvent, Wanted, rfc3339, utc_now
+from serverwamp.patterns import matches
+from serverwamp.protocol.messages import Id
+from serverwamp.publication import Publication
+from serverwamp.router.broker import Broker, Subscription
+from serverwamp.router.endpoints import Handlers, Route
+from serverwamp.routing import ProtocolRoute
+from serverwamp.session import Session
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class HistoryAPI:
+    """The events that were, for those who are subscribed."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        handlers: Handlers,
+        may_hear: Callable[[Session, str], Awaitable[bool]],
+    ) -> None:
+        self._broker = broker
+        self._may_hear = may_hear
+        self._handlers = handlers
+
+    def routes(self) -> Iterator[ProtocolRoute]:
+        """Yield the route by which clients reach it."""
+        yield ProtocolRoute("wamp.subscription.get_events", self._get_events)
+
+    async def _get_events(
+        self,
+        session: Session,
+        subscription: Id,
+        /,
+        *,
+        reverse: bool | None = None,
+        limit: Count | None = None,
+        from_time: datetime | None = None,
+        after_time: datetime | None = None,
+        before_time: datetime | None = None,
+        until_time: datetime | None = None,
+        topic: str | None = None,
+        from_publication: Id | None = None,
+        after_publication: Id | None = None,
+        before_publication: Id | None = None,
+        until_publication: Id | None = None,
+    ) -> RPCResult:
+        found = self._subscription_of(session, subscription)
+        wanted = Wanted(
+            since=[
+                *_edges(False, from_time, from_publication),
+                *_edges(True, after_time, after_publication),
+            ],
+            until=[
+                *_edges(False, before_time, before_publication),
+                *_edges(True, until_time, until_publication),
+            ],
+            limit=math.inf if limit is None else limit,
+            reverse=bool(reverse),
+        )
+
+        route = found.admitted_by
+        events: Sequence[Described] = ()
+        is_complete = False
+        if isinstance(route, Route) and route.log is not None:
+            events, is_complete = await self._read(route.log, wanted, session, found, topic)
+        return RPCResult((events,), {"complete": is_complete, "time": rfc3339(utc_now())})
+
+    async def _read(
+        self, log: Log, wanted: Wanted, session: Session, found: Subscription, topic: str | None
+    ) -> tuple[Sequence[Described], bool]:
+        """Return the events for a session, and whether they are complete."""
+        unknown: set[str] = set()
+        heard: dict[str, bool] = {}
+
+        def is_matched(uri: str) -> bool:
+            if topic not in (None, uri) or not matches(found.topic, found.match, uri):
+                return False
+            if found.match == "exact":
+                return True
+            if uri not in heard:  # what a pattern matches is asked about as itself
+                unknown.add(uri)
+            return heard.get(uri, False)
+
+        def is_for(publication: Publication) -> bool:
+            return is_matched(publication.topic) and publication.is_for(session)
+
+        def described(event: StoredEvent) -> Described | None:
+            description = _described(event, found)
+            return description if session._link.can_receive(description) else None
+
+        while True:
+            events, is_complete = log.read(wanted, is_for, is_matched, described)
+            if not unknown:
+                return events, is_complete
+            for uri in unknown:
+                heard[uri] = await self._may_hear(session, uri)
+            unknown.clear()
+
+    def _subscription_of(self, session: Session, id_: int) -> Subscription:
+        subscription = self._broker.find(id_)
+        if subscription is None:
+            raise NoSuchSubscription(f"there is no subscription {id_}")
+        if not session.is_subscribed(id_):
+            raise NotAuthorized("the session has no such subscription")
+        return subscription
+
+
+def _edges(
+    flag: bool, moment: datetime | None, publication: int | None
+) -> Iterator[tuple[int | datetime, bool]]:
+    if moment is not None:
+        if moment.tzinfo is None:
+            raise InvalidArgument(f"{moment.isoformat()} says nothing about its time zone")
+        yield moment, flag
+    if publication is not None:
+        yield publication, flag
+
+
+def _described(event: StoredEvent, subscription: Subscription) -> Described:
+    publication = event.publication
+    details = dict(publication.disclosed)
+    if subscription.match != "exact":
+        details["topic"] = publication.topic
+    described = {
+        "timestamp": event.timestamp,
+        "subscription": subscription.id,
+        "publication": publication.id,
+        "details": details,
+    }
+    args, kwargs = event.payload()
+    if args or kwargs:
+        described["args"] = args
+    if kwargs:
+        described["kwargs"] = kwargs
+    return described

@@ -1,0 +1,175 @@
+"""What clients may ask about the sessions of a realm, and hear of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from typing import Any, ClassVar
+
+from serverwamp import uris
+from serverwamp.binding.results import RPCResult
+from serverwamp.errors import InvalidURI, NoSuchSession, NotAuthorized
+from serverwamp.protocol.messages import Id
+from serverwamp.protocol.serializers import ALL_FORMATS, can_hold
+from serverwamp.publication import Publication
+from serverwamp.router.broker import Broker
+from serverwamp.router.features import Admits
+from serverwamp.router.meta.events import MetaAPI
+from serverwamp.session import Session
+
+
+class SessionMetaAPI(MetaAPI):
+    """The sessions that are open in a realm.
+
+    Spec: Advanced Profile, "Session Meta API".
+    """
+
+    prefix: ClassVar[str] = "wamp.session"
+    procedures: ClassVar[Sequence[str]] = (
+        "count",
+        "list",
+        "get",
+        "kill",
+        "kill_by_authid",
+        "kill_by_authrole",
+        "kill_all",
+    )
+    topics: ClassVar[Sequence[str]] = ("on_join", "on_leave")
+
+    def __init__(
+        self,
+        members: MutableMapping[int, Session],
+        admits: Admits,
+        admits_to_kill: Admits,
+        broker: Broker,
+        deliver: Callable[[Publication], None],
+    ) -> None:
+        super().__init__(admits, broker, deliver)
+        self._members = members
+        self._admits_to_kill = admits_to_kill
+
+    # ---- who is there
+
+    async def _count(self, caller: Session, authroles: list[str] | None = None, /) -> int:
+        self._check(caller)
+        return sum(1 for _ in self._of_roles(authroles))
+
+    async def _list(self, caller: Session, authroles: list[str] | None = None, /) -> RPCResult:
+        self._check(caller)
+        return RPCResult(([session.id for session in self._of_roles(authroles)],))
+
+    async def _get(self, caller: Session, session_id: Id, /) -> RPCResult:
+        self._check(caller)
+        session = self._members.get(session_id)
+        if session is None:
+            raise NoSuchSession(f"there is no session {session_id}")
+        details = _details(session)
+        shown = {k: v for k, v in details.items() if caller._link.can_receive(v)}
+        return RPCResult((shown,), {} if len(shown) == len(details) else {"complete": False})
+
+    def _of_roles(self, authroles: list[str] | None) -> Iterator[Session]:
+        for session in self._members.values():
+            if authroles is None or session.auth_role in authroles:
+                yield session
+
+    # ---- ending the sessions of others
+
+    async def _kill(
+        self,
+        caller: Session,
+        session_id: Id,
+        /,
+        *,
+        reason: str | None = None,
+        message: str | None = None,
+    ) -> RPCResult:
+        if not await self._end(caller, lambda s: s.id == session_id, reason, message):
+            raise NoSuchSession(f"there is no other session {session_id}")
+        return RPCResult()
+
+    async def _kill_by_authid(
+        self,
+        caller: Session,
+        authid: str,
+        /,
+        *,
+        reason: str | None = None,
+        message: str | None = None,
+    ) -> RPCResult:
+        ended = await self._end(caller, lambda s: s.auth_id == authid, reason, message)
+        return RPCResult((ended,))
+
+    async def _kill_by_authrole(
+        self,
+        caller: Session,
+        authrole: str,
+        /,
+        *,
+        reason: str | None = None,
+        message: str | None = None,
+    ) -> int:
+        return len(await self._end(caller, lambda s: s.auth_role == authrole, reason, message))
+
+    async def _kill_all(
+        self, caller: Session, /, *, reason: str | None = None, message: str | None = None
+    ) -> int:
+        return len(await self._end(caller, lambda s: True, reason, message, quietly=True))
+
+    async def _end(
+        self,
+        caller: Session,
+        wanted: Callable[[Session], bool],
+        reason: str | None,
+        message: str | None,
+        *,
+        quietly: bool = False,
+    ) -> list[int]:
+        """Close the sessions that are wanted, but for the caller's own; return their ids.
+
+        Nobody hears of it if that is to be done `quietly`.
+        """
+        if not self._admits_to_kill(caller):
+            raise NotAuthorized("the session may not end others")
+        reason = uris.KILLED if reason is None else reason
+        if not uris.is_valid_uri(reason):
+            raise InvalidURI(f"{reason!r} is not a valid URI for a reason")
+        ended = [
+            session
+            for session in self._members.values()
+            if session.id != caller.id and wanted(session)
+        ]
+        if quietly:
+            for session in ended:
+                del self._members[session.id]
+        for session in ended:
+            await session.close(reason, message)
+        return [session.id for session in ended]
+
+    # ---- events
+
+    def note_joined(self, session: Session) -> None:
+        """Tell who listens that a session is open."""
+        if self._is_heard("on_join"):
+            details = {k: v for k, v in _details(session).items() if _is_for_everybody(v)}
+            self._tell("on_join", (details,))
+
+    def note_left(self, session: Session) -> None:
+        """Tell who listens that a session is over."""
+        if self._is_heard("on_leave"):
+            names = (session.auth_id, session.auth_role)
+            shown = [name if _is_for_everybody(name) else None for name in names]
+            self._tell("on_leave", (session.id, *shown))
+
+
+def _is_for_everybody(value: Any) -> bool:
+    """Tell whether every format can express a value, as all listeners get the same event."""
+    return all(can_hold(format_, value) for format_ in ALL_FORMATS)
+
+
+def _details(session: Session) -> dict[str, Any]:
+    return {
+        "session": session.id,
+        "authid": session.auth_id,
+        "authrole": session.auth_role,
+        "authmethod": session.auth_method,
+        "authprovider": session.auth_provider,
+    }

@@ -1,0 +1,1 @@
+"""A connection: its handshake, its frames, and the sessions on it."""
