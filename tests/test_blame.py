@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections import deque
@@ -106,6 +107,17 @@ async def test_the_log_says_which_value_it_was(
     assert "test_blame.Odd: " in line
     if place is not None:
         assert f"{place} is of type " in line
+
+
+@pytest.mark.parametrize("key", [None, True, b"a", (1, 2), Odd()])
+@pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
+async def test_keys_that_have_no_text(
+    key: Any, subprotocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for result, place in (({key: 1}, "result.kwargs"), ([{key: 1}], "result.args[0]")):
+        app = Application()
+        app.route("procedure")(functools.partial(lambda result: result, result))
+        assert place in await refused(app, caplog, subprotocol=subprotocol)
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,10 @@ class Holder(enum.Enum):
     PRICES = (Decimal("1.50"), 2)
 
 
+class Items(list[Any]):
+    """Like the collections of an object-relational mapper."""
+
+
 def extra(content: Any) -> Extra:
     return Extra(content=content)
 
@@ -171,6 +175,7 @@ HOLDERS: dict[str, tuple[Any, Any]] = {
     "dataclass with slots": (Slotted, lambda x: {"content": x}),
     "named tuple": (lambda x: Pair(x, 1), lambda x: [x, 1]),
     "list": (lambda x: [x], lambda x: [x]),
+    "subclass of list": (lambda x: Items([x]), lambda x: [x]),
     "tuple": (lambda x: (1, x), lambda x: [1, x]),
     "deque": (lambda x: deque([x]), lambda x: [x]),
     "dict": (lambda x: {"key": x}, lambda x: {"key": x}),
@@ -454,6 +459,32 @@ def test_a_struct_is_not_changed_by_being_sent() -> None:
 
 
 # ---- on all ways to clients
+
+
+class Unit(str, enum.Enum):  # noqa: UP042 - whose text is another one
+    METRE = "m"
+
+
+@pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
+async def test_keys_are_the_same_in_a_result_and_inside_of_it(subprotocol: str) -> None:
+    result = {
+        Unit.METRE: 1,
+        datetime(2024, 1, 2, 3): 2,
+        date(2024, 1, 2): 3,
+        UUID(int=1): 4,
+        5: 5,
+        Decimal("1.50"): 6,
+    }
+    keys = {"m", "2024-01-02T03:00:00", "2024-01-02", str(UUID(int=1)), "5", "1.50"}
+    app = Application()
+
+    @app.route("procedure")
+    async def procedure(is_nested: bool) -> Any:
+        return [result] if is_nested else result
+
+    async with connect(app, subprotocol=subprotocol) as client:
+        assert set((await client.call("procedure", [False])).kwargs) == keys
+        assert set((await client.call("procedure", [True])).args[0]) == keys
 
 
 @pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)

@@ -69,5 +69,5 @@ def as_result(value: Any) -> RPCResult | RPCErrorResult:
     if isinstance(value, (list, tuple)):
         return RPCResult(value)
     if isinstance(value, Mapping):
-        return RPCResult((), {str(key): item for key, item in value.items()})
+        return RPCResult((), value)
     return RPCResult((value,))

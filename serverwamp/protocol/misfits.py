@@ -36,6 +36,9 @@ def described_misfit(
             break
         path, value = path + found[0], found[1]
         parts = _parts_of(value)
+    failure = _failure_of(format_, [kwargs]) if not path else None
+    if failure is not None:
+        return f"{name}.kwargs can't be sent: {str(failure)[:LONGEST_TEXT]}"
     if not path:
         return f"{name} can't be sent, though each of its values can"
     reason = str(_failure_of(format_, [value]))

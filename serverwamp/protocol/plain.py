@@ -34,6 +34,7 @@ PLAIN_TYPES: Final[Sequence[tuple[type, Convert]]] = (
     (int, int.__int__),
     (float, float.__float__),
     (Mapping, dict),
+    (list, list),
     (tuple, list),
     (set, list),
     (frozenset, list),
