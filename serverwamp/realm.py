@@ -157,6 +157,8 @@ class Realm(
         if name in SOURCES_OF_CALLS:
             raise ConfigurationError(f"parameters called {name!r} have a meaning already")
         if factory is not None:
+            if value is not None:
+                raise ConfigurationError(f"default arg {name!r} has a value as well as a factory")
             check_factory(name, factory)
         self.handlers.default_args[name] = DefaultArg(value, factory)
 

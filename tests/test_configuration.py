@@ -251,6 +251,12 @@ def test_a_factory_with_a_parameter_that_nothing_fills_in(factory: Any) -> None:
             configured.add_default_arg("value", factory=factory)
 
 
+def test_a_default_arg_has_a_value_or_a_factory() -> None:
+    for configured in (Application(), Realm("com.realm")):
+        with pytest.raises(ConfigurationError, match="'value' has a value as well as a factory"):
+            configured.add_default_arg("value", 5, factory=dict)
+
+
 def test_a_wrapper_may_know_more_than_what_it_wraps() -> None:
     @functools.wraps(needs)
     def wrapper() -> Any:

@@ -442,6 +442,7 @@ DOG = {"kind": "dog", "value": 1}
         (DataDog | DataCat, {"kind": "cow", "value": 1}, ".kind"),
         (StructCat | StructDog, {"type": "dog", "value": 0}, ".value"),
         (StructCat | StructDog, {"type": "cow", "value": 0}, ".type"),
+        (dict[str, DataDog] | None, {"a": {"kind": "cow", "value": 1}}, ".a.kind"),
     ],
 )
 async def test_the_path_leads_to_the_value_and_not_to_a_member_of_a_union(

@@ -126,9 +126,13 @@ def first_that_fits(exact_types: frozenset[Any], attempts: Sequence[Convert], va
     raise max(errors, key=_fitness)
 
 
-def _fitness(error: Unsuitable) -> tuple[bool, int]:
-    """Return how well a value fits that is unsuitable: what tells kinds apart counts most."""
-    return not error.message.startswith("Invalid"), error.path.count(".") + error.path.count("[")
+def _fitness(error: Unsuitable) -> int:
+    """Return how well a value fits that is unsuitable: how deep in it what is wrong begins.
+
+    A tag, or another choice, may be that of the object that another type fits.
+    """
+    depth = error.path.count(".") + error.path.count("[")
+    return depth - error.message.startswith("Invalid")
 
 
 def to_sequence(cls: Any, convert: Convert, value: Any) -> Any:
