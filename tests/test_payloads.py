@@ -91,6 +91,29 @@ async def test_other_keys_refuse_the_request_alone(subprotocol: str, arguments: 
         assert await client.receive() == [50, 3, {}, [1]]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([[{1.5: 1}]], "a key that is neither text nor an integer"),
+        ([[], {b"a": 1}], "a key that is neither text nor an integer"),
+        ([[{1: 1, "1": 2}]], "two keys of a map are the same text"),
+        ([[], {"a": [{1: None}]}], "a value of a type that isn't known here"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("subprotocol", BINARY)
+async def test_the_error_says_what_is_unknown(
+    subprotocol: str, arguments: list[Any], reason: str
+) -> None:
+    if len(arguments) > 1 and "a" in arguments[1]:
+        unknown = cbor2.CBORTag(35, "a*") if "cbor" in subprotocol else msgpack.ExtType(5, b"x")
+        arguments = [[], {"a": [{1: unknown}]}]
+    async with connect(application(), subprotocol=subprotocol) as client:
+        await send_raw(client, subprotocol, [48, 1, {}, "echo", *arguments])
+        error = await client.receive()
+        assert error[5][0].partition(": ")[2] == reason
+
+
 @pytest.mark.parametrize("subprotocol", BINARY)
 async def test_what_a_callee_cant_express_is_an_error_for_the_caller(subprotocol: str) -> None:
     app = Application(client_register="tool")

@@ -35,6 +35,7 @@ from serverwamp.protocol.formats import (
     UNLIMITED,
     Extension,
     Unit,
+    UnknownValue,
     check_keys,
     decoded_by_elements,
     head_of,
@@ -280,7 +281,7 @@ def _check_raw_keys(unit: bytes, position: int) -> None:
 
     Others could be made to collide. Of what is malformed nothing is said: the decoder does that.
 
-    Raises: ValueError.
+    Raises: UnknownValue.
     """
     if not unit.translate(None, NO_MAPS):
         return
@@ -299,7 +300,7 @@ def _check_raw_keys(unit: bytes, position: int) -> None:
             continue
         kind, length = divmod(octet, 32)
         if is_map and left % 2 == 0 and kind > TEXT:
-            raise ValueError("a key that is neither text nor an integer")
+            raise UnknownValue("a key that is neither text nor an integer")
         container[0] = left - 1
         position += 1
         if 24 <= length < 28:

@@ -111,9 +111,13 @@ def _integral(value: Any) -> Any:
     return int(value) if type(value) is float and value.is_integer() else value
 
 
+class UnknownValue(ValueError):
+    """Something in the arguments that isn't known here; its text is for the client."""
+
+
 def undecodable(format_name: str, failure: Exception) -> ProtocolViolation:
     """Return what the client is told of `failure`: in words that say nothing of the inside."""
-    if isinstance(failure, msgspec.MsgspecError):
+    if isinstance(failure, (msgspec.MsgspecError, UnknownValue)):
         reason = str(failure)
     elif isinstance(failure, (RecursionError, msgpack.StackError)):
         reason = "nested too deeply"
@@ -457,8 +461,9 @@ def decoded_by_elements(format_name: str, elements: Iterator[Any], failure: Exce
         _give_text_keys(payload)
     except EOFError:
         raise undecodable(format_name, failure) from None
-    except UNDECODABLE:
-        violation = undecodable(format_name, failure)
+    except UNDECODABLE as reason:
+        known = reason if isinstance(reason, UnknownValue) else failure
+        violation = undecodable(format_name, known)
         if request is not None:
             violation = InvalidPayload(violation.message, request=request)
         raise violation from None
@@ -494,7 +499,7 @@ def _head(elements: Iterator[Any]) -> list[Any]:
 def _give_text_keys(payload: list[Any]) -> None:
     """Turn the keys of all maps in `payload` into text, and check that all of it is known.
 
-    Raises: ValueError.
+    Raises: UnknownValue.
     """
     containers: list[Any] = [payload]
     while containers:
@@ -503,13 +508,13 @@ def _give_text_keys(payload: list[Any]) -> None:
             if not all(type(key) is str for key in container):
                 named = {_text_key(key): value for key, value in container.items()}
                 if len(named) < len(container):
-                    raise ValueError("two keys of a map are the same text")
+                    raise UnknownValue("two keys of a map are the same text")
                 container.clear()
                 container.update(named)
             container = container.values()
         for value in container:
             if type(value) is Extension:
-                raise ValueError("a value of an unknown extension type")
+                raise UnknownValue("a value of a type that isn't known here")
             if type(value) is list or type(value) is dict:
                 containers.append(value)
 
@@ -519,7 +524,7 @@ def _text_key(key: Any) -> str:
         return str(key)
     if type(key) is str:
         return key
-    raise ValueError("a key that is neither text nor an integer")
+    raise UnknownValue("a key that is neither text nor an integer")
 
 
 _UNDEFINED: Final = (0, b"\0")
