@@ -399,6 +399,8 @@ def test_the_internals_name_every_module() -> None:
     }
     page = (ROOT / "docs" / "internals.rst").read_text("utf-8")
     assert modules == set(re.findall(r"\* - ``([\w.]+)``", page))
+    named = set(re.findall(r"``([a-z_]+(?:\.[a-z_]+)*)``", page)) - {"await", "yield"}
+    assert named <= modules, named - modules
 
 
 def test_the_api_reference_has_every_public_name() -> None:
