@@ -250,6 +250,8 @@ class SessionState:
 def _check_hello(hello: Hello) -> None:
     if hello.realm is not None and not uris.is_valid_uri(hello.realm):
         raise ProtocolViolation("the realm is not a valid URI", uri=uris.INVALID_URI, kind=INVALID)
+    if (hello.details.authid or "").startswith("\0"):  # it would stand for binary in JSON
+        raise ProtocolViolation("the authid starts with NUL", kind=INVALID)
     _check_roles(hello.details)
 
 
