@@ -375,6 +375,7 @@ ODD_NAMES = ["", " ", "a\0", "a" * 5000]
 @given(claim=st.none() | st.text(max_size=40) | st.sampled_from(ODD_NAMES))
 def test_no_claim_is_believed(claim: str | None) -> None:
     claim = claim and claim.lstrip("\0")
+
     async def join() -> None:
         app = named(Application(), admit)
         async with connect(app, authid=claim, subprotocol="wamp.2.msgpack") as client:

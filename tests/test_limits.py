@@ -32,12 +32,13 @@ TIMEOUTS = [field.name for field in fields(Limits) if field.name.endswith("_time
 COUNTS = [field.name for field in fields(Limits) if field.name not in TIMEOUTS]
 
 
+async def echo(*args: Any) -> Any:
+    return RPCResult(args)
+
+
 def application(**limits: Any) -> Application:
     app = Application(limits=Limits(**limits))
-
-    @app.route("echo")
-    async def echo(*args: Any) -> Any:
-        return RPCResult(args)
+    app.route("echo")(echo)
 
     @app.prefix_topic("news")
     async def news() -> AsyncIterator[None]:
@@ -159,6 +160,29 @@ async def test_the_shape_of_what_is_no_request(
             assert await client.expect_close() == 1002
         await assert_works(other)
     assert_noted(caplog, limit, times=2)
+
+
+@pytest.mark.parametrize("subprotocol", UNBATCHED)
+@pytest.mark.parametrize("limit", SHAPES)
+async def test_the_shape_of_what_a_callee_answers(
+    limit: str, subprotocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Application(client_register="tool", limits=Limits(**{limit: 100}))
+    app.route("echo")(echo)
+    excessive = SHAPES[limit][1]
+    async with connect(app) as caller, connect(app, subprotocol=subprotocol) as callee:
+        await callee.register("tool")
+        for answer in ("result", "progress", "error"):
+            call = await caller.start_call("tool", receive_progress=True)
+            invocation = await callee.expect_invocation()
+            if answer == "error":
+                await invocation.error("com.failed", [excessive])
+            else:
+                await getattr(invocation, answer)([excessive])
+            assert (await error_of(call.result())).uri == "wamp.error.runtime_error"
+        await assert_works(callee)
+        await assert_works(caller)
+    assert_noted(caplog, limit)
 
 
 @pytest.mark.parametrize("subprotocol", UNBATCHED)

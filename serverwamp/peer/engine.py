@@ -21,7 +21,6 @@ from serverwamp.concurrency.contexts import in_own_context
 from serverwamp.concurrency.tasks import StartedTask, escaping, open_starter
 from serverwamp.errors import (
     CallCanceled,
-    InvalidPayload,
     LimitExceeded,
     ProtocolViolation,
     RefusedMessage,
@@ -270,20 +269,19 @@ class ServedSession:
         violation, which is raised.
         """
         message = refused.request
-        is_reply = isinstance(message, (Yield, Error)) and isinstance(refused, InvalidPayload)
+        is_reply = isinstance(message, (Yield, Error))
         if not is_reply and not isinstance(message, (Call, Subscribe, Publish, Register)):
             raise refused
         if not self._state.receive(message):
             return
-        if is_reply:
-            answer = RuntimeFailure("what the callee sent can't be decoded")
-            failure = Error(
-                Invocation.type_code, message.request, {}, answer.uri, answer.args, answer.kwargs
-            )
-            self._on[Error](self, failure)
-            return
         if isinstance(refused, LimitExceeded):
             self._conversation.limit_log.note(refused.limit, "%s", refused.message)
+        if is_reply:
+            kind = message.request_type if isinstance(message, Error) else Invocation.type_code
+            answer = RuntimeFailure("what the callee sent can't be taken")
+            failure = Error(kind, message.request, {}, answer.uri, answer.args, answer.kwargs)
+            self._on[Error](self, failure)
+            return
         self._refuse(message, refused.error(refused.message))
 
     async def _end_when_idle(self) -> None:
