@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from msgspec import Meta
 from pydantic import AllowInfNan, ConfigDict, Field, FiniteFloat, PositiveFloat
 
-from serverwamp import Application, RPCProgressReport, WAMPError
+from serverwamp import Application, Converter, RPCProgressReport, WAMPError
 from serverwamp.testing import connect
 from tests.conversions import sent
 
@@ -153,6 +153,7 @@ async def test_the_path_of_a_number() -> None:
         "args[0].bids[1].amount"
     ]
     assert await sent(dict[str, list[float]], {"a": [1, "inf"]}) == ["args[0].a[1]"]
+    assert await sent(pydantic.RootModel[list[float]], [1, "inf"]) == ["args[0][1]"]
 
 
 class Unlimited(pydantic.BaseModel):
@@ -189,6 +190,18 @@ class AllUnlimited(pydantic.BaseModel):
 async def test_where_numbers_may_be_infinite(hint: Any, value: Any) -> None:
     (outcome,) = await sent(hint, value)
     assert not str(outcome).startswith("args")
+
+
+def halved(text: str) -> float:
+    return float(text) / 2
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+async def test_what_converters_make_is_finite(number: str) -> None:
+    assert await sent(Annotated[float, Converter(halved)], "1", number) == [0.5, "args[0]"]
+    assert await sent(list[Annotated[Any, Converter(Decimal)]], [number]) == ["args[0][0]"]
+    unlimited = Annotated[float, Converter(halved), AllowInfNan()]
+    assert str(*await sent(unlimited, number)) == number
 
 
 async def test_one_admission_doesnt_count_for_others() -> None:

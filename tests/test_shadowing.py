@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Optional, Union
 
+import pydantic
 import pytest
 
 from serverwamp import Application, ConfigurationError, Session
@@ -84,6 +86,15 @@ def handler_with(annotation: Any = None, *default: Any) -> Any:
     return handler
 
 
+@dataclass
+class Person:
+    name: str
+
+
+class Model(pydantic.BaseModel):
+    name: str
+
+
 CLIENTS_OWN: list[tuple[Any, Any, tuple[Any, ...]]] = [
     ("a database", str, ()),
     ("a database", int, ()),
@@ -115,6 +126,11 @@ CLIENTS_OWN: list[tuple[Any, Any, tuple[Any, ...]]] = [
     (managed_elsewhere, str, ()),
     (Database, str, ()),
     (text, int, ()),
+    ("text", Person, ()),
+    ("text", Model | None, ()),
+    (text, "Model", ()),
+    ("text", list[str], ()),
+    (5, typing.Literal["a", "b"], ()),
     (unknown, str, ("anybody",)),
 ]
 INJECTED: list[tuple[Any, Any, tuple[Any, ...]]] = [
@@ -142,6 +158,11 @@ INJECTED: list[tuple[Any, Any, tuple[Any, ...]]] = [
     ((1, 2), list[int], ()),
     (Color.RED, Color, ()),
     (None, str, ()),
+    (Person("Ada"), Person, ()),
+    (Person("Ada"), Model, ()),
+    (Model(name="Ada"), Model, ()),
+    ({"name": "Ada"}, Model, ()),
+    ("text", typing.Literal["text", 5], ()),
     (made, Database, ()),
     (managed, Database, ()),
     (text, str, ()),

@@ -249,7 +249,7 @@ class Compiler:
             return self._annotated(hint, names)
         converter = converter_of(hint, self._declared)
         if converter is not None:
-            return self._declared_by(converter, hint)
+            return self._declared_by(converter, hint, admits_infinity=False)
         further = behind(hint, names)
         if further is not None:
             return self.node(*further)
@@ -320,7 +320,7 @@ class Compiler:
             choices_of = list(zip(values, choices, strict=True))
             return Node(functools.partial(to_choice, choices_of, converts), suits_pydantic=True)
 
-    def _declared_by(self, converter: Converter, hint: Any) -> Node:
+    def _declared_by(self, converter: Converter, hint: Any, *, admits_infinity: bool) -> Node:
         function = converter.convert
         convert: Convert | None = None
         if inspect.iscoroutinefunction(function):
@@ -333,12 +333,16 @@ class Compiler:
             if convert is not None:
                 value = convert(value)
             try:
-                return function(value)
+                made = function(value)
             except (WAMPError, Unsuitable):
                 raise
             except Exception as error:  # what it says is the server's business
                 logger.debug("a value can't be converted", exc_info=error)
                 raise Unsuitable(f"Expected `{named(hint)}`") from None
+            is_finite = FINITE.get(type(made))
+            if is_finite is not None and not admits_infinity and not is_finite(made):
+                raise Unsuitable("Expected a finite number")
+            return made
 
         return Node(converted)
 
@@ -353,7 +357,8 @@ class Compiler:
             pydantic_types.check_metadata(item)
             pydantic_types.check_no_field(item)
         if converter is not None:
-            node = self._declared_by(converter, hint.__origin__)
+            admits_infinity = pydantic_types.admits_infinity(hint)
+            node = self._declared_by(converter, hint.__origin__, admits_infinity=admits_infinity)
         elif self._is_data(hint.__origin__, names) or not pydantic_types.declares_type(others):
             node = self.node(hint.__origin__, names)
         else:

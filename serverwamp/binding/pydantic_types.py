@@ -138,7 +138,7 @@ def converter(hint: Any) -> Callable[[Any], Any]:
     # What is strict accepts fewer types in Python than in JSON, in which a date is text.
     schema = repr(adapter.core_schema)
     is_strict, has_choices = "'strict': True" in schema, "union'" in schema
-    admits_infinity = _admits_infinity(hint, None)
+    may_be_infinite = admits_infinity(hint)
 
     def convert(value: Any) -> Any:
         try:
@@ -150,7 +150,7 @@ def converter(hint: Any) -> Callable[[Any], Any]:
                 converted = _by_rules_of_json(adapter, value)
         except pydantic.ValidationError as error:
             raise _unsuitable(error, [value] if has_choices else []) from None
-        if not admits_infinity:
+        if not may_be_infinite:
             _check_finite(converted)
         return converted
 
@@ -296,14 +296,14 @@ def _check_constructor(cls: type) -> None:
 # ---- numbers
 
 
-def _admits_infinity(hint: Any, config: Mapping[str, Any] | None) -> bool:
+def admits_infinity(hint: Any, config: Mapping[str, Any] | None = None) -> bool:
     """Tell whether an annotation says, itself or in its parts, that numbers may be infinite."""
     if config and config.get("allow_inf_nan"):
         return True
     if any(_is_admission(item) for item in getattr(hint, "__metadata__", ())):
         return True
     return any(
-        _admits_infinity(part, None)
+        admits_infinity(part)
         for part in typing.get_args(hint)
         if not isinstance(part, (str, int, bytes))
     )
@@ -343,12 +343,12 @@ def _parts_of(value: Any) -> Sequence[tuple[str, Any]]:
         config = getattr(value, "model_config", None) or getattr(value, "__pydantic_config__", None)
         given = getattr(value, "model_fields_set", fields)
         return [
-            (f".{field.alias or name}", item)
+            ("" if name == "root" else f".{field.alias or name}", item)
             for name, field in fields.items()
             if name in given
             and (item := getattr(value, name, None)) is not field.default
             and not any(map(_is_admission, field.metadata))
-            and not _admits_infinity(field.annotation, config)
+            and not admits_infinity(field.annotation, config)
         ]
     if dataclasses.is_dataclass(value):
         return [(f".{f.name}", getattr(value, f.name, None)) for f in dataclasses.fields(value)]

@@ -23,6 +23,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from serverwamp.binding.annotations import Names, behind, members_of
+from serverwamp.binding.pydantic_types import fields_of
+from serverwamp.binding.records import record_of
 from serverwamp.errors import ConfigurationError
 
 DATA_TYPES: Final[Mapping[Any, tuple[type, ...]]] = {
@@ -34,6 +36,8 @@ DATA_TYPES: Final[Mapping[Any, tuple[type, ...]]] = {
     **dict.fromkeys((list, tuple, set, frozenset), (collections.abc.Iterable,)),
 }
 """What may stand for an annotation in a default arg; a number of another type may be meant."""
+CONTAINERS: Final = frozenset((list, tuple, set, frozenset))
+SCALARS: Final = frozenset(DATA_TYPES) - CONTAINERS - {dict}
 MAKERS: Final = (
     collections.abc.Iterator,
     collections.abc.Iterable,
@@ -101,4 +105,10 @@ def _may_be(given: type, annotation: Any, names: Names) -> bool:
         return _may_be(given, typing.get_args(annotation)[0], names)
     if inspect.isclass(origin) and issubclass(origin, Enum):
         return issubclass(given, origin)
+    if origin is typing.Literal:
+        return any(_may_be(given, type(choice), names) for choice in typing.get_args(annotation))
+    if given in SCALARS and (fields_of(origin) is not None or record_of(annotation, names)):
+        return False
+    if issubclass(given, (str, bytes)) and origin in CONTAINERS:
+        return False  # though they are iterable
     return origin not in DATA_TYPES or issubclass(given, DATA_TYPES[origin])
