@@ -358,6 +358,8 @@ class Compiler:
             pydantic_types.check_no_field(item)
         if converter is not None:
             admits_infinity = pydantic_types.admits_infinity(hint)
+            # pydantic applies that to its own conversions only.
+            others = [item for item in others if getattr(item, "allow_inf_nan", None) is not True]
             node = self._declared_by(converter, hint.__origin__, admits_infinity=admits_infinity)
         elif self._is_data(hint.__origin__, names) or not pydantic_types.declares_type(others):
             node = self.node(hint.__origin__, names)
