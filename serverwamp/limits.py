@@ -8,7 +8,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from serverwamp.errors import ConfigurationError
+from serverwamp.errors import ConfigurationError, SerializationError, parts_of
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -131,9 +131,23 @@ class LimitLog:
         if self.is_first(limit):
             logger.warning("Limits.%s: %s", limit, text % args)
 
+    def admits(self, doing: str, error: BaseException) -> bool:
+        """Tell whether it is to be logged that `doing` something has failed with `error`.
+
+        It is, unless nothing but an event or a report could not be sent, which can be due to what
+        a client has sent: then only the first time.
+        """
+        return self.is_first(doing) if all(map(_is_unsendable, parts_of(error))) else True
+
     def is_first(self, what: str) -> bool:
         """Tell whether `what` is to be logged: only the first time that this is asked."""
         if what in self._noted or len(self._noted) >= MOST_NOTED:
             return False
         self._noted += (what,)
         return True
+
+
+def _is_unsendable(part: BaseException) -> bool:
+    return isinstance(part, (SerializationError, BaseExceptionGroup)) or isinstance(
+        part.__cause__, SerializationError
+    )

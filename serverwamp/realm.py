@@ -31,6 +31,7 @@ from serverwamp.errors import (
     parts_of,
     without,
 )
+from serverwamp.limits import LimitLog
 from serverwamp.migration import RealmSpellings
 from serverwamp.outbound.backlog import OverflowPolicy, checked_policy
 from serverwamp.patterns import PatternTable
@@ -294,15 +295,17 @@ class Realm(
         assert isinstance(route.definition, TopicRoute)
         return route.definition.overflow or self._overflow or "disconnect"
 
-    async def error_for(self, error: BaseException, doing: str, *, debug: bool) -> WAMPError:
-        """Return what a client is told about `error`; the log gets the rest.
+    async def error_for(
+        self, error: BaseException, doing: str, log: LimitLog, *, debug: bool
+    ) -> WAMPError:
+        """Return what a client is told about `error`; the log gets the rest, if `log` admits it.
 
         Of a group that is about its first part with an answer of its own.
         """
         known = next((part for part in parts_of(error) if self._has_answer(part)), None)
         answer = None if known is None else await self._answer_to(known)
         unknown = error if answer is None else without(error, known)
-        if unknown is not None:
+        if unknown is not None and log.admits(doing, unknown):
             logger.error("%s failed", doing, exc_info=unknown)
         if answer is not None:
             return answer

@@ -6,10 +6,12 @@ import datetime
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import msgpack
 import pytest
 
-from serverwamp import Application, Limits, Realm, Session
+from serverwamp import Application, Limits, Realm, RPCProgressReport, Session, WAMPError
 from serverwamp.testing import connect
 
 TIMES = 30
@@ -80,6 +82,50 @@ async def test_a_request_is_logged_once_at_most(
         while (reply := await client.receive()) != [50, 1000, {}, [3]]:
             assert reply[0] in (8, 17, 50)
         assert len(caplog.records) <= 1
+
+
+@pytest.mark.parametrize("procedure", ["say", "say_together", "report", "compute", "slow"])
+async def test_what_handlers_cant_send_of_it_is_logged_once(
+    procedure: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = application()
+
+    @app.route("say")
+    async def say(text: str) -> None:
+        await app.publish("news", [text])
+
+    @app.route("say_together")
+    async def say_together(text: str) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(app.publish, "news", [text])
+            tasks.start_soon(app.publish, "news", [text])
+
+    @app.route("report")
+    async def report(text: str) -> AsyncIterator[RPCProgressReport]:
+        yield RPCProgressReport([text, 2**64])
+
+    @app.route("compute")
+    async def compute(text: str) -> int:
+        return len(text) * 2**64
+
+    @app.route("slow")
+    async def slow(text: str) -> int:
+        with anyio.CancelScope(shield=True):
+            await anyio.lowlevel.checkpoint()
+        return len(text) * 2**64
+
+    async with connect(app, subprotocol="wamp.2.msgpack") as client, connect(app) as listener:
+        await listener.subscribe("news")
+        for _ in range(TIMES):
+            call = await client.start_call(procedure, ["\0A"], receive_progress=True)
+            if procedure == "slow":
+                await call.cancel()
+            with pytest.raises(WAMPError) as error:
+                await call.result()
+            assert procedure == "slow" or error.value.uri == "wamp.error.runtime_error"
+        await client.expect_nothing()
+        await listener.expect_nothing()
+    assert len(caplog.records) == 1
 
 
 async def test_retained_events_that_are_forgotten(caplog: pytest.LogCaptureFixture) -> None:

@@ -130,7 +130,8 @@ class Joining:
             if escaping(error) is not None:
                 raise
             doing = f"the beginning of session {session.id}"
-            self._refuse(await realm.error_for(error, doing, debug=conversation.host.debug))
+            log, debug = conversation.limit_log, conversation.host.debug
+            self._refuse(await realm.error_for(error, doing, log, debug=debug))
         if conversation.state.state is State.AUTHENTICATING:
             self.scope.deadline = math.inf
 

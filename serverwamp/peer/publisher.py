@@ -157,7 +157,8 @@ class Publications:
             escapes, rest = split_escaping(error)
             if rest is not None:
                 doing = f"the publication of session {session.id} to {message.topic!r}"
-                answer = await realm.error_for(rest, doing, debug=conversation.host.debug)
+                log, debug = conversation.limit_log, conversation.host.debug
+                answer = await realm.error_for(rest, doing, log, debug=debug)
                 self._refuse(message, answer)
             if escapes is not None:
                 raise escapes from None

@@ -110,17 +110,19 @@ class Replies:
         """Answer with what a client is told about an exception; the log gets the rest."""
         conversation = self._conversation
         doing = f"the call of {running.call.procedure!r} by session {self._session.id}"
+        log, debug = conversation.limit_log, conversation.host.debug
         if running.answered:
-            if not all(isinstance(part, WAMPError) for part in parts_of(error)):
+            is_told = all(isinstance(part, WAMPError) for part in parts_of(error))
+            if not is_told and log.admits(doing, error):
                 logger.error("%s failed after its answer", doing, exc_info=error)
             return
         if isinstance(error, SerializationError):
-            if conversation.limit_log.is_first(doing):
+            if log.is_first(doing):
                 logger.error("%s has an unusable result: %s", doing, error)
-            more = f": {error}" if conversation.host.debug else "; the server's log says why"
+            more = f": {error}" if debug else "; the server's log says why"
             self.answer_error(running, error.answer_to_receiver(f"the result can't be sent{more}"))
             return
-        answer = await conversation.realm.error_for(error, doing, debug=conversation.host.debug)
+        answer = await conversation.realm.error_for(error, doing, log, debug=debug)
         self.answer_error(running, answer)
 
     def answer_error(self, running: RunningCall, error: WAMPError) -> None:

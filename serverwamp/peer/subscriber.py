@@ -268,10 +268,12 @@ class Subscriptions:
         doing = (
             f"the subscription of session {self.session.id} to {subscriber.subscription.topic!r}"
         )
+        log, debug = self._conversation.limit_log, self._conversation.host.debug
         if subscriber.held is None:
-            logger.error("%s failed while closing", doing, exc_info=error)
+            if log.admits(doing, error):
+                logger.error("%s failed while closing", doing, exc_info=error)
             return
-        answer = await self._realm.error_for(error, doing, debug=self._conversation.host.debug)
+        answer = await self._realm.error_for(error, doing, log, debug=debug)
         self._refuse(subscriber, answer)
 
     def _refuse(self, subscriber: Subscriber, error: WAMPError) -> None:
@@ -387,7 +389,8 @@ class Subscriptions:
         Raises: ValueError when no other format can hold it either.
         """
         if all(event[format_] is None for format_ in ALL_FORMATS):
-            raise ValueError(f"nobody can receive the event of {topic!r}: {event.failure}")
+            text = f"nobody can receive the event of {topic!r}: {event.failure}"
+            raise ValueError(text) from event.failure
         if self.outbound.is_first_loss():
             text = "an event of %r is lost for session %s: %s"
             logger.warning(text, topic, self.session.id, event.failure)
