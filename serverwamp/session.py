@@ -150,6 +150,8 @@ class Session:
 
     @auth_id.setter
     def auth_id(self, auth_id: str | None) -> None:
+        if not isinstance(auth_id, str | None):
+            raise TypeError(f"auth_id has to be text, and is {auth_id!r:.100}")
         self._auth_id = auth_id
         self._is_claimed = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from uuid import UUID
 
 import anyio
 import pytest
@@ -17,6 +18,7 @@ from serverwamp import (
     Realm,
     SCRAMAuthRequirement,
     Session,
+    WAMPError,
     cryptosign_credential,
     scram_credential,
 )
@@ -366,6 +368,19 @@ async def test_a_name_is_text(
             await client.send([1, "realm1", {"roles": {"caller": {}}, "authid": authid}])
             assert (await client.receive())[::2] == [3, "wamp.error.protocol_violation"]
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("auth_id", [5, b"ada", ("ada",), UUID(int=1)])
+async def test_an_assigned_name_is_text(auth_id: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def assign(session: Session) -> str:
+        session.auth_id = auth_id
+        return "identity"
+
+    with pytest.raises(WAMPError) as failure:
+        async with connect(named(Application(), assign), authid="ada"):
+            pass
+    assert failure.value.uri == FAILED
+    assert "auth_id has to be text" in caplog.text
 
 
 ODD_NAMES = ["", " ", "a\0", "a" * 5000]
