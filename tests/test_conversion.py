@@ -389,6 +389,60 @@ async def test_all_errors_that_pydantic_knows() -> None:
     assert paths == ["args[0].a.when", "args[0].a.number"]
 
 
+@dataclass
+class TwoModels:
+    first: Strict
+    second: list[Strict]
+
+
+BAD = {"when": "x", "number": "y"}
+BAD_PATHS = [".when", ".number"]
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "places"),
+    [
+        (list[Strict], [BAD, BAD], ["[0]", "[1]"]),
+        (dict[str, list[Strict]], {"a": [BAD], "b": [BAD]}, [".a[0]", ".b[0]"]),
+        (tuple[Strict, Strict], [BAD, BAD], ["[0]", "[1]"]),
+        (TwoModels, {"first": BAD, "second": [BAD]}, [".first", ".second[0]"]),
+        (list[Model | Strict], [{"value": 1}, BAD, BAD], None),
+    ],
+)
+@pytest.mark.parametrize("subprotocol", FORMATS)
+async def test_all_errors_of_several_models(
+    hint: Any, value: Any, places: list[str] | None, subprotocol: str
+) -> None:
+    app = Application()
+    app.route("procedure")(taking(hint))
+    async with connect(app, subprotocol=subprotocol) as client:
+        with pytest.raises(WAMPError) as error:
+            await client.call("procedure", [value])
+    paths = [each["path"] for each in error.value.kwargs["errors"]]
+    assert paths[0] == error.value.kwargs["path"]
+    if places is not None:
+        assert paths == [f"args[0]{place}{path}" for place in places for path in BAD_PATHS]
+    else:
+        assert {path.partition("]")[2][:3] for path in paths} == {"[1]", "[2]"}
+
+
+class Numbers(pydantic.BaseModel):
+    numbers: dict[str, list[int | float | bool]] = {}
+
+
+@pytest.mark.parametrize("hint", [Numbers, dict[str, dict[str, list[PositiveInt]]]])
+@pytest.mark.parametrize("subprotocol", FORMATS)
+async def test_a_short_message_causes_no_long_answer(hint: Any, subprotocol: str) -> None:
+    app = Application()
+    app.route("procedure")(taking(hint))
+    async with connect(app, subprotocol=subprotocol) as client:
+        with pytest.raises(WAMPError) as error:
+            await client.call("procedure", [{"numbers": {"k" * 10_000: ["x"] * 2_000}}])
+    errors = error.value.kwargs["errors"]
+    assert len(errors) == 100
+    assert max(len(each["path"]) + len(each["message"]) for each in errors) < 300
+
+
 class PydanticCat(pydantic.BaseModel):
     kind: Literal["cat"]
     value: Annotated[int, annotated_types.Predicate(lambda n: n > 0)]

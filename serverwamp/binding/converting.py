@@ -21,6 +21,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 Convert: TypeAlias = Callable[[Any], Any]
 
+MOST_ERRORS: Final = pydantic_types.MOST_ERRORS
 ARRAYS: Final = (list, tuple, set, frozenset)
 """What the formats make of arrays."""
 
@@ -41,6 +42,35 @@ def located(error: Exception, step: str) -> Exception:
     """Return an error about a value as one of the value that holds it, and others unchanged."""
     unsuitable = explained(error)
     return error if unsuitable is None else unsuitable.below(step)
+
+
+class Errors:
+    """What is wrong with the parts of a value: all of it, up to a number."""
+
+    def __init__(self) -> None:
+        self._found: list[Unsuitable] = []
+
+    def add(self, error: Exception, step: str) -> None:
+        """Take note of an error about a part; raise any other error, and at the last of too many.
+
+        `step` leads to the part.
+        """
+        unsuitable = explained(error)
+        if unsuitable is None:
+            raise error
+        unsuitable = unsuitable.below(step)
+        self._found += unsuitable.details or [unsuitable]
+        if len(self._found) >= MOST_ERRORS:
+            self.check()
+
+    def check(self) -> None:
+        """Raise what was found.
+
+        Raises: Unsuitable.
+        """
+        if self._found:
+            first = self._found[0]
+            raise Unsuitable(first.message, first.path, self._found[:MOST_ERRORS]) from None
 
 
 def unchanged(value: Any) -> Any:
@@ -138,12 +168,13 @@ def _fitness(error: Unsuitable) -> int:
 def to_sequence(cls: Any, convert: Convert, value: Any) -> Any:
     if not isinstance(value, ARRAYS):
         raise Unsuitable(f"Expected `array`, got `{_kind_of(value)}`")
-    items: list[Any] = []
-    try:
-        for item in value:
-            items.append(convert(item))  # noqa: PERF401 - their number tells which one fails
-    except Exception as error:
-        raise located(error, f"[{len(items)}]") from None
+    items, errors = [], Errors()
+    for position, item in enumerate(value):
+        try:
+            items.append(convert(item))
+        except Exception as error:
+            errors.add(error, _step(position))
+    errors.check()
     return items if cls is list else _hashed(cls, items)
 
 
@@ -159,12 +190,13 @@ def to_tuple(converts: Sequence[Convert], value: Any) -> Any:
         raise Unsuitable(f"Expected `array`, got `{_kind_of(value)}`")
     if len(value) != len(converts):
         raise Unsuitable(f"Expected `array` of length {len(converts)}, got {len(value)}")
-    items: list[Any] = []
-    try:
-        for convert, item in zip(converts, value, strict=True):
+    items, errors = [], Errors()
+    for position, (convert, item) in enumerate(zip(converts, value, strict=True)):
+        try:
             items.append(convert(item))
-    except Exception as error:
-        raise located(error, f"[{len(items)}]") from None
+        except Exception as error:
+            errors.add(error, _step(position))
+    errors.check()
     return tuple(items)
 
 
@@ -173,12 +205,13 @@ def to_mapping(
 ) -> Any:
     if not isinstance(value, dict):
         raise Unsuitable(f"Expected `object`, got `{_kind_of(value)}`")
-    items: list[tuple[Any, Any]] = []
+    items, errors = [], Errors()
     for key, item in value.items():
         try:
             items.append((convert_key(key), convert(item)))
         except Exception as error:
-            raise located(error, f".{key}") from None
+            errors.add(error, _step(key))
+    errors.check()
     return _hashed(make, dict(items))
 
 
@@ -205,6 +238,7 @@ class Making:
     def __call__(self, value: Any) -> Any:
         given = self._given(value)
         values: dict[str, Any] = {}
+        errors = Errors()
         for key, name, convert, is_required in self._fields:
             if key in given:
                 item = given[key]
@@ -212,10 +246,11 @@ class Making:
                     try:
                         item = convert(item)
                     except Exception as error:
-                        raise located(error, _step(key)) from None
+                        errors.add(error, _step(key))
                 values[name] = item
             elif is_required:
-                raise Unsuitable(f"Missing: `{name}`")
+                errors.add(Unsuitable(f"Missing: `{name}`"), "")
+        errors.check()
         return self._made(values)
 
     def _given(self, value: Any) -> Mapping[Any, Any]:
@@ -251,4 +286,4 @@ class Making:
 
 
 def _step(key: int | str) -> str:
-    return f"[{key}]" if isinstance(key, int) else f".{key}"
+    return pydantic_types.path_of((key,))

@@ -12,6 +12,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from serverwamp.binding.annotations import (
@@ -33,6 +34,9 @@ CONSTRAINTS: Final = frozenset("Gt Ge Lt Le MultipleOf MinLen MaxLen".split())
 """The classes of annotated_types that pydantic honours, but not their subclasses."""
 PREDICATES: Final = frozenset(("Predicate", "Not"))
 """Those that it honours with their subclasses."""
+MOST_ERRORS: Final = 100
+"""A caller isn't told of more, so that a short message can't cause a long answer."""
+LONGEST_KEY: Final = 100
 ARRAYS: Final = (list, tuple, set, frozenset)
 OF_FIELDS: Final = ("default_factory", "alias", "validation_alias")
 """What says something of a field of a model, and nothing elsewhere."""
@@ -200,17 +204,22 @@ def _unsuitable(error: Any, values: Sequence[Any]) -> Unsuitable:
     """Return what an error says about a value, which `values` holds if there may be a choice."""
     # Without the input, and without the exceptions that validators raise.
     details = []
-    for detail in error.errors(include_url=False, include_input=False, include_context=False):
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    for detail in errors[:MOST_ERRORS]:
         steps = detail["loc"]
         if values:
             steps = _without_choices(steps, values[0], is_missing=detail["type"] == "missing")
-        details.append(Unsuitable(detail["msg"], _path_of(steps)))
+        details.append(Unsuitable(detail["msg"], path_of(steps)))
     return Unsuitable(details[0].message, details[0].path, details)
 
 
-def _path_of(location: Sequence[int | str]) -> str:
-    steps = [part for part in location if part != "[key]"]
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in steps)
+def path_of(location: Sequence[int | str]) -> str:
+    """Return the path that consists of keys and positions; long keys are cut off."""
+    return "".join(
+        f"[{part}]" if isinstance(part, int) else f".{str(part)[:LONGEST_KEY]}"
+        for part in location
+        if part != "[key]"
+    )
 
 
 def _without_choices(
@@ -222,7 +231,7 @@ def _without_choices(
         if isinstance(value, Mapping) and step in value:
             value = value[step]
         elif isinstance(value, ARRAYS) and isinstance(step, int) and step < len(value):
-            value = list(value)[step]
+            value = next(islice(value, step, None))
         elif not is_missing or position < len(location):
             continue
         steps.append(step)
