@@ -423,6 +423,19 @@ async def test_no_decimal_has_such_an_exponent(
     assert not caplog.records
 
 
+@pytest.mark.parametrize("hint", [Decimal, dict[Decimal, int], Annotated[Decimal, Field(gt=0)]])
+async def test_no_exponent_is_out_of_all_bounds(hint: Any) -> None:
+    texts = ["1e6145", "1e999999999999999999", "1e-6145", "1e-999999999999999999", "0.1e-7000"]
+    good = ["1e6144", "1e-6144", "9" * 4000, "0." + "3" * 7000]
+    if hint == dict[Decimal, int]:
+        outcomes = await sent(hint, *({text: 1} for text in texts))
+        assert all(str(outcome).startswith("args[0]") for outcome in outcomes)
+        assert await sent(hint, *({text: 1} for text in good)) == [{Decimal(t): 1} for t in good]
+    else:
+        assert await sent(hint, *texts) == ["args[0]"] * len(texts)
+        assert await sent(hint, *good) == list(map(Decimal, good))
+
+
 NUMBERS_IN_JSON = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)
 VALUES = st.recursive(
     NUMBERS_IN_JSON | st.text(max_size=3).filter(lambda text: "\0" not in text) | st.none(),

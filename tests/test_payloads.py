@@ -233,6 +233,14 @@ async def test_json_that_cant_be_parsed_refuses_the_request_alone(argument: str)
         assert await client.receive() == [50, 3, {}, [1]]
 
 
+@pytest.mark.parametrize("argument", ['"\\ud800"', '"\ud800"', '"\x01"', "NaN", "-Infinity"])
+async def test_the_client_is_told_what_json_lacks(argument: str) -> None:
+    async with connect(application()) as client:
+        await client.send_frame(f'[48,1,{{}},"echo",[{argument}]]')
+        (reason,) = (await client.receive())[5]
+        assert "surrogate" in reason or "UTF-8" in reason
+
+
 # ---- text that starts with NUL
 
 

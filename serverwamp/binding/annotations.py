@@ -40,9 +40,19 @@ SCALARS: Final = frozenset(
     (type(None), bool, int, str, bytes, bytearray, datetime, date, time, timedelta, UUID)
 )
 """What msgspec converts as it should be."""
+MAX_EXPONENT: Final = 6144
+"""That of IEEE 754's widest decimal type. To make an integer or a text of a number with a much
+larger one takes more time and memory than there is, and to calculate with it raises."""
+
+
+def is_bounded(number: Decimal) -> bool:
+    """Tell whether a decimal is finite, and neither very large nor very close to zero."""
+    return number.is_finite() and abs(number.adjusted()) <= MAX_EXPONENT
+
+
 FINITE: Final[Mapping[Any, Callable[[Any], bool]]] = {
     float: math.isfinite,
-    Decimal: Decimal.is_finite,
+    Decimal: is_bounded,
     complex: cmath.isfinite,
 }
 """The types of numbers that can be infinite, or none, with what tells."""

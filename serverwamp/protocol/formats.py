@@ -44,6 +44,8 @@ UNLIMITED: Final = Shape()
 HEAD_LENGTH: Final = 64 * 1024
 """What comes before the arguments of a message that is too full is looked for in so many octets."""
 
+NOT_IN_JSON: Final = "NaN, infinity, a control character, or half of a surrogate pair"
+
 NUL_TEXT: Final = "text that starts with NUL can't be sent in JSON, where it stands for binary"
 
 
@@ -179,11 +181,23 @@ class JSON:
             raise undecodable("JSON", failure) from None
         except RecursionError as too_deep:  # where it ends, and what comes after it, isn't known
             violation = undecodable("JSON", too_deep)
-            request = head_of(map(self._raw_decoder.decode, elements))
+            request = head_of(map(self._decoded, elements))
             if request is not None:
                 violation = InvalidPayload(violation.message, request=request)
             raise violation from None
-        return decoded_by_elements("JSON", map(self._raw_decoder.decode, elements), failure)
+        return decoded_by_elements("JSON", map(self._decoded, elements), failure)
+
+    def _decoded(self, element: str) -> Any:
+        """Return an element of a message, the end of which is known.
+
+        Raises: MsgspecError; UnknownValue.
+        """
+        try:
+            return self._raw_decoder.decode(element)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            raise UnknownValue(NOT_IN_JSON) from None
 
     @staticmethod
     def _with_binary(message: Message) -> Message:
