@@ -47,6 +47,7 @@ from typing import (
 )
 
 import annotated_types
+import anyio
 import attrs
 import fastapi
 import msgspec
@@ -1076,6 +1077,77 @@ async def test_unions(hint: Any, value: Any, expected: Any) -> None:
     if expected is not None or value is None:
         assert made == expected
         assert type(made) is type(expected)
+
+
+@dataclass
+class Leaf:
+    others: list["Leaf | Branch"] = field(default_factory=list)
+    value: PositiveInt = 1
+    price: Decimal = Decimal(0)
+
+
+@dataclass
+class Branch:
+    others: list["Leaf | Branch"] = field(default_factory=list)
+    number: PositiveInt = 1
+    price: Decimal = Decimal(0)
+
+
+class Attempt(msgspec.Struct):
+    count: typing.ClassVar[int] = 0
+    others: list["Attempt | OtherAttempt"] = []
+    value: PositiveInt = 1
+
+    def __post_init__(self) -> None:
+        type(self).count += 1
+
+
+class OtherAttempt(msgspec.Struct):
+    others: list["Attempt | OtherAttempt"] = []
+    number: PositiveInt = 1
+
+
+def nested(leaf: Any, depth: int) -> Any:
+    for _ in range(depth):
+        leaf = {"others": [leaf], "number": 1}
+    return leaf
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "path"),
+    [
+        (Json, nested(0, 18), ".others[0]" * 18),
+        (Leaf | Branch, nested({"number": 0, "value": 0}, 18), ".others[0]" * 18 + ".value"),
+        (
+            Attempt | OtherAttempt,
+            nested({"number": 0, "value": 0}, 18),
+            ".others[0]" * 18 + ".value",
+        ),
+        (Leaf | Branch, nested({"number": 1}, 18), None),
+    ],
+)
+@pytest.mark.parametrize("subprotocol", FORMATS)
+async def test_unions_in_unions_take_no_time(
+    hint: Any, value: Any, path: str | None, subprotocol: str
+) -> None:
+    with anyio.fail_after(5):  # each level used to double it
+        (outcome,) = await sent(hint, value, subprotocol=subprotocol)
+    if path is None:
+        assert isinstance(outcome, Branch)
+    else:
+        assert outcome == "args[0]" + path
+    assert Attempt.count < 10_000
+
+
+@dataclass
+class Lenient:
+    a: int
+    b: int
+
+
+async def test_errors_of_a_union_are_not_those_of_a_strict_attempt() -> None:
+    assert await sent(Lenient | None, {"a": "1", "b": "x"}) == ["args[0].b"]
+    assert await sent(dict[str, Lenient | str], {"k": {"a": "1", "b": "x"}}) == ["args[0].k.b"]
 
 
 class Cat(msgspec.Struct, tag="cat", tag_field="kind", rename="camel"):

@@ -54,10 +54,10 @@ from serverwamp.binding.annotations import (
 )
 from serverwamp.binding.converting import (
     Convert,
+    FirstThatFits,
     Making,
     explained,
     explaining,
-    first_that_fits,
     to_choice,
     to_complex,
     to_mapping,
@@ -431,15 +431,17 @@ class Compiler:
         suits_pydantic = all(node.suits_pydantic for node in nodes)
         if suits_pydantic and any(node.is_of_pydantic for node in nodes):
             return self._of_pydantic(hint, names)
-        strict = nodes
+        strict: list[Node] = []
         if not self._is_strict:
             compiler = Compiler(self._declared, is_strict=True)
             strict = [compiler.node(member, names) for member in members]
         exact_types = frozenset(member for member in members if member in EXACT_TYPES)
-        attempts = [node.convert for node in (*strict, *nodes) if node.convert is not None]
-        return Node(
-            functools.partial(first_that_fits, exact_types, attempts), None, False, suits_pydantic
-        )
+        attempts = [
+            [node.convert for node in those if node.convert is not None]
+            for those in (strict, nodes)
+        ]
+        convert = FirstThatFits(exact_types, *attempts)
+        return Node(convert, None, False, suits_pydantic)
 
     def _sequence(self, cls: Any, item: Node) -> Node:
         is_hashed = cls in (set, frozenset)  # which msgspec fails to do with any item

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -140,20 +141,68 @@ def _as_tuples(value: Any) -> Any:
     return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
-def first_that_fits(exact_types: frozenset[Any], attempts: Sequence[Convert], value: Any) -> Any:
-    """Return `value` if it is of one of the types already, or else what the first makes of it."""
-    if type(value) in exact_types:
-        return value
-    errors = []
-    for convert in attempts:
-        try:
-            return convert(value)
-        except Exception as error:
-            unsuitable = explained(error)
-            if unsuitable is None:
-                raise
-            errors.append(unsuitable)
-    raise max(errors, key=_fitness)
+class FirstThatFits:
+    """Converts to a union: a value of one of `exact_types` is left, of others the first fits.
+
+    Strict attempts come first; errors are those of the `lenient` ones.
+    """
+
+    def __init__(
+        self, exact_types: frozenset[Any], strict: Sequence[Convert], lenient: Sequence[Convert]
+    ) -> None:
+        self._exact_types = exact_types
+        self._strict = strict
+        self._lenient = lenient
+
+    def __call__(self, value: Any) -> Any:
+        if type(value) in self._exact_types:
+            return value
+        if not isinstance(value, (list, dict)):
+            return self._converted(value)
+        known = KNOWN.get()
+        if known is None:
+            token = KNOWN.set({})
+            try:
+                return self._converted(value)
+            finally:
+                KNOWN.reset(token)
+        key = (id(self), id(value))
+        if key not in known:
+            try:
+                known[key] = value, self._converted(value), None
+            except Unsuitable as error:
+                known[key] = value, None, error
+        _, made, error = known[key]
+        if error is not None:
+            raise error.below("")
+        return made
+
+    def _converted(self, value: Any) -> Any:
+        for convert in self._strict:
+            try:
+                return convert(value)
+            except Exception as error:
+                if explained(error) is None:
+                    raise
+        errors = []
+        for convert in self._lenient:
+            try:
+                return convert(value)
+            except Exception as error:
+                unsuitable = explained(error)
+                if unsuitable is None:
+                    raise
+                errors.append(unsuitable)
+        raise max(errors, key=_fitness)
+
+
+KNOWN: Final[ContextVar[dict[Any, tuple[Any, Any, Unsuitable | None]] | None]] = ContextVar(
+    "KNOWN", default=None
+)
+"""What unions inside of a union have made of arrays and objects, by the ids of both, with the value
+that has the id. Several members may lead to the same parts: without it, each level of nesting would
+multiply the time.
+"""
 
 
 def _fitness(error: Unsuitable) -> int:

@@ -75,13 +75,13 @@ def with_exact_numbers(value: Any, exact: Any, places: Sequence[Place]) -> Any:
 
 
 def _inside(places: Sequence[Place], step: int | str) -> list[Place]:
-    found: list[Place] = []
+    found: dict[int, Place] = {}  # each once, though several places may lead to it
     for place in places:
         parts = place.parts.get(step, ())
         for part in (*parts, place.items):
             if part is not None:
-                found += part.every()
-    return found
+                found |= {id(each): each for each in part.every()}
+    return list(found.values())
 
 
 class _Inspection:
