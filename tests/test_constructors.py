@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, field
 from decimal import Decimal
@@ -276,6 +277,26 @@ async def test_errors_of_constructors(caplog: pytest.LogCaptureFixture) -> None:
             assert error.value.uri == uri
             assert text in str(error.value)
     assert "a secret" in caplog.text
+
+
+@attrs.define
+class OnlyText:
+    value: Any = attrs.field(validator=validators.instance_of(str))
+
+
+async def test_what_validators_refuse_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def procedure(values: list[OnlyText]) -> None: ...
+
+    app = Application()
+    app.route("procedure")(procedure)
+    async with connect(app) as client:
+        for _ in range(3):
+            with pytest.raises(WAMPError) as error:
+                await client.call("procedure", [[{"value": 1}, {"value": 2}]])
+            assert error.value.kwargs["path"] == "args[0][0]"
+            assert "value" not in str(error.value)
+    (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert "OnlyText" in record.message
 
 
 def test_constructors_that_cant_be_called_by_name() -> None:

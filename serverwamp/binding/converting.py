@@ -172,9 +172,9 @@ class FirstThatFits:
                 known[key] = value, self._converted(value), None
             except Unsuitable as error:
                 known[key] = value, None, error
-        _, made, error = known[key]
-        if error is not None:
-            raise error.below("")
+        _, made, failure = known[key]
+        if failure is not None:
+            raise failure.below("")
         return made
 
     def _converted(self, value: Any) -> Any:
@@ -275,6 +275,7 @@ class Making:
         forbids_unknown: bool,
     ) -> None:
         self._cls = record.cls
+        self._has_logged = False
         self._fields = fields
         self._is_array = record.is_array
         self._tag = record.tag
@@ -326,7 +327,10 @@ class Making:
         try:
             return self._cls(**values)
         except TypeError as error:  # of a class's own: a bug, with its text
-            logger.error("a value can't be converted", exc_info=error)
+            # Once, for validators raise it for whatever a client sends.
+            level = logging.DEBUG if self._has_logged else logging.ERROR
+            self._has_logged = True
+            logger.log(level, "a %s can't be made", named(self._cls), exc_info=error)
             raise Unsuitable("can't be converted") from None
         except ValueError as error:
             known = explained(error)
