@@ -251,6 +251,15 @@ def test_a_factory_with_a_parameter_that_nothing_fills_in(factory: Any) -> None:
             configured.add_default_arg("value", factory=factory)
 
 
+@pytest.mark.parametrize("builtin", [max, functools.partial(min, 5)])
+def test_a_builtin_that_doesnt_tell_its_parameters(builtin: Any) -> None:
+    app, routes = Application(), RPCRouteSet()
+    routes.route("procedure")(builtin)
+    for add in (lambda: app.route("other")(builtin), lambda: app.add_routes(routes)):
+        with pytest.raises(ConfigurationError, match="doesn't tell its parameters"):
+            add()
+
+
 def test_a_default_arg_has_a_value_or_a_factory() -> None:
     for configured in (Application(), Realm("com.realm")):
         with pytest.raises(ConfigurationError, match="'value' has a value as well as a factory"):

@@ -728,7 +728,13 @@ def _named_type(annotation: Any, names: Names) -> Any:
 
 def _parameters(function: Function) -> Iterator[inspect.Parameter]:
     """Yield the parameters of a function, and the items of an unpacked TypedDict as parameters."""
-    for parameter in inspect.signature(function).parameters.values():
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a builtin
+        raise ConfigurationError(
+            f"{name_of(function)} doesn't tell its parameters: write a function that calls it"
+        ) from None
+    for parameter in signature.parameters.values():
         items = None
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             items = _unpacked(function, parameter.annotation)
