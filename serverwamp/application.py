@@ -8,19 +8,15 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     ExitStack,
     asynccontextmanager,
-    contextmanager,
 )
-from random import uniform
-from types import MappingProxyType
 from typing import Any, NoReturn, TypeAlias
 
-import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 from starlette.responses import HTMLResponse, PlainTextResponse
@@ -30,14 +26,14 @@ from serverwamp.adapters import rawsocket
 from serverwamp.auth.authentication import (
     CRAAuthRequirement as CRAAuthRequirement,  # where 2.0 has it
 )
+from serverwamp.backplanes.memory import MemoryBackplane
 from serverwamp.concurrency.signals import ahead_of_signals
 from serverwamp.errors import ConfigurationError
 from serverwamp.limits import Limits
-from serverwamp.outbound.backlog import OverflowPolicy, checked_policy
-from serverwamp.peer.conversation import SHUTTING_DOWN
-from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
-from serverwamp.protocol.shapes import Shape
+from serverwamp.outbound.backlog import OverflowPolicy
+from serverwamp.protocol.serializers import SUBPROTOCOLS
 from serverwamp.realm import Realm
+from serverwamp.router.router import RealmRouter
 from serverwamp.serving.connection import Connection, Receive, Scope, Send
 from serverwamp.serving.handshake import (
     HandshakeRefused,
@@ -47,6 +43,7 @@ from serverwamp.serving.handshake import (
     refuse,
 )
 from serverwamp.serving.rawsocket_server import RawSocketServer
+from serverwamp.serving.server import Server
 from serverwamp.session import Session
 from serverwamp.statistics import Statistics
 
@@ -100,28 +97,20 @@ class Application(Realm):
         super().__init__(
             None,
             camel_snake_conversion=camel_snake_conversion,
-            overflow=checked_policy(overflow),
+            overflow=overflow,
             client_register=client_register,
         )
-        self.limits: Limits = limits or Limits()
-        self._shape = Shape(
-            message_depth=self.limits.message_depth,
-            array_length=self.limits.array_length,
-            map_length=self.limits.map_length,
-            uri_length=self.limits.uri_length,
-            message_values=self.limits.message_values,
+        self._server = Server(
+            limits or Limits(),
+            self._router_for,
+            debug=debug,
+            synchronize_requests=synchronize_requests,
         )
-        self.debug = debug
-        self.synchronize_requests = synchronize_requests
-        self._sessions: dict[int, Session] = {}
-        self.connections: set[Connection] = set()
         self._allowed_origins = checked_origins(allowed_origins)
         self._allow_default_realm = allow_default_realm
         self._realms: dict[str, Realm] = {}
         self._lifespan = lifespan
-        self._goodbyes: list[bool] = []  # of each drain that goes on, whether it says GOODBYE
         self._is_graceful = False
-        self._connected = 0  # whether they have a session or not
 
     # ---- realms
 
@@ -134,24 +123,26 @@ class Application(Realm):
         self._check_not_frozen()
         if realm.uri is None or realm.uri in self._realms:
             raise ConfigurationError(f"there can't be another realm {realm.uri!r}")
-        if realm._is_added:
+        if realm._application is not None or realm._router is not None:
             raise ConfigurationError(f"the realm {realm.uri!r} belongs to another application")
-        realm._is_added = True
+        realm._application = self
         self._realms[realm.uri] = realm
-        realm.counters = self.counters
 
-    def realm_for(self, uri: str | None) -> Realm | None:
-        """Return the realm that a client gets when it asks for `uri`.
+    def _router_for(self, uri: str | None) -> RealmRouter | None:
+        """Return the router of the realm that a client joins when it asks for `uri`.
 
-        Who names none is the application's own to authenticate, if it has authenticators, and
-        they say which realm it is.
+        A client that names no realm is authenticated by the application, whose authenticators
+        choose the realm. Without authenticators it is refused.
         """
+        default = self.freeze()
         if uri is None:
-            return None if self.authentication.is_open else self
+            return None if default.authentication.is_open else default
         realm = self._realms.get(uri)
-        return realm or (self if self._allow_default_realm else None)
+        if realm is not None:
+            return realm.freeze()
+        return default if self._allow_default_realm else None
 
-    def freeze(self) -> None:
+    def freeze(self) -> RealmRouter:
         """Check the whole configuration, with all realms, and end it: nothing can be added then.
 
         The first connection does that, and so do the lifespan of the application and
@@ -160,16 +151,15 @@ class Application(Realm):
 
         Raises: ConfigurationError when something doesn't fit together.
         """
-        if self._frozen:
-            return
-        self.retained.limits = self.limits
-        for realm in self._realms.values():
-            realm.retained.limits = realm.limits = self.limits
-            realm._overflow = realm._overflow or self._overflow
-            realm.freeze()
-        super().freeze()
-        if not self._allow_default_realm and self.handlers.has_routes:
+        if self._router is not None:
+            return self._router
+        limits, counters = self._server.limits, self._server.counters
+        policy = self._overflow or "disconnect"
+        for realm in (*self._realms.values(), self):  # in this order: it counts as frozen then
+            router = realm._frozen(limits, counters, MemoryBackplane(), policy)
+        if not self._allow_default_realm and self._routes:
             logger.warning("nobody can reach the routes of the default realm: it isn't allowed")
+        return router
 
     # ---- sessions
 
@@ -179,23 +169,11 @@ class Application(Realm):
 
         A read-only view, in which sessions come and go: copy it before awaiting in a loop.
         """
-        return MappingProxyType(self._sessions)
-
-    def admit(self, session: Session) -> None:
-        self._sessions[session.id] = session
-
-    def forget(self, session: Session) -> None:
-        self._sessions.pop(session.id, None)
+        return self._server.sessions
 
     def statistics(self) -> Statistics:
         """Return what the application has done, and is doing now, in numbers."""
-        backlogs = [connection.outbound for connection in self.connections]
-        return self.counters.statistics(
-            sessions=len(self._sessions),
-            connections=self._connected,
-            outbound_messages=sum(backlog.messages for backlog in backlogs),
-            outbound_bytes=sum(backlog.bytes for backlog in backlogs),
-        )
+        return self._server.statistics()
 
     # ---- serving
 
@@ -213,7 +191,7 @@ class Application(Realm):
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         try:
-            self._check_admission()
+            self._server.check_admission()
             check_origin(scope, self._allowed_origins)
             subprotocol = chosen_subprotocol(scope)
         except HandshakeRefused as reason:
@@ -223,44 +201,14 @@ class Application(Realm):
             except OSError as error:
                 logger.debug("refusing failed, the client is gone: %r", error)
             return
-        self._connected += 1
-        try:
+        with self._server.counted():
             try:
                 await send({"type": "websocket.accept", "subprotocol": subprotocol})
             except OSError as error:
                 logger.debug("accepting failed, the client is gone: %r", error)
                 return
-            serializer = serializer_for(subprotocol, self._shape)
-            await Connection(self, scope, receive, send, serializer).serve()
-        finally:
-            self._connected -= 1
-
-    @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        """Count a connection for as long as it lasts.
-
-        Raises: HandshakeRefused when there may be no other one.
-        """
-        self._check_admission()
-        self._connected += 1
-        try:
-            yield
-        finally:
-            self._connected -= 1
-
-    def _check_admission(self) -> None:
-        """Check that there may be another connection.
-
-        Raises: HandshakeRefused.
-        """
-        if self.is_draining:
-            raise HandshakeRefused(SHUTTING_DOWN, status=503)
-        count = self._connected - len(self._sessions)
-        if count >= self.limits.unauthenticated_sessions:
-            self.counters.violations["unauthenticated_sessions"] += 1
-            raise HandshakeRefused(
-                f"Limits.unauthenticated_sessions: {count} connections have no session", status=503
-            )
+            serializer = self._server.serializer_for(subprotocol)
+            await Connection(self._server, scope, receive, send, serializer).serve()
 
     async def serve_rawsocket(
         self,
@@ -287,7 +235,7 @@ class Application(Realm):
             raise TypeError("serve_rawsocket() needs a port, or the path of a Unix socket")
         self.freeze()
 
-        server = RawSocketServer(self, self._shape, ssl_context, self._admitted)
+        server = RawSocketServer(self._server, ssl_context)
         async with rawsocket.listening(host, port, path) as (listeners, address):
             task_status.started(address)
             await rawsocket.accept_all(listeners, server.serve)
@@ -381,9 +329,7 @@ class Application(Realm):
         wanted = {name: value for name, value in given.items() if value is not None}
         if not wanted:
             raise TypeError("disconnect() has to be told whom")
-        return sum(
-            [await each.disconnect(wanted, reason, message) for each in list(self.connections)]
-        )
+        return await self._server.disconnect(wanted, reason, message)
 
     # ---- shutting down
 
@@ -394,20 +340,7 @@ class Application(Realm):
         True while `close_sessions` runs, and from the signal on that `graceful_shutdown` waits
         for. A readiness check can ask for it.
         """
-        return bool(self._goodbyes)
-
-    @property
-    def is_saying_goodbye(self) -> bool:
-        """Whether the sessions that are being closed get GOODBYE."""
-        return any(self._goodbyes)
-
-    @contextmanager
-    def _draining(self, goodbye: bool) -> Iterator[None]:
-        self._goodbyes.append(goodbye)
-        try:
-            yield
-        finally:
-            self._goodbyes.remove(goodbye)
+        return self._server.is_draining
 
     async def close_sessions(
         self,
@@ -428,20 +361,9 @@ class Application(Realm):
         is closed with code 1001 when it has answered. Widespread clients then stay away. Without,
         the connection is only closed, with code 1012, and they reconnect by themselves.
         """
-        with self._draining(goodbye):
-            connections = list(self.connections)
-            if connections:
-                logger.info("closing %d connections", len(connections))
-            # Shielded, because a call that asks for it is cancelled when its own session ends.
-            with anyio.CancelScope(shield=True):
-                async with anyio.create_task_group() as closing:
-                    for number, connection in enumerate(connections, 1):
-                        closing.start_soon(connection.shut_down, grace)
-                        if number % batch_size == 0 and number < len(connections):
-                            await anyio.sleep(batch_interval * uniform(0.5, 1.5))
-            with anyio.move_on_after(2 * self.limits.goodbye_timeout):
-                for connection in connections:
-                    await connection.wait_ended()
+        await self._server.close_sessions(
+            grace, batch_size=batch_size, batch_interval=batch_interval, goodbye=goodbye
+        )
 
     @asynccontextmanager
     async def graceful_shutdown(
@@ -467,7 +389,7 @@ class Application(Realm):
         with ExitStack() as until_the_end:
 
             async def drain() -> None:
-                until_the_end.enter_context(self._draining(goodbye))
+                until_the_end.enter_context(self._server.draining(goodbye))
                 await self.close_sessions(
                     grace, batch_size=batch_size, batch_interval=batch_interval, goodbye=goodbye
                 )

@@ -125,13 +125,13 @@ class LimitLog:
         self._exceeded = exceeded
         self._noted: tuple[str, ...] = ()
 
-    def note(self, limit: str, text: str, *args: Any) -> None:
+    def record(self, limit: str, text: str, *args: Any) -> None:
         """Take note that the client has exceeded a limit, which is a field of `Limits`."""
         self._exceeded[limit] = self._exceeded.get(limit, 0) + 1
         if self.is_first(limit):
             logger.warning("Limits.%s: %s", limit, text % args)
 
-    def admits(self, doing: str, error: BaseException) -> bool:
+    def wants(self, doing: str, error: BaseException) -> bool:
         """Tell whether it is to be logged that `doing` something has failed with `error`.
 
         It is, unless nothing but an event or a report could not be sent, which can be due to what

@@ -100,6 +100,9 @@ class PublicationRoute(Route):
             )
 
 
+Definition: TypeAlias = RPCRoute | TopicRoute | PublicationRoute
+
+
 class ProtocolRoute(RPCRoute):
     """A route to a procedure that the protocol itself defines."""
 

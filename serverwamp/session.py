@@ -28,7 +28,7 @@ class Testaments(Protocol):
     def flush(self, scope: str) -> None: ...
 
 
-class Link(Protocol):
+class SessionControl(Protocol):
     """What a session handle needs from what runs the session."""
 
     @property
@@ -49,7 +49,7 @@ class Link(Protocol):
         self, uri: str, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float | None
     ) -> ClientCall: ...
 
-    async def close(self, reason: str, message: str | None) -> None: ...
+    async def close(self, reason: str, message: str | None, *, quietly: bool = False) -> None: ...
 
     async def abort(self, reason: str, message: str | None) -> None: ...
 
@@ -107,7 +107,7 @@ class Session:
         id: int,
         realm: str,
         connection: Transport,
-        link: Link,
+        control: SessionControl,
         auth_id: str | None = None,
         auth_methods: Sequence[str] = (),
         auth_extra: Mapping[str, Any] | None = None,
@@ -123,7 +123,7 @@ class Session:
         self.auth_extra = auth_extra or {}
         self.identity = None
         self.is_authenticated = False
-        self._link = link
+        self._control = control
         self._thread = get_ident()
         self._data: dict[Any, Any] = {}
         self._subscription: Any = None
@@ -182,12 +182,12 @@ class Session:
 
     def is_subscribed(self, subscription: int) -> bool:
         """Tell whether the session has the subscription of that id."""
-        return self._link.is_subscribed(subscription)
+        return self._control.is_subscribed(subscription)
 
     @property
     def is_open(self) -> bool:
         """Whether the session has been welcomed and has not ended."""
-        return self._link.is_open
+        return self._control.is_open
 
     @property
     def expires_at(self) -> float | None:
@@ -202,9 +202,9 @@ class Session:
     def expires_at(self, time: float | None) -> None:
         self._expires_at = time
         if get_ident() != self._thread:
-            from_thread.run_sync(self._link.expire)
+            from_thread.run_sync(self._control.expire)
         else:
-            self._link.expire()
+            self._control.expire()
 
     async def refresh(self, ticket: str) -> None:
         """Ask the realm's ticket authenticator about a new ticket, as if the session began now.
@@ -214,7 +214,7 @@ class Session:
         Raises: WAMPError when the ticket isn't good, or is that of somebody else, or of another
             role; nothing has changed then.
         """
-        await self._link.refresh(ticket)
+        await self._control.refresh(ticket)
 
     def send_event(
         self,
@@ -236,7 +236,7 @@ class Session:
         """
         if topic is None and self._subscription is None:
             raise TypeError("send_event() needs a topic outside of a subscription handler")
-        send, args, kwargs = self._link.send_event, checked_args(args), kwargs or {}
+        send, args, kwargs = self._control.send_event, checked_args(args), kwargs or {}
         if get_ident() != self._thread:  # nothing of ours can be touched from there
             return from_thread.run_sync(send, topic, self._subscription, args, kwargs)
         return send(topic, self._subscription, args, kwargs)
@@ -256,7 +256,7 @@ class Session:
 
         Raises: WAMPError when awaited; see `ClientCall`.
         """
-        return self._link.call(uri, checked_args(args), kwargs or {}, timeout)
+        return self._control.call(uri, checked_args(args), kwargs or {}, timeout)
 
     async def close(self, reason: str = uris.CLOSE_REALM, message: str | None = None) -> None:
         """Say GOODBYE: running calls are cancelled and subscriptions end.
@@ -264,11 +264,11 @@ class Session:
         Returns when GOODBYE is on its way. The connection is closed when the client has answered,
         or hasn't in time. A session that isn't open any more is left alone.
         """
-        await self._link.close(_checked(reason), message)
+        await self._control.close(_checked(reason), message)
 
     async def abort(self, reason: str = uris.NOT_AUTHORIZED, message: str | None = None) -> None:
         """Send ABORT and close the connection; from an authenticator, refuse the session."""
-        await self._link.abort(_checked(reason), message)
+        await self._control.abort(_checked(reason), message)
 
     # ---- for custom authentication
 
@@ -279,7 +279,7 @@ class Session:
 
         Only an authentication handler can do that.
         """
-        return await self._link.challenge(method, extra or {})
+        return await self._control.challenge(method, extra or {})
 
     async def mark_authenticated(self, identity: Any = None) -> None:
         """Admit the session: it is welcomed when the authentication handler returns."""

@@ -99,3 +99,10 @@ def is_reserved(uri: str) -> bool:
 def joined(prefix: str, uri: str) -> str:
     """Return `uri` below `prefix`, with exactly one ``.`` between them."""
     return f"{prefix.rstrip('.')}.{uri}" if prefix else uri
+
+
+def match_of(pattern: str) -> MatchPolicy:
+    """Return how a pattern is to be understood, by its look."""
+    if "" in pattern.split(".")[:-1]:
+        return "wildcard"
+    return "prefix" if pattern.endswith(".") or not pattern else "exact"

@@ -27,6 +27,7 @@ from serverwamp import (
 )
 from serverwamp.protocol.auth import cra
 from serverwamp.testing import Client, connect
+from tests.helpers import connections_of
 
 FAILED = "wamp.error.authentication_failed"
 
@@ -581,7 +582,7 @@ async def test_the_client_vanishes_while_it_is_challenged() -> None:
     async with connect(app, None) as client:
         await client.send([1, "realm1", {"roles": {"caller": {}}, "authmethods": ["ticket"]}])
         await client.receive()
-    assert not app.connections
+    assert not connections_of(app)
 
 
 @pytest.mark.spec("SES-14")

@@ -567,15 +567,11 @@ async def test_camel_case_names() -> None:
     async def procedure(count_to: int, **named: Any) -> Any:
         return {"count": count_to, **named}
 
-    for app in (
-        serving(procedure, camel_snake_conversion=True),
-        Application(),
-        Application(),
-    ):
-        if not app.handlers.routes:
-            routes = RPCRouteSet(camel_snake_conversion=True)
-            routes.route("procedure")(procedure)
-            app.add_routes(routes)
+    with_set = Application()
+    routes = RPCRouteSet(camel_snake_conversion=True)
+    routes.route("procedure")(procedure)
+    with_set.add_routes(routes)
+    for app in (serving(procedure, camel_snake_conversion=True), with_set):
         async with connect(app) as client:
             result = await client.call("procedure", (), {"countTo": "3", "theRest": 4})
             assert result.kwargs == {"count": 3, "the_rest": 4}

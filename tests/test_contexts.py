@@ -14,6 +14,7 @@ from serverwamp import Application, Limits, Session, WAMPError
 from serverwamp.concurrency.contexts import in_own_context
 from serverwamp.serving.connection import Receive, Scope, Send
 from serverwamp.testing import connect
+from tests.helpers import connections_of
 
 found: list[str] = []
 of_connection: ContextVar[str] = ContextVar("of_connection", default="no connection")
@@ -332,7 +333,7 @@ async def test_events_are_sent_in_the_context_of_their_receiver(publishes: str) 
     sent: list[tuple[str, str]] = []
 
     async def site(scope: Scope, receive: Receive, send: Send) -> None:
-        of_connection.set(name := str(len(sent) + 1000 * len(app.connections)))
+        of_connection.set(name := str(len(sent) + 1000 * len(connections_of(app))))
 
         async def traced(event: Any) -> None:
             if event["type"] == "websocket.send" and "[36," in event.get("text", ""):

@@ -50,7 +50,7 @@ from websockets import Subprotocol
 from websockets.sync.client import connect
 
 import serverwamp
-from serverwamp import testing
+from serverwamp import Application, Realm, testing
 from tests.benchmark.__main__ import parsed_options as benchmark_options
 from tests.commands import serving
 from tests.soak.__main__ import parsed_options as soak_options
@@ -409,3 +409,20 @@ def test_the_api_reference_has_every_public_name() -> None:
         r"^\.\. (?:auto(?:class|function|exception)|data):: (\w+)", page, re.MULTILINE
     )
     assert set(serverwamp.__all__) <= set(documented)
+
+
+@pytest.mark.parametrize("kind", ["Application", "Realm"])
+def test_the_api_reference_has_every_method(kind: str) -> None:
+    page = (ROOT / "docs" / "api.rst").read_text("utf-8")
+
+    def documented(name: str) -> set[str]:
+        section = page.split(f".. autoclass:: {name}\n")[1].split("\n.. ")[0]
+        return set(re.findall(r"^   \.\. auto(?:method|property|attribute):: (\w+)", section, re.M))
+
+    expected = documented("Realm")
+    if kind == "Application":
+        expected |= documented("Application")
+    configured = {"Application": Application(), "Realm": Realm("com.realm")}[kind]
+    assert {name for name in dir(configured) if not name.startswith("_")} == expected
+    configured.freeze()
+    assert {name for name in dir(configured) if not name.startswith("_")} == expected

@@ -20,6 +20,7 @@ from serverwamp import (
     WAMPError,
 )
 from serverwamp.testing import connect
+from tests.helpers import broker_of
 
 
 class Topic:
@@ -136,7 +137,7 @@ async def test_what_a_subscription_sends_is_lost_when_the_session_ends_before_it
         assert await client.expect_close() == 1000
         assert client.transcript[-1].startswith("server: closes")
         assert "too late" not in "".join(client.transcript)
-    assert not app.broker.recipients("topic")
+    assert not broker_of(app).recipients("topic")
 
 
 async def test_resubscribing() -> None:
@@ -442,7 +443,7 @@ async def test_a_client_that_leaves_while_a_handler_opens() -> None:
     async with connect(app) as client:  # the first subscription has been given back
         await client.send([32, 1, {}, "topic"])
         await client.disconnect()
-    assert not app.broker.recipients("topic")
+    assert not broker_of(app).recipients("topic")
 
 
 async def test_handlers_that_fail_to_close(caplog: pytest.LogCaptureFixture) -> None:

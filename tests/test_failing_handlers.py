@@ -23,6 +23,7 @@ from serverwamp import (
     WAMPError,
 )
 from serverwamp.testing import Client, connect
+from tests.helpers import broker_of, connections_of
 
 FAILED = "wamp.error.runtime_error"
 REFUSED = "wamp.error.authentication_failed"
@@ -277,8 +278,8 @@ def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def check_released(app: Application, *clients: Client) -> None:
     assert sorted(app.sessions) == sorted(client.session or 0 for client in clients)
-    assert len(app.connections) == len(clients)
-    assert not list(app.broker)
+    assert len(connections_of(app)) == len(clients)
+    assert not list(broker_of(app))
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)

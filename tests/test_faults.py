@@ -28,6 +28,7 @@ from serverwamp import (
 )
 from serverwamp.peer import caller, joining
 from serverwamp.testing import ASGIEvent, connect
+from tests.helpers import connections_of
 
 HELLO = [1, "realm1", {"roles": {"caller": {}}}]
 
@@ -86,7 +87,7 @@ async def test_a_server_whose_receive_fails(
     assert server.sent[-1]["type"] == "websocket.close"
     assert server.sent[-1]["code"] == 1011
     assert "the server is broken" in caplog.text
-    assert not app.connections
+    assert not connections_of(app)
     assert not app.sessions
 
 
@@ -100,7 +101,7 @@ async def test_a_client_that_is_gone_is_no_error(
     app = Application()
     server = Server(*REQUESTS, fails_at=lambda event: event["type"] == f"websocket.{kind}")
     await server.serve(app)
-    assert not app.connections
+    assert not connections_of(app)
     assert not app.sessions
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
@@ -118,7 +119,7 @@ async def test_a_client_that_is_gone_before_the_application_knows(
         client_leaves=True,
     )
     await server.serve(app)
-    assert not app.connections
+    assert not connections_of(app)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -136,7 +137,7 @@ async def test_a_server_that_refuses_to_close(
     )
     with pytest.raises(failure, match="it can't be sent"):
         await server.serve(app)
-    assert not app.connections
+    assert not connections_of(app)
     assert not app.sessions
     assert app.statistics().unauthenticated_sessions == 0
 
@@ -161,7 +162,7 @@ async def test_a_server_that_refuses_a_message(
     # The call has no answer yet if its task begins after the violation.
     assert attempts or refused == "[8,"
     assert caplog.text.count("the server refused a message") == len(attempts) <= 1
-    assert not app.connections
+    assert not connections_of(app)
 
 
 async def test_a_server_that_refuses_to_close_while_it_shuts_down() -> None:
@@ -188,7 +189,7 @@ async def test_a_server_that_refuses_to_close_while_it_shuts_down() -> None:
         tasks.start_soon(serve)
         await is_open.wait()
         await app.close_sessions(grace=0)
-    assert not app.connections
+    assert not connections_of(app)
 
 
 @pytest.mark.parametrize(("failure", "is_quiet"), [(OSError, True), (ValueError, False)])
@@ -356,7 +357,7 @@ async def test_a_bug_ends_one_session(
 
     async with connect(app) as other, connect(app) as client:
         with monkeypatch.context() as patched:
-            patched.setattr(caller.Calls, "cancel", broken)
+            patched.setattr(caller.CallerRole, "cancel", broken)
             await client.send([49, 1, {}])
             assert (await client.receive())[2] == "wamp.error.runtime_error"
             assert await client.expect_close() == 1011
@@ -375,7 +376,7 @@ async def test_a_bug_in_what_a_session_started(
         raise ZeroDivisionError("a bug")
 
     async with connect(app) as other:
-        monkeypatch.setattr(caller.Calls, "_time_out", broken)
+        monkeypatch.setattr(caller.CallerRole, "_time_out", broken)
         async with connect(app) as client:
             await client.start_call("wait", options={"timeout": 1})
             assert await client.expect_close() == 1011
@@ -551,7 +552,7 @@ async def test_a_burst_of_events_for_a_client_that_reads_nothing() -> None:
                 await anyio.lowlevel.checkpoint()
         client.resume()
         assert await client.expect_close() == 1008
-    assert not app.connections
+    assert not connections_of(app)
 
 
 async def test_a_long_queue_of_synchronized_calls() -> None:
@@ -595,7 +596,7 @@ async def test_an_id_that_is_in_use() -> None:
         for request in (1, 2**53, 1):
             await client.send([48, request, {}, "wait"])
         assert (await client.receive())[2] == "wamp.error.protocol_violation"
-    assert not app.connections
+    assert not connections_of(app)
 
 
 async def test_batches_dont_bypass_back_pressure() -> None:
@@ -649,8 +650,8 @@ async def test_timeouts_of_answered_calls_are_forgotten() -> None:
     async with connect(app) as client:
         for _ in range(500):
             await client.call("procedure", options={"timeout": 3_600_000})
-        (connection,) = app.connections
-        assert len(connection._serving._calls._deadlines._entries) < 150
+        (connection,) = connections_of(app)
+        assert len(connection._engine._calls._deadlines._entries) < 150
         await client.call("procedure", options={"timeout": 2**53})
         await client.send_frame(f'[48,502,{{"timeout":{10**400}}},"procedure"]')
         assert await client.receive() == [50, 502, {}, [None]]

@@ -24,6 +24,7 @@ from serverwamp import (
 )
 from serverwamp.errors import WAMPError
 from serverwamp.testing import Client, HandshakeRefused, connect
+from tests.helpers import connections_of
 from tests.sockets import connect_socket, serve, serve_aiohttp
 
 VIOLATION = "wamp.error.protocol_violation"
@@ -308,9 +309,9 @@ async def test_goodbye_in_time(caplog: pytest.LogCaptureFixture) -> None:
 async def test_a_client_that_reads_nothing(caplog: pytest.LogCaptureFixture) -> None:
     app = application(outbound_messages=80, send_timeout=0.05, goodbye_timeout=0.05)
     async with connect(app) as other:
-        (others,) = app.connections
+        (others,) = connections_of(app)
         async with connect(app) as client:
-            (theirs,) = app.connections - {others}
+            (theirs,) = connections_of(app) - {others}
             client.pause()
             async with anyio.create_task_group() as tasks:
 
@@ -515,7 +516,7 @@ async def test_calls_that_wait_for_their_turn_count(caplog: pytest.LogCaptureFix
 async def test_a_client_that_vanishes_while_its_calls_are_at_the_limit(synchronize: bool) -> None:
     waiting = Waiting(calls_in_flight=2, busy_timeout=0.1, synchronize_requests=synchronize)
     async with connect(waiting.app) as client:
-        (connection,) = waiting.app.connections
+        (connection,) = connections_of(waiting.app)
         for number in range(10):
             await client.start_call("wait", (number,))
         await client.disconnect()

@@ -18,7 +18,7 @@ from serverwamp import Application, Limits
 from serverwamp.errors import InvalidPayload, LimitExceeded
 from serverwamp.protocol.messages import Call, CallOptions
 from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
-from serverwamp.protocol.shapes import Shape
+from serverwamp.protocol.shapes import ShapeLimits
 from serverwamp.testing import connect
 
 ENCODERS: dict[str, Callable[[Any], Any]] = {
@@ -56,9 +56,9 @@ def count(value: Any) -> int:
 
 def check(subprotocol: str, unit: Any, *, most: int) -> None:
     """Check that as many values may come, and no more."""
-    allowed = serializer_for(subprotocol, Shape(message_values=most))
+    allowed = serializer_for(subprotocol, ShapeLimits(message_values=most))
     allowed.decode(unit)
-    refused = serializer_for(subprotocol, Shape(message_values=most - 1))
+    refused = serializer_for(subprotocol, ShapeLimits(message_values=most - 1))
     with pytest.raises(LimitExceeded) as exceeded:
         refused.decode(unit)
     assert exceeded.value.limit == "message_values"
@@ -121,7 +121,7 @@ def test_an_extension_of_messagepack_counts(size: int) -> None:
     most = 7 + 20
     for limit, refused in ((most - 1, LimitExceeded), (most, InvalidPayload)):
         with pytest.raises(refused):
-            serializer_for("wamp.2.msgpack", Shape(message_values=limit)).decode(unit)
+            serializer_for("wamp.2.msgpack", ShapeLimits(message_values=limit)).decode(unit)
 
 
 async def test_a_head_that_is_too_full_gets_no_answer() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from serverwamp import Application, Session, Subscription, WAMPError
 from serverwamp.testing import Client, connect
+from tests.helpers import broker_of
 
 
 def serving(*prefixes: str, wildcards: tuple[str, ...] = ()) -> Application:
@@ -110,7 +111,7 @@ async def test_unsubscribing_from_one_pattern_leaves_the_others() -> None:
         with pytest.raises(WAMPError, match="no_such_subscription"):
             await client.unsubscribe(prefix)
         await client.unsubscribe(exact)
-        assert not list(app.broker)
+        assert not list(broker_of(app))
 
 
 async def test_patterns_are_admitted_by_routes_that_cover_them() -> None:

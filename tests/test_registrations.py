@@ -19,6 +19,7 @@ from serverwamp import (
     WAMPError,
 )
 from serverwamp.testing import ROLES, CallResult, Client, connect
+from tests.helpers import dealer_of
 
 CANCELED = "wamp.error.canceled"
 FEATURES = {"progressive_call_results": True, "call_canceling": True}
@@ -184,7 +185,7 @@ async def test_unregistering() -> None:
         await callee.send([70, running[1], {}, ["still"]])
         assert (await pending.result()).args == ("still",)
         assert await register(other, "com.x") != registration
-        assert [r.procedure for r in app.dealer] == ["com.x"]
+        assert [r.procedure for r in dealer_of(app)] == ["com.x"]
 
 
 @pytest.mark.spec("REG-08", "CAL-10")
@@ -203,7 +204,7 @@ async def test_a_callee_that_leaves_takes_its_registrations_with_it(how: str) ->
                 await callee.expect_close()
         assert (await refusal(pending.result())).uri == CANCELED
         assert (await refusal(caller.call("com.x"))).uri == "wamp.error.no_such_procedure"
-        assert list(app.dealer) == []
+        assert list(dealer_of(app)) == []
         await caller.expect_nothing()
 
 

@@ -13,6 +13,7 @@ import trio
 
 from serverwamp import Application, Limits, RPCProgressReport, Session, WAMPError
 from serverwamp.testing import ASGIEvent, Client, ExpectationFailed, connect
+from tests.helpers import broker_of, connections_of
 from tests.sockets import connect_socket, serve, serve_aiohttp
 
 TICKET = {"authid": "joe", "ticket": "open sesame"}
@@ -225,12 +226,12 @@ async def test_a_conversation_that_is_cut(
                     await until_the_end(conversation, client)
         assert served.is_cut
         assert service.inside == held
-        assert len(app.connections) == 1
+        assert len(connections_of(app)) == 1
         assert list(app.sessions) == [other.session]
-        assert not list(app.broker)
+        assert not list(broker_of(app))
         await other.call("nothing")
         await other.expect_nothing()
-    assert not app.connections
+    assert not connections_of(app)
     assert not service.inside
     # Nothing is said of who has left; the rest, once.
     said = [record.msg for record in caplog.records if record.levelno >= logging.INFO]
@@ -307,13 +308,13 @@ async def test_a_connection_that_is_reset(
                     await client.disconnect()
                 service.closing.set()
                 await other.call("publish")  # to somebody who has left
-                while len(app.connections) > 1:
+                while len(connections_of(app)) > 1:
                     await anyio.lowlevel.checkpoint()
                 assert service.inside == held
                 assert list(app.sessions) == [other.session]
-                assert not list(app.broker)
+                assert not list(broker_of(app))
                 await other.call("nothing")
-            while app.connections:
+            while connections_of(app):
                 await anyio.lowlevel.checkpoint()
         assert not service.inside
     ours = [record for record in caplog.records if record.name.startswith("serverwamp")]

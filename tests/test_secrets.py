@@ -309,7 +309,7 @@ async def test_secrets_in_what_a_session_holds() -> None:
     ) as client:
         await log_in(client, is_right=True)
     names = {kind.__name__ for kind in seen}
-    assert {"Session", "Connection", "Application", "ServedSession", "CRAAuthRequirement"} <= names
+    assert {"Session", "Connection", "Application", "SessionEngine", "CRAAuthRequirement"} <= names
     assert "SCRAMAuthRequirement" in names
 
 

@@ -25,6 +25,7 @@ import serverwamp
 from serverwamp import Application, ConfigurationError, Session, WAMPError
 from serverwamp.protocol.serializers import SUBPROTOCOLS
 from serverwamp.testing import HandshakeRefused, connect
+from tests.helpers import connections_of
 from tests.sockets import connect_socket, serve, serve_aiohttp
 
 
@@ -224,7 +225,7 @@ async def test_a_client_that_leaves_during_the_handshake() -> None:
     scope = {"type": "websocket", "path": "/", "subprotocols": ["wamp.2.json"], "headers": []}
     app = greeting()
     await app(scope, receive, send)
-    assert not app.connections
+    assert not connections_of(app)
 
 
 # ---- plain HTTP, and paths
@@ -722,7 +723,7 @@ class TestAiohttp:
             async with connect_socket(port) as client:
                 await client.disconnect()
             with anyio.fail_after(5):
-                while app.connections:
+                while connections_of(app):
                     await anyio.lowlevel.checkpoint()
 
 
@@ -749,7 +750,7 @@ async def test_nothing_escapes_to_the_server() -> None:
             else:
                 await client.send([3, {}, "a.b"])
                 assert await client.expect_close() == 1000
-    assert not app.connections
+    assert not connections_of(app)
 
 
 def test_configuration_errors_are_for_developers() -> None:

@@ -11,6 +11,7 @@ import pytest
 from serverwamp import Application, ConfigurationError, Limits, Realm, Session, WAMPError
 from serverwamp.protocol.ids import MAX_ID
 from serverwamp.testing import ExpectationFailed, connect
+from tests.helpers import connections_of
 
 HELLO = [1, "realm1", {"roles": {"caller": {}}}]
 
@@ -460,7 +461,7 @@ async def test_closing_all_sessions() -> None:
             assert await one.receive() == [6, {}, "wamp.close.system_shutdown"]
             await one.send([6, {}, "wamp.close.goodbye_and_out"])
             assert await one.expect_close() == 1001
-        assert not app.connections
+        assert not connections_of(app)
         assert not app.sessions
     assert not sessions[0].is_open
 
@@ -482,7 +483,7 @@ async def test_closing_sessions_that_dont_cooperate() -> None:
         await happened(started)
         await app.close_sessions(grace=0.05)
         assert cancelled.is_set()
-        assert not app.connections
+        assert not connections_of(app)
         assert (await client.receive())[4] == "wamp.error.canceled"
         assert await client.receive() == [6, {}, "wamp.close.system_shutdown"]
         assert await client.expect_close() == 1001

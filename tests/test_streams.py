@@ -25,6 +25,7 @@ from serverwamp import (
 from serverwamp.protocol.messages import Call, CallOptions
 from serverwamp.protocol.state import REMEMBERED_STREAMS
 from serverwamp.testing import Client, PendingCall, connect
+from tests.helpers import connections_of
 from tests.test_session_state import State, session_in
 
 
@@ -217,9 +218,8 @@ def test_publications_are_no_streams() -> None:
     async def publication(chunks: AsyncIterator[int]) -> None: ...
 
     app = Application()
-    app.publication("topic")(publication)
     with pytest.raises(ConfigurationError, match="takes a stream: only procedures can"):
-        app.freeze()
+        app.publication("topic")(publication)
 
 
 # ---- chunks that can't be used
@@ -472,7 +472,7 @@ async def test_a_slow_handler_is_waited_for(
     async with connect(receiving.app) as client, connect(receiving.app) as other:
         call = await client.start_call("stream", progress=True)
         await anyio.wait_all_tasks_blocked()
-        before = {connection: connection.received for connection in receiving.app.connections}
+        before = {connection: connection.received for connection in connections_of(receiving.app)}
         for _ in range(40):
             await call.send_chunk(chunk)
         await anyio.wait_all_tasks_blocked()
@@ -538,7 +538,7 @@ async def test_a_result_while_a_chunk_waits() -> None:
 async def test_an_end_while_a_chunk_waits(how: str) -> None:
     receiving = Receiving(limits={"stream_chunks": 2, "busy_timeout": 0.1})
     async with connect(receiving.app) as client:
-        (connection,) = receiving.app.connections
+        (connection,) = connections_of(receiving.app)
         call = await client.start_call("stuck", progress=True)
         for chunk in range(10):
             await call.send_chunk(chunk)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, Protocol
@@ -21,7 +21,6 @@ from typing import Any, Protocol
 from serverwamp.errors import (
     AuthenticationFailed,
     AuthenticationRequired,
-    ConfigurationError,
     NoMatchingAuthMethod,
 )
 from serverwamp.protocol.auth import cra
@@ -55,7 +54,7 @@ class CRAAuthRequirement:
     """The length of a derived secret in bytes, before base64."""
 
 
-class Caller(Protocol):
+class CompiledHandler(Protocol):
     """A compiled handler: takes what it wants by the names of `sources`."""
 
     async def call(self, sources: Mapping[str, Any]) -> Any: ...
@@ -76,7 +75,7 @@ class TicketMethod:
 
     name = "ticket"
 
-    def __init__(self, authenticator: Caller) -> None:
+    def __init__(self, authenticator: CompiledHandler) -> None:
         self._authenticator = authenticator
 
     async def identify(self, session: Any) -> Any:
@@ -96,7 +95,9 @@ class CRAMethod:
 
     name = "wampcra"
 
-    def __init__(self, requirement_provider: Caller, identity_provider: Caller) -> None:
+    def __init__(
+        self, requirement_provider: CompiledHandler, identity_provider: CompiledHandler
+    ) -> None:
         self._requirement_provider = requirement_provider
         self._identity_provider = identity_provider
         self._nobodys_secret = secrets.token_bytes(32)
@@ -142,52 +143,25 @@ class CRAMethod:
         return required or nobody
 
 
-Compile = Callable[..., Caller]
+Compile = Callable[[Callable[..., Any], Sequence[str]], CompiledHandler]
 """Compiles a function, given the names of the sources that lead its parameters."""
 
 
 class Authentication:
-    """The authenticators of a realm, and their order."""
+    """The compiled authenticators of a realm, and their order.
 
-    def __init__(self) -> None:
-        self._handler_function: Callable[..., Any] | None = None
-        self._transport_functions: list[Callable[..., Any]] = []
-        self._kinds: dict[str, Callable[[Compile], Sequence[ChallengeMethod]]] = {}
-        self._handler: Caller | None = None
-        self._transport: list[Caller] = []
-        self._methods: dict[str, ChallengeMethod] = {}
+    A `handler` takes the place of all others. `methods` stand in the order of preference.
+    """
 
-    # ---- configuration
-
-    def set_handler(self, handler: Callable[..., Any]) -> None:
-        if self._handler_function is not None:
-            raise ConfigurationError("the realm has an authentication handler already")
-        self._handler_function = handler
-
-    def add_transport(self, authenticator: Callable[..., Any]) -> None:
-        self._transport_functions.append(authenticator)
-
-    def set_methods(
-        self, kind: str, methods: Callable[[Compile], Sequence[ChallengeMethod]]
+    def __init__(
+        self,
+        handler: CompiledHandler | None = None,
+        transport: Sequence[CompiledHandler] = (),
+        methods: Iterable[ChallengeMethod] = (),
     ) -> None:
-        """Offer what ``methods(compile_function)`` returns once functions can be compiled.
-
-        Raises: ConfigurationError when the realm has that kind already.
-        """
-        if kind in self._kinds:
-            raise ConfigurationError(f"the realm has {kind} already")
-        self._kinds[kind] = methods
-
-    def compile(self, compile_function: Compile) -> None:
-        """Compile all functions; none can be added afterwards."""
-        if self._handler_function is not None:
-            self._handler = compile_function(self._handler_function, ("session",))
-        self._transport = [compile_function(f, ("session",)) for f in self._transport_functions]
-        self._methods = {
-            method.name: method
-            for methods in self._kinds.values()
-            for method in methods(compile_function)
-        }
+        self._handler = handler
+        self._transport = transport
+        self._methods = {method.name: method for method in methods}
 
     # ---- what happens to a session
 
@@ -224,7 +198,7 @@ class Authentication:
         session.identity = identity
         session.expires_at = renewed.expires_at
 
-    async def _authenticate_by_handler(self, session: Any, handler: Caller) -> None:
+    async def _authenticate_by_handler(self, session: Any, handler: CompiledHandler) -> None:
         session._claim(session.auth_id)
         identity = await handler.call({"session": session})
         if _is_identity(identity):

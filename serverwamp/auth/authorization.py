@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -21,7 +20,7 @@ import msgspec
 from serverwamp import uris
 from serverwamp.binding.handler import Handler
 from serverwamp.concurrency.contexts import in_own_context
-from serverwamp.concurrency.tasks import escaping
+from serverwamp.concurrency.tasks import part_to_reraise
 from serverwamp.errors import (
     AuthorizationFailed,
     ConfigurationError,
@@ -137,7 +136,7 @@ async def _decision(decides: Handler, question: Question, limits: Limits) -> Ans
             return answer
         raise TypeError(f"{decides.name} returned {answer!r}, which is neither True nor False")
     except BaseException as error:
-        if escaping(error) is not None:
+        if part_to_reraise(error) is not None:
             raise
         refusal = next((part for part in parts_of(error) if isinstance(part, WAMPError)), None)
         unknown = without(error, refusal)
@@ -161,9 +160,10 @@ class Authorizer:
     function looks at the options, answers to requests that have any aren't kept.
     """
 
-    def __init__(self, handler: Handler, lifetime: float) -> None:
+    def __init__(self, handler: Handler, lifetime: float, limits: Limits) -> None:
         self._handler = handler
         self._lifetime = lifetime
+        self._limits = limits
         self._takes_options = handler.takes("options")
 
     def known(self, question: Question) -> bool | None:
@@ -176,10 +176,15 @@ class Authorizer:
             return None
         return answer
 
+    async def answer(self, question: Question) -> Answer:
+        """Return the answer, whether it is known already or not."""
+        known = self.known(question)
+        return await self.ask(question) if known is None else known
+
     def _is_kept(self, question: Question) -> bool:
         return not (self._takes_options and question.options)
 
-    async def ask(self, question: Question, limits: Limits) -> Answer:
+    async def ask(self, question: Question) -> Answer:
         """Return the answer, and keep it."""
         session, key = question.session, _key(question)
         answers = session._answers
@@ -189,10 +194,10 @@ class Authorizer:
             return InvalidURI(f"{question.uri!r} is not a valid URI")
         if question.action == "register" and _knows_too_little(self._handler, question):
             return ONE_BY_ONE
-        answer = await _decision(self._handler, question, limits)
+        answer = await _decision(self._handler, question, self._limits)
         if isinstance(answer, bool) and self._lifetime and self._is_kept(question):
             answers.pop(key, None)
-            while len(answers) >= limits.authorizations:
+            while len(answers) >= self._limits.authorizations:
                 del answers[next(iter(answers))]
             answers[key] = (answer, monotonic() + self._lifetime)
         return answer
@@ -212,9 +217,11 @@ class Authorization:
         self,
         authorizer: Authorizer | None,
         rules_for: Callable[[Action, str, MatchPolicy], Sequence[Rule]],
+        limits: Limits,
     ) -> None:
         self.authorizer: Authorizer | None = authorizer
         self._rules_for = rules_for
+        self._limits = limits
 
     def known(self, question: Question) -> Answer | None:
         """Return the answer if nobody has to be asked for it."""
@@ -229,28 +236,32 @@ class Authorization:
                 return False
         return True
 
-    async def check(self, question: Question | None, limits: Limits) -> None:
+    async def check(self, question: Question | None) -> None:
         """Ask, if there is anything to be asked.
 
         Raises: WAMPError when it isn't allowed.
         """
-        answer = True if question is None else await self.ask(question, limits)
+        answer = True if question is None else await self.ask(question)
         if question is not None and answer is not True:
             raise question.refusal(answer)
 
-    async def ask(self, question: Question, limits: Limits) -> Answer:
+    async def ask(self, question: Question) -> Answer:
         """Return the answer: of all that decide, the first that isn't True."""
         if self.authorizer is not None:
-            answer: Answer | None = self.authorizer.known(question)
-            if answer is None:
-                answer = await self.authorizer.ask(question, limits)
+            answer = await self.authorizer.answer(question)
             if answer is not True:
                 return answer
         for rule in self._rules_for(question.action, question.uri, question.match):
-            answer = await _answer_of(rule, question, limits)
+            answer = await _answer_of(rule, question, self._limits)
             if answer is not True:
                 return answer
         return True
+
+    async def may_hear(self, session: Session, topic: str) -> bool:
+        """Tell whether the authorizer, if there is one, lets a session subscribe to a topic."""
+        if self.authorizer is None:
+            return True
+        return await self.authorizer.answer(Question(session, "subscribe", topic)) is True
 
 
 async def _answer_of(rule: Rule, question: Question, limits: Limits) -> Answer:
@@ -267,71 +278,3 @@ def _knows_too_little(decides: Handler, question: Question) -> bool:
     Who may hear ``chat.room1`` may not hear all that begins so.
     """
     return question.match != "exact" and decides.takes("uri") and not decides.takes("match")
-
-
-class Authorizing(ABC):
-    """The part of a realm that asks whether its sessions may do what they want to."""
-
-    authorization: Authorization | None = None
-    """What is asked; None where everything is allowed that there is."""
-    has_authorizer: bool = False
-    limits: Limits = Limits()
-    members: dict[int, Session]
-    _authorizer: tuple[Callable[..., Any], float] | None = None
-
-    @abstractmethod
-    def _check_not_frozen(self) -> None: ...
-
-    def set_authorizer(self, function: Callable[..., Any], *, lifetime: float = 60.0) -> None:
-        """Ask `function` before a session calls, subscribes, registers or publishes anything.
-
-        Its parameters may be the ``session``, the ``action`` ("call", "subscribe", "register" or
-        "publish"), the ``uri``, how that is to be understood, as ``match`` ("exact", "prefix" or
-        "wildcard"), the ``options`` of the request, and default args. It returns True or False, or
-        raises `WAMPError` with what the client is to be told; whatever else it does refuses with
-        ``wamp.error.authorization_failed``. A plain function is called where it is needed, and has
-        to return at once.
-
-        What it returns is held to for `lifetime` seconds, for the same session in the same role,
-        unless it takes the ``options`` and there are any. Before an event goes to a session that
-        has subscribed to a pattern, the topic is asked about as itself. Of registrations it is
-        asked about patterns only if it takes ``match``; otherwise they are refused.
-
-        Raises: ConfigurationError.
-        """
-        self._check_not_frozen()
-        if not lifetime >= 0:
-            raise ConfigurationError(f"answers can't be held to for {lifetime!r} seconds")
-        if not callable(function):
-            raise ConfigurationError(f"{function!r} is not a function")
-        self._authorizer = function, lifetime
-
-    def invalidate_authorizations(self, session: Session | None = None) -> None:
-        """Forget what the authorizer has said about a session, or about all of the realm."""
-        for one in tuple(self.members.values()) if session is None else (session,):
-            one._answers = None
-
-    async def may_hear(self, session: Session, topic: str) -> bool:
-        """Tell whether the authorizer, if there is one, lets a session subscribe to a topic."""
-        if self.authorization is None or self.authorization.authorizer is None:
-            return True
-        question = Question(session, "subscribe", topic)
-        answer: Answer | None = self.authorization.authorizer.known(question)
-        if answer is None:
-            answer = await self.authorization.authorizer.ask(question, self.limits)
-        return answer is True
-
-    def _set_up_authorization(
-        self,
-        compiled: Callable[[Callable[..., Any]], Handler],
-        rules_for: Callable[[Action, str, MatchPolicy], Sequence[Rule]],
-        *,
-        has_rules: bool,
-    ) -> None:
-        authorizer = None
-        if self._authorizer is not None:
-            function, lifetime = self._authorizer
-            authorizer = Authorizer(compiled(function), lifetime)
-            self.has_authorizer = True
-        if has_rules or authorizer is not None:
-            self.authorization = Authorization(authorizer, rules_for)

@@ -1,35 +1,87 @@
-"""The part of a realm's configuration that says how its clients log in."""
+"""How a realm is told who its clients are: its authenticators."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from itertools import chain
 
-from serverwamp.auth.authentication import Authentication, CRAMethod, TicketMethod
+from serverwamp.auth.authentication import (
+    Authentication,
+    ChallengeMethod,
+    Compile,
+    CRAMethod,
+    TicketMethod,
+)
 from serverwamp.auth.cryptosign import CryptosignMethod, ServerProof
 from serverwamp.auth.scram import scram_methods
+from serverwamp.binding.handler import Function
+from serverwamp.errors import ConfigurationError
 
-Function: TypeAlias = Callable[..., Any]
+
+class Authenticators:
+    """The functions that authenticate the clients of a realm, until they are compiled."""
+
+    def __init__(self) -> None:
+        self._handler: Function | None = None
+        self._transport: list[Function] = []
+        self._methods: dict[str, Callable[[Compile], Sequence[ChallengeMethod]]] = {}
+
+    def set_handler(self, handler: Function) -> None:
+        """Leave the whole authentication to `handler`.
+
+        Raises: ConfigurationError when there is such a handler already.
+        """
+        if self._handler is not None:
+            raise ConfigurationError("the realm has an authentication handler already")
+        self._handler = handler
+
+    def add_transport(self, authenticator: Function) -> None:
+        """Ask `authenticator` after those that were added before."""
+        self._transport.append(authenticator)
+
+    def set_methods(
+        self, kind: str, methods: Callable[[Compile], Sequence[ChallengeMethod]]
+    ) -> None:
+        """Offer what ``methods(compile_function)`` returns once functions can be compiled.
+
+        Raises: ConfigurationError when the realm has that kind already.
+        """
+        if kind in self._methods:
+            raise ConfigurationError(f"the realm has {kind} already")
+        self._methods[kind] = methods
+
+    def compiled(self, compile_function: Compile) -> Authentication:
+        """Return all of them compiled.
+
+        Raises: ConfigurationError when a function can't be called.
+        """
+        handler = self._handler
+        return Authentication(
+            None if handler is None else compile_function(handler, ("session",)),
+            [compile_function(function, ("session",)) for function in self._transport],
+            chain.from_iterable(methods(compile_function) for methods in self._methods.values()),
+        )
 
 
-class Logins(ABC):
-    """The authenticators of a realm."""
+class LoginConfiguration(ABC):
+    """The methods of a realm that set its authenticators."""
 
-    authentication: Authentication
-
+    @property
     @abstractmethod
-    def _check_not_frozen(self) -> None: ...
+    def _authenticators(self) -> Authenticators:
+        """Where they are kept.
+
+        Raises: ConfigurationError when the realm is serving already.
+        """
 
     def add_transport_authenticator(self, authenticator: Function) -> None:
         """Ask ``authenticator(session)`` for an identity, after those that were added before."""
-        self._check_not_frozen()
-        self.authentication.add_transport(authenticator)
+        self._authenticators.add_transport(authenticator)
 
     def set_ticket_authenticator(self, authenticator: Function) -> None:
         """Ask ``authenticator(session, ticket)`` for the identity of who brings a ticket."""
-        self._check_not_frozen()
-        self.authentication.set_methods(
+        self._authenticators.set_methods(
             "a ticket authenticator",
             lambda compiled: [TicketMethod(compiled(authenticator, ("session", "ticket")))],
         )
@@ -40,8 +92,7 @@ class Logins(ABC):
         ``requirement_provider(session)`` returns a `CRAAuthRequirement`, or None for who is unknown
         and challenged all the same; ``identity_provider(session)`` is asked after the proof.
         """
-        self._check_not_frozen()
-        self.authentication.set_methods(
+        self._authenticators.set_methods(
             "CRA handlers",
             lambda compiled: [
                 CRAMethod(
@@ -60,8 +111,7 @@ class Logins(ABC):
         unknown and challenged all the same; ``identity_provider(session)`` is asked after the
         proof.
         """
-        self._check_not_frozen()
-        self.authentication.set_methods(
+        self._authenticators.set_methods(
             "SCRAM handlers",
             lambda compiled: scram_methods(
                 compiled(requirement_provider, ("session",)),
@@ -86,9 +136,8 @@ class Logins(ABC):
 
         Raises: ConfigurationError without the extra ``crypto``, or for what isn't a key.
         """
-        self._check_not_frozen()
         proof = ServerProof(private_key)
-        self.authentication.set_methods(
+        self._authenticators.set_methods(
             "cryptosign handlers",
             lambda compiled: [
                 CryptosignMethod(
@@ -105,5 +154,4 @@ class Logins(ABC):
         It returns an identity or awaits ``session.mark_authenticated(identity)``; otherwise the
         session is refused. It may challenge the client with ``await session.challenge(...)``.
         """
-        self._check_not_frozen()
-        self.authentication.set_handler(handler)
+        self._authenticators.set_handler(handler)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from serverwamp.auth.authentication import Caller
+from serverwamp.auth.authentication import CompiledHandler
 from serverwamp.errors import AuthenticationFailed, ConfigurationError
 
 
@@ -82,7 +82,10 @@ class CryptosignMethod:
     name = "cryptosign"
 
     def __init__(
-        self, requirement_provider: Caller, identity_provider: Caller, proof: ServerProof
+        self,
+        requirement_provider: CompiledHandler,
+        identity_provider: CompiledHandler,
+        proof: ServerProof,
     ) -> None:
         self._proof = proof
         self._requirement_provider = requirement_provider

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from serverwamp.auth.authentication import Caller, ChallengeMethod
+from serverwamp.auth.authentication import ChallengeMethod, CompiledHandler
 from serverwamp.errors import AuthenticationFailed, ConfigurationError
 from serverwamp.protocol.auth import scram
 from serverwamp.protocol.auth.scram import KDF
@@ -97,7 +97,7 @@ def scram_credential(
 
 
 def scram_methods(
-    requirement_provider: Caller, identity_provider: Caller
+    requirement_provider: CompiledHandler, identity_provider: CompiledHandler
 ) -> Sequence[ChallengeMethod]:
     """Return the method of the specification, and that of Autobahn."""
     asked = _Asked(requirement_provider)
@@ -110,7 +110,7 @@ def scram_methods(
 class _Asked:
     """What is required of whom; of nobody the like of what was required of somebody."""
 
-    def __init__(self, requirement_provider: Caller) -> None:
+    def __init__(self, requirement_provider: CompiledHandler) -> None:
         self._requirement_provider = requirement_provider
         self._nobodys_secret = secrets.token_bytes(32)
         self._usual: SCRAMAuthRequirement | None = None
@@ -142,7 +142,7 @@ class SCRAMMethod:
 
     name = "wamp-scram"
 
-    def __init__(self, asked: _Asked, identity_provider: Caller) -> None:
+    def __init__(self, asked: _Asked, identity_provider: CompiledHandler) -> None:
         self._asked = asked
         self._identity_provider = identity_provider
         self._nobodys_key = secrets.token_bytes(32)

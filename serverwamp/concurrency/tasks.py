@@ -20,7 +20,7 @@ go through one contract with the cheapest implementation per backend behind it:
   begins all the same; one that has ended isn't affected.
 
 An event to a thousand sessions would be a thousand tasks that mostly have nothing to wait for.
-`start_each` makes do with one where it can.
+`start_many` makes do with one where it can.
 
 One module, though a long one: what starts tasks, and what cancels them, share the two backends.
 """
@@ -72,7 +72,7 @@ class Starter(Protocol):
 
 
 class Runner(Protocol):
-    """What `start_each` runs."""
+    """What `start_many` runs."""
 
     @property
     def starter(self) -> Starter:
@@ -86,7 +86,7 @@ class Runner(Protocol):
         ...
 
 
-def start_each(work: Iterable[tuple[Runner, Any]]) -> None:
+def start_many(work: Iterable[tuple[Runner, Any]]) -> None:
     """Start ``runner.run(argument)`` for each, in order, as a task of the runner's own starter.
 
     Where tasks begin at once, those that needn't wait for anything share one.
@@ -102,7 +102,7 @@ def _start_each_eagerly(work: Iterable[tuple[Runner, Any]]) -> None:
     loop, rest = asyncio.get_running_loop(), iter(work)
     item = next(rest, None)
     while item is not None:
-        lane, context = _Lane(), item[0].starter.context.copy()
+        lane, context = _SharedTask(), item[0].starter.context.copy()
         task = _Task(lane.run_each(item, rest), loop=loop, eager_start=True, context=context)
         if lane.runner is None:
             item = lane.item
@@ -115,7 +115,7 @@ def _start_each_eagerly(work: Iterable[tuple[Runner, Any]]) -> None:
         item = next(rest, None)
 
 
-class _Lane:
+class _SharedTask:
     """A task that runs one runner after the other until it has to wait for one.
 
     It also ends before a runner whose context isn't the one that it has by now.
@@ -186,7 +186,7 @@ def _on_trio() -> bool:
     return trio is not None and trio.lowlevel.in_trio_run()
 
 
-def split_escaping(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+def split_to_reraise(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """Return what of an exception has to leave the task that it ends, and what hasn't.
 
     The former is the cancellation of this task, and what ends the whole program. Either is None
@@ -200,9 +200,9 @@ def split_escaping(error: BaseException) -> tuple[BaseException | None, BaseExce
     return (error, None) if isinstance(error, kinds) else (None, error)
 
 
-def escaping(error: BaseException) -> BaseException | None:
+def part_to_reraise(error: BaseException) -> BaseException | None:
     """Return what of an exception has to leave the task that it ends, if anything."""
-    return split_escaping(error)[0]
+    return split_to_reraise(error)[0]
 
 
 def _is_being_cancelled() -> bool:

@@ -109,12 +109,12 @@ class Backlog:
         return self._overflow is not None
 
     @property
-    def is_full(self) -> bool:
+    def is_above_share(self) -> bool:
         """Whether so much waits that whoever sends events and can wait should."""
         return self.messages > self._many or self._bytes > self._much
 
     @property
-    def is_clogged(self) -> bool:
+    def blocks_reader(self) -> bool:
         """Whether so much waits that may not be dropped, that nothing should be answered."""
         return (
             len(self._queue) - self._droppable > self._many

@@ -33,7 +33,7 @@ TURN: Final = 32
 network takes everything, so that a handler that only sends would keep CANCEL from being read."""
 
 
-class Room:
+class Capacity:
     """Awaiting it waits until less is queued; it needn't be awaited."""
 
     __slots__ = ("_awaited", "_for_events", "_outbound")
@@ -44,12 +44,12 @@ class Room:
         self._awaited = 0
 
     @property
-    def is_lacking(self) -> bool:
-        return self._outbound.is_full if self._for_events else self._outbound.is_clogged
+    def is_exhausted(self) -> bool:
+        return self._outbound.is_above_share if self._for_events else self._outbound.blocks_reader
 
     def __await__(self) -> Generator[Any, None, None]:
         self._awaited += 1
-        if self.is_lacking:
+        if self.is_exhausted:
             yield from self._outbound.wait_for(self).__await__()
         elif self._awaited % TURN == 0:
             yield from anyio.lowlevel.checkpoint().__await__()
@@ -89,8 +89,8 @@ class Outbound(Backlog):
         self._watcher: StartedTask | None = None
         self._has_moved = False
         self.is_sending: bool = False
-        self.room_for_events: Room = Room(self, for_events=True)
-        self.room_for_replies: Room = Room(self, for_events=False)
+        self.room_for_events: Capacity = Capacity(self, for_events=True)
+        self.room_for_replies: Capacity = Capacity(self, for_events=False)
 
     # ---- queueing
 
@@ -195,7 +195,7 @@ class Outbound(Backlog):
                     self._bytes = 0  # as it was already, if it has been discarded meanwhile
                     break
                 self._bytes -= size
-                if self._changed is not None and not self.is_clogged:
+                if self._changed is not None and not self.blocks_reader:
                     self._notify()
                 self._has_moved = True
                 frame, size = self._next_frame()
@@ -241,9 +241,9 @@ class Outbound(Backlog):
             self._changed = anyio.Event()
         await self._changed.wait()
 
-    async def wait_for(self, room: Room) -> None:
+    async def wait_for(self, room: Capacity) -> None:
         """Return when less is queued."""
-        while room.is_lacking:
+        while room.is_exhausted:
             self._watch()
             await self._wait_for_change()
 
@@ -266,7 +266,7 @@ class Outbound(Backlog):
                 await anyio.sleep_forever()
             if self.is_sending and self._sender is sender and not self._has_moved:
                 self._watcher = None  # which is this task, and isn't to be cancelled
-                self._limit_log.note(
+                self._limit_log.record(
                     "send_timeout", "nothing could be sent for %s seconds: disconnected", timeout
                 )
                 self.discard()

@@ -4,7 +4,7 @@ A client's answer is another peer's: whatever it is, and whether it comes or not
 but who called it. An invocation is over when it is answered, abandoned, or its client is gone;
 what the client still says of it then is ignored.
 
-Spec: Basic Profile, "Calling and Invocations"; Advanced Profile, "Call Canceling".
+Spec: Basic Profile, "Calling and CalleeRole"; Advanced Profile, "Call Canceling".
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from serverwamp.errors import (
     WAMPError,
 )
 from serverwamp.limits import Limits
-from serverwamp.outbound.sender import Room
+from serverwamp.outbound.sender import Capacity
 from serverwamp.patterns import PatternTable
 from serverwamp.peer.conversation import Conversation
 from serverwamp.protocol.messages import (
@@ -54,7 +54,7 @@ UNREGISTER: Final = Unregister.type_code
 INVOCATION: Final = Invocation.type_code
 
 
-class Caller(Protocol):
+class InvocationObserver(Protocol):
     """Who waits for the answer to an invocation; each is told of exactly one end."""
 
     def take_progress(self, args: Args, kwargs: Kwargs) -> None: ...
@@ -67,13 +67,13 @@ class Caller(Protocol):
 class PendingInvocation:
     """A call that a client has been given and not yet answered."""
 
-    __slots__ = ("_callee", "_caller", "first", "id")
+    __slots__ = ("_callee", "_observer", "first", "id")
 
-    def __init__(self, id: int, callee: Invocations, caller: Caller) -> None:
+    def __init__(self, id: int, callee: CalleeRole, observer: InvocationObserver) -> None:
         self.id: int = id
         """The request id of the INVOCATION."""
         self._callee = callee
-        self._caller = caller
+        self._observer = observer
         self.first: Invocation | None = None
         """Where others with further arguments may follow, the one that they follow, without its
         own."""
@@ -98,7 +98,7 @@ class PendingInvocation:
         self._callee.interrupt(self, "killnowait")
 
     @property
-    def room(self) -> Room:
+    def room(self) -> Capacity:
         """What can be awaited until the client has read enough to be sent more."""
         return self._callee.room
 
@@ -114,18 +114,18 @@ class PendingInvocation:
         self._callee.forget(self)
 
 
-OwnRegistration: TypeAlias = "Registration[Invocations]"
+OwnRegistration: TypeAlias = "Registration[CalleeRole]"
 
 
-class Invocations:
+class CalleeRole:
     """The callee's side of a session."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
-        self._realm = conversation.realm
+        self._router = conversation.router
         self._outbound = conversation.outbound
         self._encode_wire = conversation.serializer.encode_wire
-        self.room: Room = conversation.outbound.room_for_replies
+        self.room: Capacity = conversation.outbound.room_for_replies
         self.session: Session = conversation.session
         self.limits: Limits = conversation.limits
         self._registrations: PatternTable[OwnRegistration] = PatternTable()
@@ -152,15 +152,15 @@ class Invocations:
         self._conversation.answer(Registered(message.request, registration.id))
         self._registrations.add(registration.procedure, registration.match, registration)
         self._by_id[registration.id] = registration
-        if registration.callees and self._realm.registration_meta is not None:
-            self._realm.registration_meta.note_joined(self.session, registration)
+        if registration.callees and self._router.meta.registrations is not None:
+            self._router.meta.registrations.note_joined(self.session, registration)
 
     def _registered(self, message: Register) -> OwnRegistration:
         uri, match = message.procedure, message.options.match or "exact"
         if not uris.is_valid_uri(uri, match) or uris.is_reserved(uri):
             raise InvalidURI(f"{uri!r} is not a URI that clients may register")
-        sharing, handlers = self._realm.sharing_of(uri, match), self._realm.handlers
-        taken = handlers.serves if sharing is not None else handlers.has_procedure
+        policy, endpoints = self._router.registration_policy(uri, match), self._router.endpoints
+        taken = endpoints.has_procedure if policy is None else endpoints.serves
         if taken(uri, match):
             raise ProcedureAlreadyExists(f"the application serves {uri!r} itself")
         if self._registrations.get(uri, match) is not None:
@@ -168,15 +168,15 @@ class Invocations:
         if len(self._by_id) >= self.limits.registrations:
             text = "session %s has %s registrations"
             count = len(self._by_id)
-            self._conversation.limit_log.note("registrations", text, self.session.id, count)
+            self._conversation.limit_log.record("registrations", text, self.session.id, count)
             raise Unavailable("the session has as many registrations as it may have")
-        dealer = self._realm.dealer
-        if sharing is None:
+        dealer = self._router.dealer
+        if policy is None:
             return Registration(dealer.new_id(), uri, match)
         invoke = message.options.invoke or "single"
         registration: OwnRegistration = dealer.register(uri, match, invoke, self)
-        registration.admitted_by = sharing
-        registration.discloses_callers = sharing.disclose_caller
+        registration.policy = policy
+        registration.discloses_callers = policy.disclose_caller
         return registration
 
     def unregister(self, message: Unregister) -> None:
@@ -192,9 +192,9 @@ class Invocations:
     def _withdraw(self, registration: OwnRegistration) -> None:
         self._registrations.remove(registration.procedure, registration.match)
         if self in registration.callees:  # so it is shared
-            self._realm.dealer.unregister(registration, self)
-            if self._realm.registration_meta is not None:
-                self._realm.registration_meta.note_left(self.session, registration)
+            self._router.dealer.unregister(registration, self)
+            if self._router.meta.registrations is not None:
+                self._router.meta.registrations.note_left(self.session, registration)
 
     def registration_for(self, procedure: str) -> OwnRegistration:
         """Return the client's own registration that serves a procedure.
@@ -215,7 +215,7 @@ class Invocations:
         self._pending.clear()
         self._note_end()
         for invocation in pending:
-            invocation._caller.take_error(CallCanceled("the client that was called is gone"))
+            invocation._observer.take_error(CallCanceled("the client that was called is gone"))
 
     # ---- invocations
 
@@ -225,7 +225,7 @@ class Invocations:
         procedure: str,
         args: Args,
         kwargs: Kwargs,
-        caller: Caller,
+        observer: InvocationObserver,
         details: Mapping[str, Any],
     ) -> PendingInvocation:
         """Have the client answer a call: `caller` is told what becomes of it.
@@ -238,10 +238,10 @@ class Invocations:
         conversation = self._conversation
         if not conversation.is_open:
             raise CallCanceled("the client that was called is gone")
-        if len(self._pending) >= self.limits.invocations_in_flight or self._outbound.is_clogged:
+        if len(self._pending) >= self.limits.invocations_in_flight or self._outbound.blocks_reader:
             text = "session %s has %s calls to answer, or doesn't read them"
             count = len(self._pending)
-            conversation.limit_log.note("invocations_in_flight", text, self.session.id, count)
+            conversation.limit_log.record("invocations_in_flight", text, self.session.id, count)
             raise Unavailable("the client that was called is busy")
         if "progress" in details and not self.features.progressive_call_invocations:
             raise FeatureNotSupported("the callee takes its arguments all at once")
@@ -255,7 +255,7 @@ class Invocations:
         except SerializationError as error:
             raise error.answer(f"the callee can't be sent the arguments: {error}") from None
         self._last_id = id_
-        invocation = self._pending[id_] = PendingInvocation(id_, self, caller)
+        invocation = self._pending[id_] = PendingInvocation(id_, self, observer)
         if "progress" in details:
             invocation.first = Invocation(id_, registration.id, details)
         self._outbound.put(unit)
@@ -310,11 +310,11 @@ class Invocations:
             return
         args, kwargs = message.args or (), message.kwargs or {}
         if message.options.progress:
-            invocation._caller.take_progress(args, kwargs)
+            invocation._observer.take_progress(args, kwargs)
             return
         del self._pending[message.request]
         self._note_end()
-        invocation._caller.take_result(args, kwargs)
+        invocation._observer.take_result(args, kwargs)
 
     def on_error(self, message: Error) -> None:
         """Hand on an error.
@@ -329,7 +329,7 @@ class Invocations:
             return
         self._note_end()
         uri = message.error if uris.is_valid_uri(message.error) else uris.RUNTIME_ERROR
-        invocation._caller.take_error(WAMPError(uri, message.args or (), message.kwargs or {}))
+        invocation._observer.take_error(WAMPError(uri, message.args or (), message.kwargs or {}))
 
     def _check_is_late(self, request: int) -> None:
         if request > self._last_id:

@@ -13,7 +13,7 @@ import anyio
 
 from serverwamp.binding.handler import NONE_BY_NAME, Handler, shielded_exit_stack
 from serverwamp.binding.results import SCALARS, RPCProgressReport
-from serverwamp.concurrency.tasks import split_escaping
+from serverwamp.concurrency.tasks import split_to_reraise
 from serverwamp.errors import (
     CallCanceled,
     CallTimeout,
@@ -24,7 +24,7 @@ from serverwamp.errors import (
 from serverwamp.peer.call import RunningCall
 from serverwamp.peer.conversation import Conversation
 from serverwamp.peer.deadlines import LONGEST, Deadlines
-from serverwamp.peer.forwarding import RoutedCalls
+from serverwamp.peer.forwarding import ForwardedCalls
 from serverwamp.peer.replies import Replies
 from serverwamp.peer.streams import Streams
 from serverwamp.protocol.formats import Unit
@@ -36,14 +36,14 @@ logger: logging.Logger = logging.getLogger(__name__)
 CALL: Final = Call.type_code
 
 
-class Calls:
+class CallerRole:
     """The calls of a session; with `synchronize` they run one after the other."""
 
     def __init__(self, conversation: Conversation, *, synchronize: bool) -> None:
         self._conversation = conversation
         self._session = conversation.session
-        self._handlers = conversation.realm.handlers
-        self._counters = conversation.realm.counters
+        self._endpoints = conversation.router.endpoints
+        self._counters = conversation.router.counters
         self._outbound = conversation.outbound
         self._start = conversation.starter.start
         self._has_timeout = conversation.limits.call_timeout < math.inf
@@ -58,9 +58,9 @@ class Calls:
         self._encoded_reply = self._replies.encoded
         self._deadlines = Deadlines(self._running, conversation.starter, self._time_out)
         self._one_has_ended: anyio.Event | None = None
-        self._routed: RoutedCalls | None = None
-        if conversation.realm.shares_registrations:
-            self._routed = RoutedCalls(
+        self._routed: ForwardedCalls | None = None
+        if conversation.router.registration_policies:
+            self._routed = ForwardedCalls(
                 conversation,
                 self._replies,
                 keep=self._keep,
@@ -114,7 +114,7 @@ class Calls:
         can only be found by reading.
         """
         count = self._count()
-        note, timeout = self._conversation.limit_log.note, self._conversation.limits.busy_timeout
+        note, timeout = self._conversation.limit_log.record, self._conversation.limits.busy_timeout
         if self._ended != self._ended_when_stuck:
             note("calls_in_flight", "session %s has %s calls running", self._session.id, count)
             with anyio.move_on_after(timeout):
@@ -236,7 +236,7 @@ class Calls:
     async def _run(self, running: RunningCall) -> None:
         reply = None
         try:
-            handler = self._handlers.procedure(running.call.procedure)
+            handler = self._endpoints.procedure(running.call.procedure)
             if handler.is_direct and running.stream is None:
                 call = running.call
                 values, _ = handler.bind(call.args or (), call.kwargs or NONE_BY_NAME)
@@ -255,7 +255,7 @@ class Calls:
         except Exception as error:
             await self._replies.answer_exception(running, error)
         except BaseException as error:
-            escapes, failure = split_escaping(error)
+            escapes, failure = split_to_reraise(error)
             if failure is not None:
                 await self._replies.answer_exception(running, failure)
             if escapes is not None:
@@ -298,7 +298,7 @@ class Calls:
         sources: dict[str, Any] = {"session": self._session}
         if handler.takes_request:
             sources["request"] = self._request(call)
-        if self._handlers.custom_rpc:
+        if self._endpoints.custom_rpc:
             return handler.invoke(sources, stack)
         args, kwargs = call.args or (), call.kwargs or {}
         exact = None
@@ -375,7 +375,7 @@ class Calls:
         call, limit = running.call, self._conversation.limits.call_timeout
         if not call.options.timeout or call.options.timeout > limit * 1000:
             text = "a call of %.100r had no result in %s seconds"
-            self._conversation.limit_log.note("call_timeout", text, call.procedure, limit)
+            self._conversation.limit_log.record("call_timeout", text, call.procedure, limit)
         self._replies.answer_error(running, CallTimeout("the call took too long"))
         running.cancel()
 

@@ -25,7 +25,7 @@ from serverwamp.protocol.messages import (
 )
 from serverwamp.protocol.serializers import Serializer
 from serverwamp.protocol.state import SessionState, State
-from serverwamp.realm import Realm
+from serverwamp.router.router import RealmRouter
 from serverwamp.session import Session
 from serverwamp.statistics import Counters
 
@@ -41,7 +41,7 @@ SERVICE_RESTART: Final = 1012
 SHUTTING_DOWN: Final = "the server is shutting down"
 
 
-class Carrier(Protocol):
+class ConnectionProtocol(Protocol):
     """The connection that carries a session."""
 
     serializer: Serializer
@@ -65,7 +65,7 @@ class Carrier(Protocol):
         ...
 
 
-class Host(Protocol):
+class ServerContext(Protocol):
     """The application, as far as a session is concerned."""
 
     limits: Limits
@@ -101,7 +101,9 @@ class Host(Protocol):
         """
         ...
 
-    def realm_for(self, uri: str | None) -> Realm | None: ...
+    def router_for(self, uri: str | None) -> RealmRouter | None:
+        """Return the router of the realm that a client joins when it asks for `uri`."""
+        ...
 
 
 class Conversation:
@@ -113,22 +115,22 @@ class Conversation:
     """
 
     session: Session
-    realm: Realm
+    router: RealmRouter
     starter: Starter
     callee_role: Role | None
     """What the client has announced that it can do as a callee."""
 
-    def __init__(self, host: Host, carrier: Carrier) -> None:
-        self.host: Host = host
-        self.carrier: Carrier = carrier
-        self.serializer: Serializer = carrier.serializer
-        self.outbound: Outbound = carrier.outbound
-        self.limits: Limits = host.limits
-        self.limit_log: LimitLog = carrier.limit_log
+    def __init__(self, server: ServerContext, connection: ConnectionProtocol) -> None:
+        self.server: ServerContext = server
+        self.connection: ConnectionProtocol = connection
+        self.serializer: Serializer = connection.serializer
+        self.outbound: Outbound = connection.outbound
+        self.limits: Limits = server.limits
+        self.limit_log: LimitLog = connection.limit_log
         self.state: SessionState = SessionState()
         self.close_code: int | None = None
-        self._encode = carrier.serializer.encode
-        self._put = carrier.outbound.put
+        self._encode = connection.serializer.encode
+        self._put = connection.outbound.put
 
     @property
     def is_open(self) -> bool:
@@ -158,6 +160,11 @@ class Conversation:
                 logger.error("the arguments of error %s are lost: %s", error.uri, failure)
             self.send(Error(kind, request, {}, error.uri))
 
+    async def error_for(self, error: BaseException, doing: str) -> WAMPError:
+        """Return what the client is told about an exception; the log gets the rest."""
+        errors, debug = self.router.errors, self.server.debug
+        return await errors.error_for(error, doing, self.limit_log, debug=debug)
+
     def advance(self, message: Message) -> None:
         """Queue a message that changes the session's state.
 
@@ -180,7 +187,7 @@ class Conversation:
 
     def turn_away(self) -> None:
         """End a session that has not begun, because the server goes down."""
-        if self.host.is_saying_goodbye:
+        if self.server.is_saying_goodbye:
             self.abort(uris.SYSTEM_SHUTDOWN, SHUTTING_DOWN, GOING_AWAY)
         else:
             self.close_code = SERVICE_RESTART
@@ -190,8 +197,8 @@ class Conversation:
         """Queue the ABORT for what the client has done."""
         # Some clients don't show the reason to anybody, so it has to be found here.
         if isinstance(violation, LimitExceeded):
-            self.limit_log.note(violation.limit, "%s", violation.message)
+            self.limit_log.record(violation.limit, "%s", violation.message)
         else:
             logger.warning("protocol violation: %.300s", violation.message)
-            self.host.counters.violations[violation.kind] += 1
+            self.server.counters.violations[violation.kind] += 1
         self.abort(violation.uri, violation.message, violation.close_code)

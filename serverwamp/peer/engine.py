@@ -18,7 +18,7 @@ from serverwamp import uris
 from serverwamp.auth.authorization import Authorization, question_about
 from serverwamp.client_call import ClientCall
 from serverwamp.concurrency.contexts import in_own_context
-from serverwamp.concurrency.tasks import StartedTask, escaping, open_starter
+from serverwamp.concurrency.tasks import StartedTask, open_starter, part_to_reraise
 from serverwamp.errors import (
     CallCanceled,
     LimitExceeded,
@@ -28,21 +28,21 @@ from serverwamp.errors import (
     SerializationError,
     WAMPError,
 )
-from serverwamp.peer.callee import Invocations, PendingInvocation
-from serverwamp.peer.caller import Calls
+from serverwamp.peer.callee import CalleeRole, PendingInvocation
+from serverwamp.peer.caller import CallerRole
 from serverwamp.peer.conversation import (
     GOING_AWAY,
     INTERNAL_ERROR,
     REFUSED,
     SERVICE_RESTART,
     SHUTTING_DOWN,
-    Carrier,
+    ConnectionProtocol,
     Conversation,
-    Host,
+    ServerContext,
 )
 from serverwamp.peer.joining import Joining
-from serverwamp.peer.publisher import Publications
-from serverwamp.peer.subscriber import Subscriptions
+from serverwamp.peer.publisher import PublisherRole
+from serverwamp.peer.subscriber import SubscriberRole
 from serverwamp.peer.testaments import Testaments
 from serverwamp.protocol.messages import (
     Abort,
@@ -61,7 +61,7 @@ from serverwamp.protocol.messages import (
 )
 from serverwamp.protocol.serializers import can_hold
 from serverwamp.protocol.state import State
-from serverwamp.realm import Realm
+from serverwamp.router.router import RealmRouter
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -69,22 +69,23 @@ CLOCK_SECONDS: Final = 600.0
 """How often the clock is looked at for credentials to expire: somebody may have set it."""
 
 
-class ServedSession:
+class SessionEngine:
     """What runs a session: lets it begin, reads, answers, and cleans up."""
 
     _expiring: StartedTask | None = None
 
-    def __init__(self, host: Host, carrier: Carrier) -> None:
-        self._conversation = Conversation(host, carrier)
+    def __init__(self, server: ServerContext, connection: ConnectionProtocol) -> None:
+        self._conversation = Conversation(server, connection)
         self._state = self._conversation.state
-        self._joining = Joining(self._conversation, link=self)
+        self._joining = Joining(self._conversation, control=self)
         self._reading: anyio.CancelScope | None = None
-        self._subscriptions: Subscriptions | None = None
+        self._subscriptions: SubscriberRole | None = None
         self._idling: StartedTask | None = None
         # What many a client has no use for.
-        self._publications: Publications | None = None
-        self._invocations: Invocations | None = None
+        self._publications: PublisherRole | None = None
+        self._invocations: CalleeRole | None = None
         self._testaments: Testaments | None = None
+        self._ends_quietly = False
 
     @property
     def is_open(self) -> bool:
@@ -114,17 +115,17 @@ class ServedSession:
         return self._state.state is not State.AWAITING_HELLO
 
     @property
-    def publications(self) -> Publications:
+    def publications(self) -> PublisherRole:
         """What the client publishes."""
         if self._publications is None:
-            self._publications = Publications(self._conversation)
+            self._publications = PublisherRole(self._conversation)
         return self._publications
 
     @property
-    def invocations(self) -> Invocations:
+    def invocations(self) -> CalleeRole:
         """What the client serves."""
         if self._invocations is None:
-            self._invocations = Invocations(self._conversation)
+            self._invocations = CalleeRole(self._conversation)
         return self._invocations
 
     async def run(self) -> int | None:
@@ -140,39 +141,39 @@ class ServedSession:
         return self._conversation.close_code
 
     async def _run(self) -> None:
-        realm = await self._joining.receive_hello()
-        if realm is None:
+        router = await self._joining.receive_hello()
+        if router is None:
             return
-        if realm.keeps_clients_waiting:  # functions that may set context variables
-            await in_own_context(self._join_and_converse(realm))
+        if router.keeps_clients_waiting:  # functions that may set context variables
+            await in_own_context(self._join_and_converse(router))
         else:
-            await self._join_and_converse(realm)
+            await self._join_and_converse(router)
 
-    async def _join_and_converse(self, realm: Realm) -> None:
+    async def _join_and_converse(self, router: RealmRouter) -> None:
         try:
-            async with realm.lifespan_stack() as lifespan:
+            async with router.lifespan_stack() as lifespan:
                 await self._joining.join(lifespan)
                 if self._state.state is State.AUTHENTICATING:
                     await self._converse()
         except BaseException as error:
-            if escaping(error) is not None:
+            if part_to_reraise(error) is not None:
                 raise
             logger.exception("the end of a session failed")
 
     # ---- the open session
 
     async def _converse(self) -> None:
-        conversation, host = self._conversation, self._conversation.host
+        conversation, server = self._conversation, self._conversation.server
         async with open_starter() as conversation.starter:
-            self._calls = Calls(conversation, synchronize=host.synchronize_requests)
-            self._subscriptions = Subscriptions(conversation)
-            host.admit(conversation.session)
+            self._calls = CallerRole(conversation, synchronize=server.synchronize_requests)
+            self._subscriptions = SubscriberRole(conversation)
+            server.admit(conversation.session)
             if conversation.limits.idle_timeout < math.inf:
                 self._idling = conversation.starter.start(self._end_when_idle)
             try:
                 self._reading = anyio.CancelScope()
                 self._joining.welcome()
-                conversation.realm.enter(conversation.session)
+                conversation.router.enter(conversation.session)
                 if conversation.session.expires_at is not None:
                     self.expire()
                 with self._reading:
@@ -184,7 +185,7 @@ class ServedSession:
                             await anyio.lowlevel.checkpoint()
                 if self._state.state is State.CLOSING:
                     text = "a client didn't answer GOODBYE in time"
-                    conversation.limit_log.note("goodbye_timeout", text)
+                    conversation.limit_log.record("goodbye_timeout", text)
             except ProtocolViolation as violation:
                 conversation.violate(violation)
             except Exception:  # a mistake of ours: this session ends, and no other
@@ -196,16 +197,16 @@ class ServedSession:
                 raise
             finally:
                 self._release()
-            # Calls may still be sending what is queued, so that has to come to an end here.
+            # CallerRole may still be sending what is queued, so that has to come to an end here.
             if conversation.close_code is not None:
-                await conversation.carrier.finish(conversation.close_code)
+                await conversation.connection.finish(conversation.close_code)
             elif conversation.outbound.is_sending:
                 await conversation.outbound.flush()
 
     async def _read(self) -> None:
         state, start_call = self._state, self._calls.start
-        receive = self._conversation.carrier.receive
-        authorization = self._conversation.realm.authorization
+        receive = self._conversation.connection.receive
+        authorization = self._conversation.router.authorization
         while state.state is not State.CLOSED:
             try:
                 received = await receive()
@@ -242,7 +243,7 @@ class ServedSession:
             return True  # it goes on with what was allowed
         answer = authorization.known(question)
         if answer is None:
-            answer = await authorization.ask(question, self._conversation.limits)
+            answer = await authorization.ask(question)
             if not self.is_open:
                 return False
         if answer is not True:
@@ -275,7 +276,7 @@ class ServedSession:
         if not self._state.receive(message):
             return
         if isinstance(refused, LimitExceeded):
-            self._conversation.limit_log.note(refused.limit, "%s", refused.message)
+            self._conversation.limit_log.record(refused.limit, "%s", refused.message)
         if is_reply:
             kind = message.request_type if isinstance(message, Error) else Invocation.type_code
             answer = RuntimeFailure("what the callee sent can't be taken")
@@ -289,14 +290,14 @@ class ServedSession:
         conversation, timeout = self._conversation, self._conversation.limits.idle_timeout
         silent_quarters = 0
         while silent_quarters < 4:
-            before = conversation.carrier.received
+            before = conversation.connection.received
             await anyio.sleep(timeout / 4)
-            is_silent = conversation.carrier.received == before
+            is_silent = conversation.connection.received == before
             is_busy = self._calls.are_running or self.publications.are_waiting
-            is_waited_for = is_busy or conversation.outbound.is_clogged
+            is_waited_for = is_busy or conversation.outbound.blocks_reader
             silent_quarters = silent_quarters + 1 if is_silent and not is_waited_for else 0
         text = f"nothing has come for {timeout} seconds"
-        conversation.limit_log.note("idle_timeout", "%s", text)
+        conversation.limit_log.record("idle_timeout", "%s", text)
         await self.close(uris.KILLED, text)
 
     async def _end_when_expired(self, expires_at: float) -> None:
@@ -309,7 +310,7 @@ class ServedSession:
 
     def _release(self) -> None:
         """Cancel what the session is doing; what has to be closed is being closed after this."""
-        self._conversation.host.forget(self._conversation.session)
+        self._conversation.server.forget(self._conversation.session)
         if self.is_open:
             self._state.lose()
         self._calls.cancel_all()
@@ -319,8 +320,10 @@ class ServedSession:
             self._subscriptions.close_all()
         if self._invocations is not None:
             self._invocations.close()
-        was_known = self._conversation.realm.leave(self._conversation.session)
-        if was_known and self._testaments is not None:
+        was_member = self._conversation.router.leave(
+            self._conversation.session, quietly=self._ends_quietly
+        )
+        if was_member and self._testaments is not None and not self._ends_quietly:
             self._conversation.starter.start(self._testaments.publish)
         if self._idling is not None:
             self._idling.cancel()
@@ -357,7 +360,7 @@ class ServedSession:
     def _on_error(self, message: Error) -> None:
         self.invocations.on_error(message)
 
-    _on: Final[Mapping[type[Message], Callable[[ServedSession, Any], None]]] = {
+    _on: Final[Mapping[type[Message], Callable[[SessionEngine, Any], None]]] = {
         Cancel: _on_cancel,
         Subscribe: _on_subscribe,
         Unsubscribe: _on_unsubscribe,
@@ -422,10 +425,14 @@ class ServedSession:
             start = self._conversation.starter.start
             self._expiring = start(self._end_when_expired, expires_at)
 
-    async def close(self, reason: str, message: str | None) -> None:
-        """Say GOODBYE, and give the client some time to say it too."""
+    async def close(self, reason: str, message: str | None, *, quietly: bool = False) -> None:
+        """Say GOODBYE, and give the client some time to say it too.
+
+        If it ends `quietly`, nobody is told, and its testaments aren't published.
+        """
         if not self.is_open:
             return
+        self._ends_quietly = quietly
         details = {} if message is None else {"message": message}
         try:
             self._conversation.advance(Goodbye(details, reason))
@@ -483,7 +490,7 @@ class ServedSession:
                 if self._invocations is not None:
                     await self._invocations.wait_idle()
             self._calls.answer_all(CallCanceled(SHUTTING_DOWN))
-            if self._conversation.host.is_saying_goodbye:
+            if self._conversation.server.is_saying_goodbye:
                 await self.close(uris.SYSTEM_SHUTDOWN, None)
             else:
                 self.lose(SERVICE_RESTART)

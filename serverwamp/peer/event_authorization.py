@@ -31,7 +31,7 @@ class Receiver(Origin, Protocol):
     def receive(self, unit: Unit) -> None: ...
 
 
-class QuestionedEvents:
+class EventAuthorization:
     """The events of one session that wait."""
 
     def __init__(self, conversation: Conversation, authorizer: Authorizer) -> None:
@@ -57,7 +57,7 @@ class QuestionedEvents:
         unit = event[receiver.format]
         if unit is None:  # it is lost, whatever the answer would be
             return True
-        self._conversation.realm.counters.events += 1
+        self._conversation.router.counters.events += 1
         self._hold(receiver, question, unit)
         return False
 
@@ -81,14 +81,13 @@ class QuestionedEvents:
             self._task = self._conversation.starter.start(self._work_off)
 
     async def _work_off(self) -> None:
-        limits = self._conversation.limits
         while self._waiting:
             receiver, question, unit = self._waiting[0]
             answer: Answer | None = None
             if question is not None:
                 answer = self._authorizer.known(question)
                 if answer is None:
-                    answer = await self._authorizer.ask(question, limits)
+                    answer = await self._authorizer.ask(question)
             if not self._waiting:  # the session has ended
                 return
             self._waiting.popleft()

@@ -1,4 +1,4 @@
-"""Calls of one client that another answers: from the caller's side.
+"""CallerRole of one client that another answers: from the caller's side.
 
 Spec: Basic Profile, "Remote Procedure Call"; Advanced Profile, "Caller Identification".
 """
@@ -29,13 +29,13 @@ from serverwamp.protocol.messages import Args, Call, Kwargs, Result
 logger: logging.Logger = logging.getLogger(__name__)
 
 
-class RoutedCall(RunningCall):
+class ForwardedCall(RunningCall):
     """A call that another client is to answer."""
 
     invocation: PendingInvocation | None = None
     stream: ForwardedChunks | None = None
 
-    def __init__(self, call: Call, unit: Unit, calls: RoutedCalls) -> None:
+    def __init__(self, call: Call, unit: Unit, calls: ForwardedCalls) -> None:
         super().__init__(call, unit)
         self._calls = calls
 
@@ -87,7 +87,7 @@ class ForwardedChunks:
 
     @property
     def has_room(self) -> bool:
-        return self.is_over or not self._invocation.room.is_lacking
+        return self.is_over or not self._invocation.room.is_exhausted
 
     def put(self, call: Call, unit: Unit) -> None:
         self.is_complete = not call.options.progress
@@ -104,7 +104,7 @@ class ForwardedChunks:
             self._waiting.cancel()
 
 
-class RoutedCalls:
+class ForwardedCalls:
     """The calls of a session that go to other clients.
 
     `keep` puts one among the running calls of the session, and `remove` takes it out. No task
@@ -123,8 +123,8 @@ class RoutedCalls:
         self._conversation = conversation
         self._session = conversation.session
         self._outbound = conversation.outbound
-        self._handlers = conversation.realm.handlers
-        self._dealer = conversation.realm.dealer
+        self._endpoints = conversation.router.endpoints
+        self._dealer = conversation.router.dealer
         self._replies = replies
         self._keep = keep
         self._remove = remove
@@ -135,14 +135,14 @@ class RoutedCalls:
 
         What the application itself serves is left to it.
         """
-        if self._handlers.serves(call.procedure):
+        if self._endpoints.serves(call.procedure):
             return False
         registration = self._dealer.best(call.procedure)
         if registration is None:
             return False
         if registration.match != "exact" and not uris.is_valid_uri(call.procedure):
             return False  # a prefix matches more than URIs; the caller is told so elsewhere
-        routed = RoutedCall(call, unit, self)
+        routed = ForwardedCall(call, unit, self)
         details: dict[str, Any] = {}
         if call.options.progress:
             details["progress"] = True
@@ -166,12 +166,12 @@ class RoutedCalls:
             self._keep(routed)
         return True
 
-    def report(self, routed: RoutedCall, args: Args, kwargs: Kwargs) -> None:
+    def report(self, routed: ForwardedCall, args: Args, kwargs: Kwargs) -> None:
         """Send what a client has reported of its progress."""
         call = routed.call
         if routed.answered or not call.options.receive_progress:
             return
-        if self._outbound.is_clogged:  # the callee has others, and can't be made to wait for one
+        if self._outbound.blocks_reader:  # the callee has others, and can't be made to wait for one
             error = Unavailable("progress is reported faster than it is read")
             self._replies.answer_error(routed, error)
             routed.cancel()
@@ -183,7 +183,7 @@ class RoutedCalls:
             if self._conversation.limit_log.is_first("a lost report"):
                 logger.error("a report to session %s is lost: %s", self._session.id, error)
 
-    def answer(self, routed: RoutedCall, args: Args, kwargs: Kwargs) -> None:
+    def answer(self, routed: ForwardedCall, args: Args, kwargs: Kwargs) -> None:
         """Send a client's result."""
         try:
             self._replies.answer(routed, RPCResult(args, kwargs))
@@ -192,11 +192,11 @@ class RoutedCalls:
             self._replies.answer_error(routed, error.answer_to_receiver(text))
         self.end(routed)
 
-    def answer_error(self, routed: RoutedCall, error: WAMPError) -> None:
+    def answer_error(self, routed: ForwardedCall, error: WAMPError) -> None:
         """Send a client's error."""
         self._replies.answer_error(routed, error)
         self.end(routed)
 
-    def end(self, routed: RoutedCall) -> None:
+    def end(self, routed: ForwardedCall) -> None:
         """Take note that a call is over for whoever has called."""
         self._remove(routed)

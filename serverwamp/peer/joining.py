@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from serverwamp import uris
-from serverwamp.concurrency.tasks import escaping
+from serverwamp.concurrency.tasks import part_to_reraise
 from serverwamp.errors import (
     AuthenticationFailed,
     NoSuchRealm,
@@ -26,8 +26,8 @@ from serverwamp.peer.conversation import REFUSED, SHUTTING_DOWN, Conversation
 from serverwamp.protocol.ids import new_session_id
 from serverwamp.protocol.messages import Authenticate, Challenge, Hello, Welcome
 from serverwamp.protocol.state import State
-from serverwamp.realm import Realm
-from serverwamp.session import Link, Session
+from serverwamp.router.router import RealmRouter
+from serverwamp.session import Session, SessionControl
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -52,28 +52,28 @@ class Joining:
     leave scopes of their own open in it.
     """
 
-    __slots__ = ("_admitted_by", "_asked_for", "_conversation", "_link", "scope")
+    __slots__ = ("_admitted_by", "_asked_for", "_control", "_conversation", "scope")
 
-    _admitted_by: Realm
+    _admitted_by: RealmRouter
     _asked_for: str
 
-    def __init__(self, conversation: Conversation, link: Link) -> None:
+    def __init__(self, conversation: Conversation, control: SessionControl) -> None:
         self._conversation = conversation
-        self._link = link
+        self._control = control
         self.scope: anyio.CancelScope = anyio.CancelScope(
             deadline=_from_now(conversation.limits.hello_timeout)
         )
 
-    async def receive_hello(self) -> Realm | None:
+    async def receive_hello(self) -> RealmRouter | None:
         """Receive HELLO, and return the realm to be joined; None if that isn't to be."""
         conversation = self._conversation
         hello = await self._next_hello()
         if hello is None:
             return None
-        realm = self._realm_for(hello)
+        realm = self._router_for(hello)
         if realm is None:
             return None
-        conversation.realm = self._admitted_by = realm
+        conversation.router = self._admitted_by = realm
         conversation.session = self._new_session(hello)
         conversation.callee_role = (hello.details.roles or {}).get("callee")
         self._asked_for = conversation.session.realm
@@ -84,7 +84,7 @@ class Joining:
     async def _next_hello(self) -> Hello | None:
         conversation = self._conversation
         try:
-            received = await conversation.carrier.receive()
+            received = await conversation.connection.receive()
             if received is None:
                 conversation.state.lose()
                 return None
@@ -97,13 +97,13 @@ class Joining:
         conversation.close_code = REFUSED  # the client sent ABORT
         return None
 
-    def _realm_for(self, hello: Hello) -> Realm | None:
-        host = self._conversation.host
-        if host.is_draining:
+    def _router_for(self, hello: Hello) -> RealmRouter | None:
+        server = self._conversation.server
+        if server.is_draining:
             logger.info("a session is refused: %s", SHUTTING_DOWN)
             self._conversation.turn_away()
             return None
-        realm = host.realm_for(hello.realm)
+        realm = server.router_for(hello.realm)
         if realm is None:
             self._refuse(NoSuchRealm(f"there is no realm {hello.realm!r}"))
         return realm
@@ -111,7 +111,7 @@ class Joining:
     async def join(self, lifespan: AsyncExitStack) -> None:
         """Authenticate the session, or refuse it."""
         conversation = self._conversation
-        realm, session = conversation.realm, conversation.session
+        realm, session = conversation.router, conversation.session
         try:
             self._check_sessions()
             await realm.open_lifespan_handlers(session, lifespan, authenticated=False)
@@ -119,7 +119,7 @@ class Joining:
             if conversation.state.state is State.AUTHENTICATING:
                 if session.realm != self._asked_for or not session.realm:
                     await self._move_to_assigned_realm(lifespan)
-                    realm = conversation.realm
+                    realm = conversation.router
                 await realm.open_lifespan_handlers(session, lifespan, authenticated=True)
             self._check_sessions()  # others have joined meanwhile
         except ProtocolViolation as violation:
@@ -127,11 +127,10 @@ class Joining:
         except _ClientLeft:
             conversation.close_code = REFUSED
         except BaseException as error:
-            if escaping(error) is not None:
+            if part_to_reraise(error) is not None:
                 raise
             doing = f"the beginning of session {session.id}"
-            log, debug = conversation.limit_log, conversation.host.debug
-            self._refuse(await realm.error_for(error, doing, log, debug=debug))
+            self._refuse(await conversation.error_for(error, doing))
         if conversation.state.state is State.AUTHENTICATING:
             self.scope.deadline = math.inf
 
@@ -141,18 +140,18 @@ class Joining:
         Raises: NoSuchRealm.
         """
         conversation, uri = self._conversation, self._conversation.session.realm
-        realm = conversation.host.realm_for(uri) if uris.is_valid_uri(uri) else None
+        realm = conversation.server.router_for(uri) if uris.is_valid_uri(uri) else None
         if realm is None:
             logger.warning("session %s was given no realm: %.100r", conversation.session.id, uri)
             raise NoSuchRealm("there is no realm for this client")
         if realm is not self._admitted_by:
-            conversation.realm = realm
+            conversation.router = realm
             await realm.open_lifespan_handlers(conversation.session, lifespan, authenticated=False)
 
     def _check_sessions(self) -> None:
-        count = len(self._conversation.host.sessions)
+        count = len(self._conversation.server.sessions)
         if count >= self._conversation.limits.sessions:
-            self._conversation.limit_log.note("sessions", "%s sessions are open", count)
+            self._conversation.limit_log.record("sessions", "%s sessions are open", count)
             raise Unavailable("the server has as many sessions as it may have")
 
     def _refuse(self, error: WAMPError) -> None:
@@ -161,14 +160,14 @@ class Joining:
 
     def _new_session(self, hello: Hello) -> Session:
         session_id = new_session_id()
-        while session_id in self._conversation.host.sessions:
+        while session_id in self._conversation.server.sessions:
             session_id = new_session_id()
         details = hello.details
         return Session(
             id=session_id,
             realm=hello.realm or "",
-            connection=self._conversation.carrier,
-            link=self._link,
+            connection=self._conversation.connection,
+            control=self._control,
             auth_id=details.authid,
             auth_methods=details.authmethods or (),
             auth_extra=details.authextra and _without_nulls(details.authextra),
@@ -181,7 +180,7 @@ class Joining:
             if session.expires_at is not None and session.expires_at <= time():
                 raise AuthenticationFailed("the credentials have expired")
         except BaseException as error:
-            if escaping(error) is not None:
+            if part_to_reraise(error) is not None:
                 raise
             raise self._reason_of(error) from None
 
@@ -205,7 +204,7 @@ class Joining:
             id=session.id,
             realm=self._asked_for,
             connection=session.connection,
-            link=self._link,
+            control=self._control,
             auth_id=session.auth_id,
             auth_methods=session.auth_methods,
             auth_extra=session.auth_extra,
@@ -221,7 +220,7 @@ class Joining:
         """Send CHALLENGE and return what AUTHENTICATE brings."""
         conversation = self._conversation
         conversation.advance(Challenge(method, extra))
-        received = await conversation.carrier.receive()
+        received = await conversation.connection.receive()
         if received is None:
             conversation.state.lose()
             raise _ClientLeft
@@ -237,7 +236,7 @@ class Joining:
         details = {
             "realm": session.realm,
             "agent": "serverwamp",
-            "roles": self._conversation.realm.features.roles_for(session),
+            "roles": self._conversation.router.features.roles_for(session),
             "authid": session.auth_id,
             "authrole": session.auth_role,
             "authprovider": session.auth_provider,
@@ -250,7 +249,7 @@ class Joining:
 
     def tell_of_timeout(self) -> None:
         """Refuse the session because its time was over, if it was."""
-        conversation, note = self._conversation, self._conversation.limit_log.note
+        conversation, note = self._conversation, self._conversation.limit_log.record
         if conversation.state.state is State.AWAITING_HELLO:
             note("hello_timeout", "a client said no HELLO in time")
             conversation.abort(uris.PROTOCOL_VIOLATION, "no HELLO in time", 1002)

@@ -9,7 +9,7 @@ from typing import Final
 import anyio
 
 from serverwamp.concurrency.contexts import in_own_context
-from serverwamp.concurrency.tasks import StartedTask, cancel_once, split_escaping
+from serverwamp.concurrency.tasks import StartedTask, cancel_once, split_to_reraise
 from serverwamp.errors import SerializationError, Unavailable, WAMPError
 from serverwamp.peer.conversation import Conversation
 from serverwamp.protocol.formats import Unit
@@ -22,7 +22,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 PUBLISH: Final = Publish.type_code
 
 
-class Publications:
+class PublisherRole:
     """The publications of a session, in the order in which they came.
 
     Where nothing has to be waited for a publication has taken effect when `publish` returns.
@@ -43,7 +43,7 @@ class Publications:
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
-        self._has_handlers = conversation.realm.handlers.has_publication_handlers
+        self._has_handlers = conversation.router.endpoints.has_publication_handlers
         self._waiting: list[tuple[Publish, Unit]] = []
         self._count = 0  # of those that wait, and what is being published
         self._ended = 0
@@ -77,7 +77,7 @@ class Publications:
         can only be found by reading.
         """
         conversation, count = self._conversation, self._count
-        note, timeout = conversation.limit_log.note, conversation.limits.busy_timeout
+        note, timeout = conversation.limit_log.record, conversation.limits.busy_timeout
         most = conversation.limits.publications_in_flight
         if self._ended != self._ended_when_stuck:
             text = "%s publications of session %s wait"
@@ -141,11 +141,13 @@ class Publications:
 
     async def _publish(self, message: Publish, unit: Unit) -> None:
         conversation = self._conversation
-        realm, session = conversation.realm, conversation.session
+        router, session = conversation.router, conversation.session
         try:
             publication = publication_of(message, session)
             exact_payload = conversation.serializer.format.exact_payload
-            await realm.publish_for(session, publication, lambda: exact_payload(unit, message))
+            await router.publishing.publish_for(
+                session, publication, lambda: exact_payload(unit, message)
+            )
             if message.options.acknowledge:
                 conversation.answer(Published(message.request, publication.id))
         except SerializationError as failure:
@@ -154,11 +156,10 @@ class Publications:
                 logger.warning(text, session.id, message.topic, failure)
             self._refuse(message, failure.answer("nobody can receive the event"))
         except BaseException as error:
-            escapes, rest = split_escaping(error)
+            escapes, rest = split_to_reraise(error)
             if rest is not None:
                 doing = f"the publication of session {session.id} to {message.topic!r}"
-                log, debug = conversation.limit_log, conversation.host.debug
-                answer = await realm.error_for(rest, doing, log, debug=debug)
+                answer = await conversation.error_for(rest, doing)
                 self._refuse(message, answer)
             if escapes is not None:
                 raise escapes from None

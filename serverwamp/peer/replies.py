@@ -39,7 +39,7 @@ class Replies:
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
         self._session = conversation.session
-        self._counters = conversation.realm.counters
+        self._counters = conversation.router.counters
         self._outbound = conversation.outbound
         self._encode_wire = conversation.serializer.encode_wire
         self._note_answered = conversation.state.answered
@@ -110,19 +110,19 @@ class Replies:
         """Answer with what a client is told about an exception; the log gets the rest."""
         conversation = self._conversation
         doing = f"the call of {running.call.procedure!r} by session {self._session.id}"
-        log, debug = conversation.limit_log, conversation.host.debug
+        log = conversation.limit_log
         if running.answered:
             is_told = all(isinstance(part, WAMPError) for part in parts_of(error))
-            if not is_told and log.admits(doing, error):
+            if not is_told and log.wants(doing, error):
                 logger.error("%s failed after its answer", doing, exc_info=error)
             return
         if isinstance(error, SerializationError):
             if log.is_first(doing):
                 logger.error("%s has an unusable result: %s", doing, error)
-            more = f": {error}" if debug else "; the server's log says why"
+            more = f": {error}" if conversation.server.debug else "; the server's log says why"
             self.answer_error(running, error.answer_to_receiver(f"the result can't be sent{more}"))
             return
-        answer = await conversation.realm.error_for(error, doing, log, debug=debug)
+        answer = await conversation.error_for(error, doing)
         self.answer_error(running, answer)
 
     def answer_error(self, running: RunningCall, error: WAMPError) -> None:

@@ -3,7 +3,7 @@
 With the option ``progress`` a client says that further CALLs of the same request id follow. Each
 brings a chunk; the one without the option is the last.
 
-Spec: Advanced Profile, "Progressive Call Invocations".
+Spec: Advanced Profile, "Progressive Call CalleeRole".
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class Streams:
             self._put(running, stream, call, unit)
             return
         text = "a call of %.100r has taken none of its chunks in %s seconds"
-        self._conversation.limit_log.note("busy_timeout", text, call.procedure, timeout)
+        self._conversation.limit_log.record("busy_timeout", text, call.procedure, timeout)
         self._refuse(call, Unavailable("the call doesn't keep up with what is streamed into it"))
 
     def _put(self, running: Streamed, stream: ChunkTaker, call: Call, unit: Unit) -> None:

@@ -16,7 +16,7 @@ import anyio.lowlevel
 from serverwamp import uris
 from serverwamp.binding.handler import Handler
 from serverwamp.concurrency.contexts import in_own_context
-from serverwamp.concurrency.tasks import StartedTask, cancel_once, escaping, split_escaping
+from serverwamp.concurrency.tasks import StartedTask, cancel_once, part_to_reraise, split_to_reraise
 from serverwamp.errors import (
     NoSuchSubscription,
     RuntimeFailure,
@@ -26,7 +26,7 @@ from serverwamp.errors import (
 from serverwamp.outbound.backlog import OverflowPolicy
 from serverwamp.outbound.sender import Outbound
 from serverwamp.peer.conversation import Conversation
-from serverwamp.peer.event_authorization import QuestionedEvents
+from serverwamp.peer.event_authorization import EventAuthorization
 from serverwamp.protocol.formats import Format, Unit
 from serverwamp.protocol.ids import new_publication_id
 from serverwamp.protocol.messages import (
@@ -55,7 +55,7 @@ class Subscriber:
     """
 
     def __init__(
-        self, session: Subscriptions, subscription: Subscription, overflow: OverflowPolicy
+        self, session: SubscriberRole, subscription: Subscription, overflow: OverflowPolicy
     ) -> None:
         self.session: Session = session.session
         self.subscription = subscription
@@ -103,34 +103,34 @@ class Subscriber:
         self._counters.events -= 1
 
 
-class Subscriptions:
+class SubscriberRole:
     """The subscriptions of a session."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
         self.session: Session = conversation.session
-        self._realm = conversation.realm
+        self._router = conversation.router
         self._answer = conversation.answer
         self._send_error = conversation.send_error
         self._held_messages = 0
         self._held_bytes = 0
         self.outbound: Outbound = conversation.outbound
         self.format: Format = conversation.serializer.format
-        self.counters: Counters = conversation.realm.counters
+        self.counters: Counters = conversation.router.counters
         self._subscribers: dict[int, Subscriber] = {}  # by the id; those that open, or are open
         self._closing: dict[int, Subscriber] = {}
-        authorization = conversation.realm.authorization
-        self.questioned: QuestionedEvents | None = None
+        authorization = conversation.router.authorization
+        self.questioned: EventAuthorization | None = None
         """The events that wait for the realm's authorizer, where there is one."""
         if authorization is not None and authorization.authorizer is not None:
-            self.questioned = QuestionedEvents(conversation, authorization.authorizer)
+            self.questioned = EventAuthorization(conversation, authorization.authorizer)
 
     # ---- requests
 
     def subscribe(self, message: Subscribe) -> None:
         """Open a subscription, or answer with the one that the session has already."""
         topic, match = message.topic, message.options.match or "exact"
-        known = self._realm.broker.lookup(topic, match)
+        known = self._router.broker.lookup(topic, match)
         id_ = 0 if known is None else known.id
         subscriber = self._subscribers.get(id_)
         if subscriber is not None:
@@ -149,24 +149,24 @@ class Subscriptions:
                 closing.reopenings.append(message)
             return
         try:
-            route = self._realm.handlers.topic(topic, match)
+            endpoint = self._router.endpoints.topic(topic, match)
         except WAMPError as error:
             self._send_error(SUBSCRIBE, message.request, error)
             return
         if not self._has_room_beside(len(self._subscribers) + len(self._closing), message):
             return
-        subscription = self._realm.broker.hold(topic, match, route)
-        subscriber = Subscriber(self, subscription, self._realm.overflow_policy(route))
+        subscription = self._router.broker.hold(topic, match, endpoint)
+        subscriber = Subscriber(self, subscription, endpoint.overflow)
         subscriber.requests.append(message.request)
         subscriber.wants_retained = message.options.get_retained is True
         self._subscribers[subscription.id] = subscriber
-        subscriber.task = self._conversation.starter.start(self._run, subscriber, route.handler)
+        subscriber.task = self._conversation.starter.start(self._run, subscriber, endpoint.handler)
 
     def _has_room_beside(self, held: int, message: Subscribe) -> bool:
         if held < self._conversation.limits.subscriptions:
             return True
         text = "session %s has %s subscriptions"
-        self._conversation.limit_log.note("subscriptions", text, self.session.id, held)
+        self._conversation.limit_log.record("subscriptions", text, self.session.id, held)
         error = Unavailable("the session has as many subscriptions as it may have")
         self._send_error(SUBSCRIBE, message.request, error)
         return False
@@ -198,9 +198,9 @@ class Subscriptions:
 
     def _leave(self, subscriber: Subscriber) -> None:
         """Let it receive no more events."""
-        realm, subscription = self._realm, subscriber.subscription
-        if realm.broker.leave(subscription, subscriber) and realm.subscription_meta is not None:
-            realm.subscription_meta.note_left(self.session, subscription)
+        router, subscription = self._router, subscriber.subscription
+        if router.broker.leave(subscription, subscriber) and router.meta.subscriptions is not None:
+            router.meta.subscriptions.note_left(self.session, subscription)
 
     def _close(self, subscriber: Subscriber) -> None:
         self._leave(subscriber)
@@ -229,7 +229,7 @@ class Subscriptions:
                 self._confirm(subscriber)
                 await subscriber.closing.wait()
         except BaseException as error:
-            escapes, failure = split_escaping(error)
+            escapes, failure = split_to_reraise(error)
             if failure is not None:
                 await self._fail(subscriber, failure)
             if escapes is not None:
@@ -237,7 +237,7 @@ class Subscriptions:
         finally:
             self._refuse(subscriber, RuntimeFailure("the handler failed"))
             self._leave(subscriber)
-            self._realm.broker.release(subscription)
+            self._router.broker.release(subscription)
             self._forget(subscriber)
             self._closing.pop(subscription.id, None)
             if subscriber.unsubscribe is not None:
@@ -256,9 +256,9 @@ class Subscriptions:
             self._close(subscriber)
             self.counters.events -= len(held)
             return
-        self._realm.broker.join(subscriber.subscription, subscriber)
-        if self._realm.subscription_meta is not None:
-            self._realm.subscription_meta.note_joined(self.session, subscriber.subscription)
+        self._router.broker.join(subscriber.subscription, subscriber)
+        if self._router.meta.subscriptions is not None:
+            self._router.meta.subscriptions.note_joined(self.session, subscriber.subscription)
         if subscriber.wants_retained:
             self._send_retained(subscriber)
         for unit in held:
@@ -268,12 +268,11 @@ class Subscriptions:
         doing = (
             f"the subscription of session {self.session.id} to {subscriber.subscription.topic!r}"
         )
-        log, debug = self._conversation.limit_log, self._conversation.host.debug
         if subscriber.held is None:
-            if log.admits(doing, error):
+            if self._conversation.limit_log.wants(doing, error):
                 logger.error("%s failed while closing", doing, exc_info=error)
             return
-        answer = await self._realm.error_for(error, doing, log, debug=debug)
+        answer = await self._conversation.error_for(error, doing)
         self._refuse(subscriber, answer)
 
     def _refuse(self, subscriber: Subscriber, error: WAMPError) -> None:
@@ -297,7 +296,7 @@ class Subscriptions:
                 subscriber.subscription.topic,
                 subscriber.overflow,
             )
-        if self._realm.overflow_handlers:
+        if self._router.overflow_handlers:
             self._conversation.starter.start(self._tell_of_overflow, subscriber)
 
     async def _tell_of_overflow(self, subscriber: Subscriber) -> None:
@@ -308,11 +307,11 @@ class Subscriptions:
         }
         # Whoever publishes is to be finished first: what a handler publishes comes after that.
         await anyio.lowlevel.cancel_shielded_checkpoint()
-        for handler in self._realm.overflow_handlers:
+        for handler in self._router.overflow_handlers:
             try:
                 await in_own_context(handler.call(sources))
             except BaseException as error:
-                escapes = escaping(error)
+                escapes = part_to_reraise(error)
                 if escapes is not None:
                     raise escapes from None
                 logger.exception("an overflow handler failed for session %s", self.session.id)
@@ -332,7 +331,7 @@ class Subscriptions:
             subscribers = [bound]
             topic = bound.subscription.topic
         else:  # of those that are opening, only their own handlers are heard
-            ids = [subscription.id for subscription in self._realm.broker.matching(topic)]
+            ids = [subscription.id for subscription in self._router.broker.matching(topic)]
             matching = [self._subscribers[id_] for id_ in ids if id_ in self._subscribers]
             subscribers = [s for s in matching if s is bound or s.held is None]
         publication = new_publication_id()
@@ -372,7 +371,7 @@ class Subscriptions:
         subscription = subscriber.subscription
         if subscription.match != "exact":
             return
-        last = self._realm.retained.newest_for(self.session, subscription.topic)
+        last = self._router.retained.newest_for(self.session, subscription.topic)
         if last is None:
             return
         publication, (args, kwargs) = last.publication, last.payload()

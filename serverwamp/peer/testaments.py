@@ -12,7 +12,7 @@ import anyio
 
 from serverwamp.auth.authorization import question_about
 from serverwamp.concurrency.contexts import in_own_context
-from serverwamp.concurrency.tasks import escaping
+from serverwamp.concurrency.tasks import part_to_reraise
 from serverwamp.errors import SerializationError, Unavailable, WAMPError, parts_of, without
 from serverwamp.peer.conversation import Conversation
 from serverwamp.peer.publisher import publication_of
@@ -40,7 +40,7 @@ class Testaments:
         if count >= self._conversation.limits.testaments:
             text = "session %s has made %s testaments"
             session_id = self._conversation.session.id
-            self._conversation.limit_log.note("testaments", text, session_id, count)
+            self._conversation.limit_log.record("testaments", text, session_id, count)
             raise Unavailable("the session has made as many testaments as it may make")
         self._messages[scope].append(message)
 
@@ -66,13 +66,15 @@ class Testaments:
     async def _publish(self, message: Publish) -> None:
         conversation = self._conversation
         topic, session = message.topic, conversation.session
-        authorization = conversation.realm.authorization
+        authorization = conversation.router.authorization
         try:
             if authorization is not None:
-                await authorization.check(question_about(session, message), conversation.limits)
-            await conversation.realm.publish_for(session, publication_of(message, session))
+                await authorization.check(question_about(session, message))
+            await conversation.router.publishing.publish_for(
+                session, publication_of(message, session)
+            )
         except BaseException as error:
-            if escaping(error) is not None:
+            if part_to_reraise(error) is not None:
                 raise
             refusals = (WAMPError, SerializationError)
             refusal = next((part for part in parts_of(error) if isinstance(part, refusals)), None)

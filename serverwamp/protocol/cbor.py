@@ -44,7 +44,7 @@ from serverwamp.protocol.formats import (
 )
 from serverwamp.protocol.messages import Message
 from serverwamp.protocol.plain import plain
-from serverwamp.protocol.shapes import Shape
+from serverwamp.protocol.shapes import ShapeLimits
 from serverwamp.protocol.values import CBOR_VALUES
 
 MAX_DEPTH: Final = 400
@@ -196,7 +196,7 @@ class CBOR:
 
     frame_type: type[str] | type[bytes] = bytes
 
-    def __init__(self, shape: Shape = UNLIMITED) -> None:
+    def __init__(self, shape: ShapeLimits = UNLIMITED) -> None:
         self._shape = shape
         self._short = shape.length
         self._harmless = min(shape.message_depth, shape.length)

@@ -34,12 +34,12 @@ from serverwamp.errors import (
 from serverwamp.protocol.messages import BY_CODE, AnyMessage, Message, PayloadMessage, Result
 from serverwamp.protocol.models import BINARY_TYPES
 from serverwamp.protocol.plain import SCALARS, plain, to_plain
-from serverwamp.protocol.shapes import Shape
+from serverwamp.protocol.shapes import ShapeLimits
 from serverwamp.protocol.values import JSON_VALUES, MESSAGEPACK_VALUES
 
 Unit: TypeAlias = str | bytes
 
-UNLIMITED: Final = Shape()
+UNLIMITED: Final = ShapeLimits()
 
 HEAD_LENGTH: Final = 64 * 1024
 """What comes before the arguments of a message that is too full is looked for in so many octets."""
@@ -149,7 +149,7 @@ class JSON:
     _exact_decoder = msgspec.json.Decoder(float_hook=Decimal)
     _options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 
-    def __init__(self, shape: Shape = UNLIMITED) -> None:
+    def __init__(self, shape: ShapeLimits = UNLIMITED) -> None:
         self._shape = shape
         self._harmless = min(2 * shape.message_depth, shape.length)
 
@@ -342,7 +342,7 @@ class MessagePack:
 
     frame_type: type[str] | type[bytes] = bytes
 
-    def __init__(self, shape: Shape = UNLIMITED) -> None:
+    def __init__(self, shape: ShapeLimits = UNLIMITED) -> None:
         # msgspec leaves values of enums as they are.
         self._packer = msgpack.Packer(use_bin_type=True, default=plain)
         self._shape = shape

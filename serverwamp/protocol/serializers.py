@@ -15,7 +15,7 @@ from serverwamp.errors import MessageTooLong, SerializationError
 from serverwamp.protocol.formats import JSON, UNLIMITED, Format, MessagePack, Unit
 from serverwamp.protocol.framings import Frame, Framing, PrefixedBatch, SeparatedBatch, Unbatched
 from serverwamp.protocol.messages import Event, Message
-from serverwamp.protocol.shapes import Shape
+from serverwamp.protocol.shapes import ShapeLimits
 
 
 class Serializer:
@@ -86,7 +86,7 @@ class EncodedOnce(dict[Format, Unit | None]):
         return unit
 
 
-_FORMATS: Final[dict[str, Callable[[Shape], Format]]] = {"msgpack": MessagePack, "json": JSON}
+_FORMATS: Final[dict[str, Callable[[ShapeLimits], Format]]] = {"msgpack": MessagePack, "json": JSON}
 with suppress(ImportError):  # cbor2, which need not be installed
     from serverwamp.protocol.cbor import CBOR
 
@@ -117,7 +117,7 @@ SUBPROTOCOLS: Final = tuple(
 
 
 @lru_cache
-def _format(name: str, shape: Shape) -> Format:
+def _format(name: str, shape: ShapeLimits) -> Format:
     """Return a format: always the same one, so that an event is encoded once for all of them."""
     return _FORMATS[name](shape)
 
@@ -126,7 +126,7 @@ ALL_FORMATS: Final = tuple(_format(name, UNLIMITED) for name in _FORMATS)
 """The formats that are spoken here."""
 
 
-def serializer_for(subprotocol: str, shape: Shape = UNLIMITED) -> Serializer:
+def serializer_for(subprotocol: str, shape: ShapeLimits = UNLIMITED) -> Serializer:
     """Return a serializer for a connection that speaks `subprotocol`.
 
     Messages of another shape than `shape` allows can't be decoded.
@@ -137,7 +137,7 @@ def serializer_for(subprotocol: str, shape: Shape = UNLIMITED) -> Serializer:
     return (_new_serializer if remembers else _shared_serializer)(subprotocol, shape)
 
 
-def _new_serializer(subprotocol: str, shape: Shape) -> Serializer:
+def _new_serializer(subprotocol: str, shape: ShapeLimits) -> Serializer:
     format_name, framing = _SUBPROTOCOLS[subprotocol]
     return Serializer(subprotocol, _format(format_name, shape), framing())
 

@@ -63,7 +63,7 @@ TEXTS: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Shape:
+class ShapeLimits:
     """How deep and how long a message may be; the fields are those of `Limits`."""
 
     message_depth: float = inf

@@ -26,10 +26,10 @@ class Subscriber(Protocol):
 class Subscription:
     """A topic, or a pattern of topics, that sessions of a realm are subscribed to."""
 
-    __slots__ = ("_holders", "_subscribers", "admitted_by", "created", "id", "match", "topic")
+    __slots__ = ("_holders", "_subscribers", "created", "endpoint", "id", "match", "topic")
 
     def __init__(
-        self, id: int, topic: str, match: MatchPolicy = "exact", admitted_by: Any = None
+        self, id: int, topic: str, match: MatchPolicy = "exact", endpoint: Any = None
     ) -> None:
         self.id: int = id
         """The same for all subscribers."""
@@ -37,7 +37,7 @@ class Subscription:
         """The URI; of a pattern, what was asked for."""
         self.match: MatchPolicy = match
         """Whether that is one topic, "exact", or a pattern, "prefix" or "wildcard"."""
-        self.admitted_by: Any = admitted_by
+        self.endpoint: Any = endpoint
         """The route that allows it, which is always the same."""
         self.created: float = time.time()
         """When it began to exist, in seconds of the Unix clock."""
@@ -65,13 +65,11 @@ class Broker:
         self._has_patterns = False  # what most realms never have isn't to cost them anything
         self._by_id: dict[int, Subscription] = {}
 
-    def hold(
-        self, topic: str, match: MatchPolicy = "exact", admitted_by: Any = None
-    ) -> Subscription:
+    def hold(self, topic: str, match: MatchPolicy = "exact", endpoint: Any = None) -> Subscription:
         """Return the subscription to `topic`, which exists until it is released as often."""
         subscription = self.lookup(topic, match)
         if subscription is None:
-            subscription = Subscription(next(self._ids), topic, match, admitted_by)
+            subscription = Subscription(next(self._ids), topic, match, endpoint)
             if match == "exact":
                 self._exact[topic] = subscription
             else:
@@ -126,7 +124,7 @@ class Broker:
         matching = [] if exact is None else [exact]
         if self._has_patterns:
             route = self._route_of(topic)
-            matching += [s for s in self._patterns.matching(topic) if s.admitted_by is route]
+            matching += [s for s in self._patterns.matching(topic) if s.endpoint is route]
         return matching
 
     def has_subscribers(self, topic: str) -> bool:

@@ -25,12 +25,12 @@ class Registration(Generic[Callee]):
     __slots__ = (
         "_callees",
         "_turn",
-        "admitted_by",
         "created",
         "discloses_callers",
         "id",
         "invoke",
         "match",
+        "policy",
         "procedure",
     )
 
@@ -45,7 +45,7 @@ class Registration(Generic[Callee]):
         """How the URI is understood."""
         self.invoke: InvokePolicy = invoke
         """Which of several callees is called."""
-        self.admitted_by: Any = None
+        self.policy: Any = None
         """What allows it. A pattern brings no calls of what something else allows."""
         self.discloses_callers: bool = False
         """Whether callees are told who calls, also by who doesn't want it."""
@@ -86,11 +86,11 @@ class Registration(Generic[Callee]):
 class Dealer(Generic[Callee]):
     """The procedures that clients of a realm have registered for one another.
 
-    `sharings` are what allows them to, by the URIs for which it does.
+    `policies` are what allows them to, by the URIs for which it does.
     """
 
-    def __init__(self, sharings: PatternTable[Any]) -> None:
-        self._sharings = sharings
+    def __init__(self, policies: PatternTable[Any]) -> None:
+        self._policies = policies
         self._ids = itertools.count(1)
         self._registrations: PatternTable[Registration[Callee]] = PatternTable()
         self._by_id: dict[int, Registration[Callee]] = {}
@@ -145,6 +145,6 @@ class Dealer(Generic[Callee]):
         best = self._registrations.best(procedure)
         if best is None or best.match == "exact":
             return best
-        admitted_by = self._sharings.best(procedure)
+        policy = self._policies.best(procedure)
         matching = self._registrations.matching(procedure)
-        return next((r for r in matching if r.admitted_by is admitted_by), None)
+        return next((r for r in matching if r.policy is policy), None)

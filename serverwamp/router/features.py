@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 from serverwamp.protocol.messages import Role
 from serverwamp.session import Session
 
-Admits: TypeAlias = Callable[[Session], bool]
+IsAllowed: TypeAlias = Callable[[Session], bool]
 
 OF_EVERY_BROKER: Final = (
     "event_retention",
@@ -42,7 +42,7 @@ class Features:
 
     def __init__(self) -> None:
         self._offers: list[tuple[Sequence[str], Sequence[str], int | None]] = []
-        self._admits: list[Admits] = []
+        self._conditions: list[IsAllowed] = []
         self._roles: dict[tuple[bool, ...], Mapping[str, Any]] = {}
         self.offer(broker=OF_EVERY_BROKER, dealer=OF_EVERY_DEALER)
 
@@ -51,17 +51,21 @@ class Features:
         *,
         broker: Sequence[str] = (),
         dealer: Sequence[str] = (),
-        admits: Admits | None = None,
+        is_allowed: IsAllowed | None = None,
     ) -> None:
-        """Announce features to the sessions that `admits` is true for; without it, to all."""
-        self._offers.append((broker, dealer, None if admits is None else len(self._admits)))
-        if admits is not None:
-            self._admits.append(admits)
+        """Announce features to the sessions that `is_allowed` is true for; without it, to all."""
+        self._offers.append((broker, dealer, None if is_allowed is None else len(self._conditions)))
+        if is_allowed is not None:
+            self._conditions.append(is_allowed)
         self._roles.clear()
 
     def roles_for(self, session: Session) -> Mapping[str, Any]:
         """Return the roles that the WELCOME of a session announces."""
-        admitted = tuple([admits(session) for admits in self._admits]) if self._admits else ()
+        admitted = (
+            tuple([is_allowed(session) for is_allowed in self._conditions])
+            if self._conditions
+            else ()
+        )
         roles = self._roles.get(admitted)
         if roles is None:
             broker: dict[str, bool] = {}

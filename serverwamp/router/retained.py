@@ -21,8 +21,8 @@ MOST_OF_A_TOPIC = 10
 class Retained:
     """The retained events of a realm, within bounds: the oldest are forgotten first."""
 
-    def __init__(self) -> None:
-        self.limits: Limits = Limits()
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._by_topic: dict[
             str, list[StoredEvent]
         ] = {}  # the newest first; topics by their last event
@@ -44,8 +44,8 @@ class Retained:
         self._by_topic[publication.topic] = kept
         self._size += sum(item.size for item in kept) - sum(item.size for item in older)
         while (
-            len(self._by_topic) > self.limits.retained_topics
-            or self._size > self.limits.retained_bytes
+            len(self._by_topic) > self._limits.retained_topics
+            or self._size > self._limits.retained_bytes
         ):
             topic = next(iter(self._by_topic))
             self._size -= sum(item.size for item in self._by_topic.pop(topic))

@@ -16,8 +16,8 @@ from serverwamp.concurrency.tasks import open_starter
 from serverwamp.errors import LimitExceeded, ProtocolViolation
 from serverwamp.limits import LimitLog
 from serverwamp.outbound.sender import LimitedOutbound, Outbound
-from serverwamp.peer.conversation import GOING_AWAY, INTERNAL_ERROR, SERVICE_RESTART, Host
-from serverwamp.peer.engine import ServedSession
+from serverwamp.peer.conversation import GOING_AWAY, INTERNAL_ERROR, SERVICE_RESTART, ServerContext
+from serverwamp.peer.engine import SessionEngine
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.framings import Frame
 from serverwamp.protocol.messages import Message
@@ -49,9 +49,14 @@ class Connection:
     """
 
     def __init__(
-        self, host: Host, scope: Scope, receive: Receive, send: Send, serializer: Serializer
+        self,
+        server: ServerContext,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        serializer: Serializer,
     ) -> None:
-        self._host = host
+        self._server = server
         self._receive = receive
         self._send = send
         self._units: list[Unit] = []  # of a batch, those to come: the last first
@@ -61,16 +66,16 @@ class Connection:
         self._refusal: Exception | None = None  # what the server raised instead of sending
         self._ended: anyio.Event | None = None
         self.serializer = serializer
-        self.limit_log: LimitLog = LimitLog(host.counters.violations)
+        self.limit_log: LimitLog = LimitLog(server.counters.violations)
         self._scope = scope
         self._key = "text" if serializer.frame_type is str else "bytes"
         self._decode = serializer.decode
         self._batched = serializer.batched
-        least = min(host.limits.message_bytes, host.limits.unauthenticated_message_bytes)
+        least = min(server.limits.message_bytes, server.limits.unauthenticated_message_bytes)
         self._surely_short = least / 4  # text has up to 4 bytes a character
         self.received: int = 0
         """How many messages have come, the one included that is waited for."""
-        self._readable = host.limits.message_rate  # that many, until this second is over:
+        self._readable = server.limits.message_rate  # that many, until this second is over:
         self._second_ends = anyio.current_time() + 1
 
     @cached_property
@@ -90,20 +95,20 @@ class Connection:
                 self._send,
                 self.serializer,
                 starter,
-                self._host.limits,
+                self._server.limits,
                 self.limit_log,
                 lose=self._lose,
                 give_up=self._give_up,
             )
-            self._serving = ServedSession(self._host, self)
-            self._host.connections.add(self)
+            self._engine = SessionEngine(self._server, self)
+            self._server.connections.add(self)
             try:
                 await self._serve_sessions()
             except Exception:
                 logger.exception("a connection failed")
                 await self.finish(1011)
             finally:
-                self._host.connections.discard(self)
+                self._server.connections.discard(self)
                 self.outbound.discard()
                 if self._ended is not None:
                     self._ended.set()
@@ -114,13 +119,13 @@ class Connection:
 
     async def _serve_sessions(self) -> None:
         while self._is_open:
-            close_code = await self._serving.run()
-            if self._host.is_draining and close_code is None:
+            close_code = await self._engine.run()
+            if self._server.is_draining and close_code is None:
                 close_code = self._shutdown_code  # no session may follow
             if close_code is not None:
                 await self.finish(close_code)
             if self._is_open:
-                self._serving = ServedSession(self._host, self)
+                self._engine = SessionEngine(self._server, self)
 
     async def receive(self) -> tuple[Message, Unit] | None:
         """Return the next message and what it was decoded from; None when the client is gone.
@@ -129,7 +134,7 @@ class Connection:
 
         Raises: ProtocolViolation.
         """
-        if self.outbound.is_sending and self.outbound.is_clogged:
+        if self.outbound.is_sending and self.outbound.blocks_reader:
             await self.outbound.room_for_replies
         if self.received >= self._readable:
             await self._slow_down()
@@ -171,27 +176,27 @@ class Connection:
         self._check_length(lambda limit: length > limit)
 
     def _check_length(self, exceeds: Callable[[float], bool]) -> None:
-        limits, exceeded = self._host.limits, None
+        limits, exceeded = self._server.limits, None
         if exceeds(limits.message_bytes):
             exceeded = "message_bytes"
-        elif not self._serving.is_welcomed and exceeds(limits.unauthenticated_message_bytes):
+        elif not self._engine.is_welcomed and exceeds(limits.unauthenticated_message_bytes):
             exceeded = "unauthenticated_message_bytes"
         if exceeded is not None:
             raise LimitExceeded(exceeded, "the message is too long", close_code=1009)
 
     async def _slow_down(self) -> None:
         """Wait until the second is over in which the client has sent as much as it may."""
-        rate = self._host.limits.message_rate
+        rate = self._server.limits.message_rate
         now = anyio.current_time()
         if now < self._second_ends:
-            self.limit_log.note("message_rate", "%s messages have come within a second", rate)
+            self.limit_log.record("message_rate", "%s messages have come within a second", rate)
             await anyio.sleep_until(self._second_ends)
             now = self._second_ends
         self._second_ends = now + 1
         self._readable += rate
 
     def _give_up(self) -> None:
-        self._serving.lose(close_code=1008)
+        self._engine.lose(close_code=1008)
 
     def _lose(self, failure: Exception) -> None:
         """End the session, for the server could not send a message.
@@ -203,19 +208,19 @@ class Connection:
         """
         if isinstance(failure, OSError):
             self._is_open = False
-            self._serving.lose()
+            self._engine.lose()
         else:
             self._refusal = failure
-            self._serving.lose(close_code=INTERNAL_ERROR)
+            self._engine.lose(close_code=INTERNAL_ERROR)
 
     async def finish(self, code: int) -> None:
         """Hand over what is queued, within a bounded time, and close the connection."""
         if not self._is_open:
             return
         self._is_open = False
-        timeout = self._host.limits.goodbye_timeout
+        timeout = self._server.limits.goodbye_timeout
         rest = anyio.CancelScope(deadline=anyio.current_time() + timeout)
-        takes_rest = not self._host.is_saying_goodbye  # then the client was waited for already
+        takes_rest = not self._server.is_saying_goodbye  # then the client was waited for already
         if takes_rest:
             self._starter.start(self._take_the_rest, rest)
         try:
@@ -226,7 +231,7 @@ class Connection:
                 self._is_closed = True
             if scope.cancelled_caught:
                 text = "the last messages could not be sent within %s seconds"
-                self.limit_log.note("goodbye_timeout", text, timeout)
+                self.limit_log.record("goodbye_timeout", text, timeout)
         except OSError as error:
             logger.debug("closing failed, the client is gone: %r", error)
         except Exception as error:
@@ -239,7 +244,7 @@ class Connection:
 
     async def wait_ended(self) -> None:
         """Return when the connection has come to its end."""
-        if self in self._host.connections:
+        if self in self._server.connections:
             self._ended = self._ended or anyio.Event()
             await self._ended.wait()
 
@@ -262,22 +267,22 @@ class Connection:
 
     async def disconnect(self, wanted: Mapping[str, Any], reason: str, message: str | None) -> bool:
         """End the session if it has all those attributes; tell whether it has."""
-        return await self._serving.disconnect(wanted, reason, message)
+        return await self._engine.disconnect(wanted, reason, message)
 
     @property
     def _shutdown_code(self) -> int:
-        return GOING_AWAY if self._host.is_saying_goodbye else SERVICE_RESTART
+        return GOING_AWAY if self._server.is_saying_goodbye else SERVICE_RESTART
 
     async def shut_down(self, grace: float) -> None:
         """End the session and the connection; running calls have `grace` seconds to finish.
 
         If the client gets GOODBYE, the connection ends when it has answered, or has not in time.
         """
-        if self._serving.has_begun:
-            await self._serving.shut_down(grace)
+        if self._engine.has_begun:
+            await self._engine.shut_down(grace)
         else:
             await self.finish(self._shutdown_code)
-            self._serving.lose()
+            self._engine.lose()
 
 
 def transport_info(scope: Scope, subprotocol: str) -> Mapping[str, Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import ssl
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import anyio
 from anyio.abc import ByteStream
@@ -18,39 +16,27 @@ from serverwamp.adapters.rawsocket import (
     open_socket,
     refuse,
 )
-from serverwamp.peer.conversation import Host
-from serverwamp.protocol.serializers import SUBPROTOCOLS, limited, serializer_for
-from serverwamp.protocol.shapes import Shape
+from serverwamp.protocol.serializers import SUBPROTOCOLS, limited
 from serverwamp.serving.connection import Connection
 from serverwamp.serving.handshake import HandshakeRefused
+from serverwamp.serving.server import Server
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 
 class RawSocketServer:
-    """Serves connections for an application, one at a call.
+    """Serves connections for an application, one at a call."""
 
-    `admitted` is entered for as long as each of them lasts; it raises HandshakeRefused when there
-    is no room for another one.
-    """
-
-    def __init__(
-        self,
-        host: Host,
-        shape: Shape,
-        context: ssl.SSLContext | None,
-        admitted: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._host = host
-        self._shape = shape
+    def __init__(self, server: Server, context: ssl.SSLContext | None) -> None:
+        self._server = server
         self._context = context
-        self._admitted = admitted
 
     async def serve(self, connected: ByteStream) -> None:
         """Serve sessions over a connection until it is closed; it raises nothing."""
         async with connected:
             try:
-                with self._admitted():
+                self._server.check_admission()
+                with self._server.counted():
                     opened = await self._opened(connected)
                     if opened is not None:
                         await self._serve(opened)
@@ -62,7 +48,7 @@ class RawSocketServer:
                 logger.exception("a RawSocket connection failed")
 
     async def _opened(self, connected: ByteStream) -> RawSocket | None:
-        limits = self._host.limits
+        limits = self._server.limits
         timeout = limits.hello_timeout
         try:
             with anyio.fail_after(None if timeout == math.inf else timeout):
@@ -70,15 +56,15 @@ class RawSocketServer:
                     connected, self._context, SUBPROTOCOLS, limits.message_bytes
                 )
         except TimeoutError:
-            self._host.counters.violations["hello_timeout"] += 1
+            self._server.counters.violations["hello_timeout"] += 1
             logger.warning("Limits.hello_timeout: no handshake within %s seconds", timeout)
         except GONE as error:
             logger.debug("a RawSocket handshake failed: %r", error)
         return None
 
     async def _serve(self, opened: RawSocket) -> None:
-        shared = serializer_for(opened.subprotocol, self._shape)
+        shared = self._server.serializer_for(opened.subprotocol)
         serializer = limited(shared, opened.longest_sent)
-        connection = Connection(self._host, opened.scope, opened.receive, opened.send, serializer)
+        connection = Connection(self._server, opened.scope, opened.receive, opened.send, serializer)
         opened.check_length = connection.check_length
         await connection.serve()

@@ -329,7 +329,7 @@ class Calls:
             client.close()
 
 
-class RoutedCalls(Calls):
+class ForwardedCalls(Calls):
     """Clients that call others, of which each has one that calls it."""
 
     def __init__(

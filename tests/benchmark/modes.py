@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tests.benchmark import socketio_packets
 from tests.benchmark.applications import ADD, ECHO
-from tests.benchmark.load import Address, Calls, Events, Frames, RoutedCalls, Sessions, Window
+from tests.benchmark.load import Address, Calls, Events, ForwardedCalls, Frames, Sessions, Window
 
 JSON, MSGPACK, BATCHED = "wamp.2.json", "wamp.2.msgpack", "wamp.2.json.batched"
 
@@ -74,7 +74,7 @@ def _calls(outstanding: int) -> Connect:
 
 
 def _routed_calls(outstanding: int) -> Connect:
-    return lambda address, subprotocols, operations: RoutedCalls(
+    return lambda address, subprotocols, operations: ForwardedCalls(
         address, subprotocols, outstanding, operations
     )
 

@@ -24,6 +24,7 @@ import trio
 import trio.testing
 
 from serverwamp import Application
+from tests.helpers import broker_of, connections_of
 
 Frame: TypeAlias = str | bytes
 
@@ -228,9 +229,9 @@ async def network(app: Application, *, seconds: float = 20.0) -> AsyncIterator[N
     for peer in connections.peers:
         assert peer.faults == []
     assert app.sessions == {}
-    assert app.connections == set()
+    assert connections_of(app) == set()
     for realm in (app, *app._realms.values()):
-        assert not list(realm.broker)
+        assert not list(broker_of(realm))
 
 
 @contextmanager

@@ -154,7 +154,7 @@ class Entry:
 
 
 @dataclass(eq=False)
-class RoutedCall:
+class ForwardedCall:
     """A call that a client is to answer."""
 
     caller: RouterPeer
@@ -196,7 +196,7 @@ class Router:
         self.subscriptions: list[Entry] = []
         self.registrations: list[Entry] = []
         self.private: list[tuple[RouterPeer, Pattern, Id]] = []
-        self.calls: list[RoutedCall] = []
+        self.calls: list[ForwardedCall] = []
         self.tokens = 0
 
     def _application(self) -> Application:
@@ -480,7 +480,7 @@ class Router:
         callee = self._callee(entry)
         callee.invocations += 1
         callee.expected.append([68, callee.invocations, entry.id, details, [token]])
-        self.calls.append(RoutedCall(peer, request, callee, callee.invocations, progress))
+        self.calls.append(ForwardedCall(peer, request, callee, callee.invocations, progress))
 
     def _callee(self, entry: Entry) -> RouterPeer:
         if entry.invoke == "roundrobin":

@@ -21,7 +21,7 @@ from serverwamp.protocol.cbor import CBOR
 from serverwamp.protocol.formats import JSON, Format, MessagePack
 from serverwamp.protocol.framings import Framing, PrefixedBatch, SeparatedBatch, Unbatched
 from serverwamp.protocol.messages import BY_CODE, Message
-from serverwamp.protocol.shapes import Shape
+from serverwamp.protocol.shapes import ShapeLimits
 from tests.fuzzing.messages import CLASSES, broken, messages_of, noise, plain_texts, plain_values
 
 FORMATS: Mapping[str, Format] = {"json": JSON(), "msgpack": MessagePack(), "cbor": CBOR()}
@@ -171,7 +171,7 @@ def test_a_message_may_have_just_the_shape_that_is_allowed(
 ) -> None:
     raw = [48, 1, {}, "a", args]
     unit = ENCODERS[name](raw)
-    shape = Shape(*limits)
+    shape = ShapeLimits(*limits)
     is_allowed = (
         depth_of(raw) <= shape.message_depth
         and longest(list, raw[1:]) <= shape.array_length

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serverwamp import Application, Limits, Realm, RPCProgressReport, RPCResult, Session
+from serverwamp.errors import ProtocolViolation, RefusedMessage
 from serverwamp.protocol.messages import BY_CODE
-from serverwamp.protocol.serializers import SUBPROTOCOLS
+from serverwamp.protocol.serializers import SUBPROTOCOLS, serializer_for
 from tests.fuzzing.messages import LAST_ID, frames_of, utterances
 from tests.fuzzing.peers import Frame, Peer, network, no_mistakes_logged, settle
 from tests.malformed import INSIDE
@@ -144,17 +147,36 @@ def check_the_end(peer: Peer) -> None:
         assert peer.close_code == 1000
 
 
+def requests_in(subprotocol: str, frames: list[Frame]) -> Counter[int]:
+    """Return how often each request id occurs, as far as frames can be decoded.
+
+    An id may be used again when its request is answered.
+    """
+    serializer, ids = serializer_for(subprotocol), Counter[int]()
+    for frame in frames:
+        if type(frame) is not serializer.frame_type:
+            continue
+        with suppress(ProtocolViolation):
+            for unit in serializer.split(frame):
+                try:
+                    message = serializer.decode(unit)
+                except RefusedMessage as refused:
+                    message = refused.request
+                ids[getattr(message, "request", 0)] += 1
+    return ids
+
+
 def check_the_messages(peer: Peer, said: list[Frame]) -> None:
     """Check what was received, whatever came before it."""
     is_open = False
-    answered: set[int] = set()
+    requests = requests_in(peer.subprotocol, said) + Counter([1])  # of the stage "closing"
+    answered: Counter[int] = Counter()
     for position, message in enumerate(peer.messages):
         kind = message[0]
         msgspec.convert(message, BY_CODE[kind])
         if kind in (2, 4):
             assert not is_open
             is_open = kind == 2
-            answered.clear()
         elif kind == 6:
             assert is_open
             is_open = False
@@ -164,8 +186,8 @@ def check_the_messages(peer: Peer, said: list[Frame]) -> None:
             assert is_open, (position, peer.messages)
         if kind in (8, 33, 35) or (kind == 50 and not message[2].get("progress")):
             request = message[2] if kind == 8 else message[1]
-            assert request not in answered
-            answered.add(request)
+            answered[request] += 1
+            assert answered[request] <= requests[request]
         text = {3: lambda m: m[1]["message"], 8: lambda m: "".join(m[5][:1])}.get(kind)
         found = INSIDE.search(text(message)) if text is not None else None
         assert found is None or any(found[0] in str(frame) for frame in said), message

@@ -25,6 +25,7 @@ from tests.fuzzing.router import (
     Router,
     RouterPeer,
 )
+from tests.helpers import broker_of, dealer_of
 
 clients = st.integers(1, CLIENTS - 1)
 numbers = st.integers(0, 3)
@@ -149,5 +150,5 @@ async def test_everybody_receives_what_it_should(program: list[tuple[Any, ...]])
                 await step(router, connections, name, *arguments)
             for number in (*range(WATCHER + 1, CLIENTS), WATCHER):
                 await step(router, connections, "leave", number, "vanish")
-        assert list(router.app.dealer) == []
-        assert list(router.app.broker) == []
+        assert list(dealer_of(router.app)) == []
+        assert list(broker_of(router.app)) == []

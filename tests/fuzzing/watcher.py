@@ -43,12 +43,13 @@ class Watcher(Peer):
         if self.id is None:
             return
         assert len(self._topics) == len(TOPICS)
-        assert self.sessions == set(self._realm.members) - {self.id}
+        router = self._realm.freeze()
+        assert self.sessions == set(router.members) - {self.id}
         subscribers = {
             subscription.id: {
-                subscriber.session.id for subscriber in self._realm.broker.subscribers(subscription)
+                subscriber.session.id for subscriber in router.broker.subscribers(subscription)
             }
-            for subscription in self._realm.broker
+            for subscription in router.broker
             if not subscription.topic.startswith("wamp.")
         }
         assert self.subscribers == {id_: ids for id_, ids in subscribers.items() if ids}

@@ -18,7 +18,7 @@ from serverwamp.binding.handler import name_of
 from serverwamp.errors import ConfigurationError, NotAuthorized
 from serverwamp.publication import Audience, Publication
 from serverwamp.router.broker import Broker
-from serverwamp.router.features import Admits
+from serverwamp.router.features import IsAllowed
 from serverwamp.routing import ProtocolRoute, ProtocolTopicRoute
 from serverwamp.session import Session
 
@@ -36,7 +36,7 @@ def checked(requirement: Requirement | None) -> Requirement | None:
     return requirement
 
 
-def admitting(requirement: Requirement | None) -> Admits:
+def is_allowed_by(requirement: Requirement | None) -> IsAllowed:
     """Return what tells whether a session meets a requirement; without one, whoever is known does.
 
     That is a role, or one of several roles, or else a function decides; if it fails, against it.
@@ -47,18 +47,18 @@ def admitting(requirement: Requirement | None) -> Admits:
         roles = {requirement} if isinstance(requirement, str) else frozenset(requirement)
         return lambda session: session.auth_role in roles
 
-    def admits(session: Session) -> bool:
+    def is_allowed(session: Session) -> bool:
         try:
             return requirement(session) is True
         except Exception:
             logger.exception("whether %r may use the meta API is not known", session)
             return False
 
-    return admits
+    return is_allowed
 
 
-class Offer:
-    """Procedures and topics of the protocol, for those whom `admits` is true for."""
+class ProtocolEndpoints:
+    """Procedures and topics of the protocol, for those whom `is_allowed` is true for."""
 
     prefix: ClassVar[str]
     """What stands before their names."""
@@ -66,8 +66,8 @@ class Offer:
     """The names, each that of a method that begins with ``_``."""
     topics: ClassVar[Sequence[str]] = ()
 
-    def __init__(self, admits: Admits) -> None:
-        self._admits = admits
+    def __init__(self, is_allowed: IsAllowed) -> None:
+        self._is_allowed = is_allowed
 
     def routes(self) -> Iterator[ProtocolRoute | ProtocolTopicRoute]:
         """Yield the routes by which clients reach them."""
@@ -77,7 +77,7 @@ class Offer:
             yield ProtocolTopicRoute(f"{self.prefix}.{name}", self._listen)
 
     def _check(self, caller: Session) -> None:
-        if not self._admits(caller):
+        if not self._is_allowed(caller):
             raise NotAuthorized("the session may not do that here")
 
     async def _listen(self, caller: Session) -> AsyncIterator[None]:
@@ -85,13 +85,13 @@ class Offer:
         yield
 
 
-class MetaAPI(Offer):
+class MetaAPI(ProtocolEndpoints):
     """A part of what clients may ask about a realm, and hear of it."""
 
     def __init__(
-        self, admits: Admits, broker: Broker, deliver: Callable[[Publication], None]
+        self, is_allowed: IsAllowed, broker: Broker, deliver: Callable[[Publication], None]
     ) -> None:
-        super().__init__(admits)
+        super().__init__(is_allowed)
         self._broker = broker
         self._deliver = deliver
 

@@ -6,12 +6,13 @@ Spec: Advanced Profile, "Event History".
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta
 
+from serverwamp.auth.authorization import Authorization
 from serverwamp.binding.results import RPCResult
 from serverwamp.errors import InvalidArgument, NoSuchSubscription, NotAuthorized
 from serverwamp.history import Described, Log, StoredEvent, Wanted, rfc3339, utc_now
@@ -19,7 +20,7 @@ from serverwamp.patterns import matches
 from serverwamp.protocol.messages import Id
 from serverwamp.publication import Publication
 from serverwamp.router.broker import Broker, Subscription
-from serverwamp.router.endpoints import Handlers, Route
+from serverwamp.router.endpoints import Endpoint
 from serverwamp.routing import ProtocolRoute
 from serverwamp.session import Session
 
@@ -32,12 +33,10 @@ class HistoryAPI:
     def __init__(
         self,
         broker: Broker,
-        handlers: Handlers,
-        may_hear: Callable[[Session, str], Awaitable[bool]],
+        authorization: Authorization | None,
     ) -> None:
         self._broker = broker
-        self._may_hear = may_hear
-        self._handlers = handlers
+        self._authorization = authorization
 
     def routes(self) -> Iterator[ProtocolRoute]:
         """Yield the route by which clients reach it."""
@@ -75,11 +74,11 @@ class HistoryAPI:
             reverse=bool(reverse),
         )
 
-        route = found.admitted_by
+        endpoint = found.endpoint
         events: Sequence[Described] = ()
         is_complete = False
-        if isinstance(route, Route) and route.log is not None:
-            events, is_complete = await self._read(route.log, wanted, session, found, topic)
+        if isinstance(endpoint, Endpoint) and endpoint.log is not None:
+            events, is_complete = await self._read(endpoint.log, wanted, session, found, topic)
         return RPCResult((events,), {"complete": is_complete, "time": rfc3339(utc_now())})
 
     async def _read(
@@ -103,14 +102,16 @@ class HistoryAPI:
 
         def described(event: StoredEvent) -> Described | None:
             description = _described(event, found)
-            return description if session._link.can_receive(description) else None
+            return description if session._control.can_receive(description) else None
 
         while True:
             events, is_complete = log.read(wanted, is_for, is_matched, described)
             if not unknown:
                 return events, is_complete
             for uri in unknown:
-                heard[uri] = await self._may_hear(session, uri)
+                heard[uri] = self._authorization is None or await self._authorization.may_hear(
+                    session, uri
+                )
             unknown.clear()
 
     def _subscription_of(self, session: Session, id_: int) -> Subscription:

@@ -10,7 +10,7 @@ from serverwamp.protocol.messages import RegisterOptions
 from serverwamp.publication import Publication
 from serverwamp.router.broker import Broker
 from serverwamp.router.dealer import Dealer, Registration
-from serverwamp.router.features import Admits
+from serverwamp.router.features import IsAllowed
 from serverwamp.router.meta.tables import Holder, TableMetaAPI
 from serverwamp.session import Session
 
@@ -38,11 +38,11 @@ class RegistrationMetaAPI(TableMetaAPI[Registration[Any]]):
     def __init__(
         self,
         dealer: Dealer[Any],
-        admits: Admits,
+        is_allowed: IsAllowed,
         broker: Broker,
         deliver: Callable[[Publication], None],
     ) -> None:
-        super().__init__(admits, broker, deliver)
+        super().__init__(is_allowed, broker, deliver)
         self._dealer = dealer
 
     async def _lookup(

@@ -12,7 +12,7 @@ from serverwamp.protocol.messages import Id
 from serverwamp.protocol.serializers import ALL_FORMATS, can_hold
 from serverwamp.publication import Publication
 from serverwamp.router.broker import Broker
-from serverwamp.router.features import Admits
+from serverwamp.router.features import IsAllowed
 from serverwamp.router.meta.events import MetaAPI
 from serverwamp.session import Session
 
@@ -38,14 +38,14 @@ class SessionMetaAPI(MetaAPI):
     def __init__(
         self,
         members: MutableMapping[int, Session],
-        admits: Admits,
-        admits_to_kill: Admits,
+        is_allowed: IsAllowed,
+        may_kill: IsAllowed,
         broker: Broker,
         deliver: Callable[[Publication], None],
     ) -> None:
-        super().__init__(admits, broker, deliver)
+        super().__init__(is_allowed, broker, deliver)
         self._members = members
-        self._admits_to_kill = admits_to_kill
+        self._may_kill = may_kill
 
     # ---- who is there
 
@@ -63,7 +63,7 @@ class SessionMetaAPI(MetaAPI):
         if session is None:
             raise NoSuchSession(f"there is no session {session_id}")
         details = _details(session)
-        shown = {k: v for k, v in details.items() if caller._link.can_receive(v)}
+        shown = {k: v for k, v in details.items() if caller._control.can_receive(v)}
         return RPCResult((shown,), {} if len(shown) == len(details) else {"complete": False})
 
     def _of_roles(self, authroles: list[str] | None) -> Iterator[Session]:
@@ -127,7 +127,7 @@ class SessionMetaAPI(MetaAPI):
 
         Nobody hears of it if that is to be done `quietly`.
         """
-        if not self._admits_to_kill(caller):
+        if not self._may_kill(caller):
             raise NotAuthorized("the session may not end others")
         reason = uris.KILLED if reason is None else reason
         if not uris.is_valid_uri(reason):
@@ -137,11 +137,8 @@ class SessionMetaAPI(MetaAPI):
             for session in self._members.values()
             if session.id != caller.id and wanted(session)
         ]
-        if quietly:
-            for session in ended:
-                del self._members[session.id]
         for session in ended:
-            await session.close(reason, message)
+            await session._control.close(reason, message, quietly=quietly)
         return [session.id for session in ended]
 
     # ---- events

@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from serverwamp.binding.results import RPCResult
 from serverwamp.protocol.messages import Publish, PublishOptions
-from serverwamp.router.features import Admits
-from serverwamp.router.meta.events import Offer
+from serverwamp.router.features import IsAllowed
+from serverwamp.router.meta.events import ProtocolEndpoints
 from serverwamp.session import Session
 
 Scope: TypeAlias = Literal["detached", "destroyed"]
 
 
-class TestamentAPI(Offer):
+class TestamentAPI(ProtocolEndpoints):
     """The testaments of the sessions of a realm.
 
     `check_topic` raises for topics to which clients can't publish.
@@ -25,8 +25,8 @@ class TestamentAPI(Offer):
     prefix: ClassVar[str] = "wamp.session"
     procedures: ClassVar[Sequence[str]] = ("add_testament", "flush_testaments")
 
-    def __init__(self, admits: Admits, check_topic: Callable[[str], object]) -> None:
-        super().__init__(admits)
+    def __init__(self, is_allowed: IsAllowed, check_topic: Callable[[str], object]) -> None:
+        super().__init__(is_allowed)
         self._check_topic = check_topic
 
     async def _add_testament(
@@ -43,12 +43,12 @@ class TestamentAPI(Offer):
         self._check(caller)
         self._check_topic(topic)
         message = Publish(1, publish_options or PublishOptions(), topic, args, kwargs)
-        caller._link.testaments.add(message, scope)
+        caller._control.testaments.add(message, scope)
         return RPCResult()
 
     async def _flush_testaments(
         self, caller: Session, /, *, scope: Scope = "destroyed"
     ) -> RPCResult:
         self._check(caller)
-        caller._link.testaments.flush(scope)
+        caller._control.testaments.flush(scope)
         return RPCResult()

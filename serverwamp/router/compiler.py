@@ -1,0 +1,102 @@
+"""What the functions of a realm have in common when they are compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from serverwamp.auth.authorization import SOURCES_OF_QUESTIONS, Requirements, Rule
+from serverwamp.binding.annotations import Converter
+from serverwamp.binding.handler import DefaultArg, Function, Handler
+from serverwamp.errors import ConfigurationError
+from serverwamp.publication import Publication
+from serverwamp.router.broker import Subscription
+from serverwamp.routing import Definition, PublicationRoute, TopicRoute
+from serverwamp.session import RPCRequest, Session
+
+Sources = Mapping[str, type | None]
+"""The names of the values that parameters can take, and the types that stand for them."""
+
+SOURCES_OF_CALLS: Final[Sources] = {"request": RPCRequest, "session": Session}
+# topic_uri is what serverwamp 2.0 called it.
+SOURCES_OF_TOPICS: Final[Sources] = {
+    "topic": None,
+    "topic_uri": None,
+    "match": None,
+    "session": Session,
+    "subscription": Subscription,
+}
+SOURCES_OF_PUBLICATIONS: Final[Sources] = {
+    "topic": None,
+    "session": Session,
+    "publication": Publication,
+}
+SOURCES_OF_SESSIONS: Final[Sources] = {"session": Session}
+SOURCES_OF_OVERFLOWS: Final[Sources] = {"session": Session, "topic": None, "policy": None}
+
+
+class HandlerCompiler:
+    """Makes handlers of functions: all get the same default args and converters."""
+
+    def __init__(
+        self,
+        default_args: Mapping[str, DefaultArg],
+        converters: Mapping[object, Converter],
+        *,
+        camel_snake_conversion: bool,
+    ) -> None:
+        self._default_args = default_args
+        self._converters = converters
+        self._camel_snake_conversion = camel_snake_conversion
+
+    def handler(
+        self,
+        function: Function,
+        sources: Sources = SOURCES_OF_SESSIONS,
+        leading: Sequence[str] = (),
+    ) -> Handler:
+        """Return the handler of a function that takes no arguments of clients."""
+        return Handler(function, sources=sources, default_args=self._default_args, leading=leading)
+
+    def authenticator(self, function: Function, leading: Sequence[str]) -> Handler:
+        """Return the handler of a function that decides who a client is."""
+        return self.handler(function, dict.fromkeys(leading), leading)
+
+    def rules(self, requires: Requirements) -> Sequence[Rule]:
+        """Return what is required with its functions compiled."""
+        return [self.rule(item) if callable(item) else item for item in requires]
+
+    def rule(self, function: Function) -> Handler:
+        """Return the handler of a function that decides what sessions may do."""
+        handler = Handler(
+            function,
+            sources=SOURCES_OF_QUESTIONS,
+            default_args=self._default_args,
+            in_thread=False,
+        )
+        if handler.is_generator:
+            raise ConfigurationError(f"{handler.name} can't decide: it is an async generator")
+        return handler
+
+    def route_handler(self, route: Definition) -> Handler:
+        """Return the handler of a route.
+
+        Raises: ConfigurationError when it can't be called; NameError when it has an annotation that
+            isn't defined yet.
+        """
+        # A parameter of the protocol's is meant for the client, whatever the application has.
+        default_args = {} if route.is_of_protocol else self._default_args
+        if isinstance(route, TopicRoute):
+            return Handler(route.handler, sources=SOURCES_OF_TOPICS, default_args=default_args)
+        is_publication = isinstance(route, PublicationRoute)
+        handler = Handler(
+            route.handler,
+            sources=SOURCES_OF_PUBLICATIONS if is_publication else SOURCES_OF_CALLS,
+            default_args=default_args,
+            takes_arguments=True,
+            camel_snake_conversion=self._camel_snake_conversion or route.camel_snake_conversion,
+            converters=self._converters,
+        )
+        if is_publication and handler.stream is not None:
+            raise ConfigurationError(f"{handler.name} takes a stream: only procedures can")
+        return handler
