@@ -1,4 +1,4 @@
-"""Calls that the application makes of what clients have registered."""
+"""Calls that the application makes to procedures that clients have registered."""
 
 from __future__ import annotations
 
@@ -14,42 +14,46 @@ from serverwamp.errors import CallCanceled, CallTimeout, Unavailable, WAMPError
 
 
 class Pending(Protocol):
-    """What the client has been given to answer."""
+    """An invocation that a client has to answer."""
 
     @property
-    def timeout(self) -> float: ...
+    def timeout(self) -> float:
+        """How many seconds the client has to answer."""
+        ...
 
-    def abandon(self) -> None: ...
+    def abandon(self) -> None:
+        """Stop waiting for the answer, and tell the client."""
+        ...
 
 
 Begin: TypeAlias = Callable[["ClientCall", Mapping[str, Any]], Pending]
-"""Gives a call to a client, with the details of its INVOCATION; raises WAMPError if it can't."""
+"""Sends a call to a client, with these details of INVOCATION; raises WAMPError if it can't."""
 
 MOST_REPORTS: Final = 1000
-"""How many reports wait to be read."""
+"""How many progress reports may wait for the application to read them."""
 
 
 class ClientCall(AsyncIterator[RPCProgressReport]):
-    """A call of a procedure that a client serves: awaiting it makes the call and gives its result.
+    """Call a procedure that a client serves; await it for the result.
 
     ::
 
         result = await session.call("com.example.measure", ["celsius"])
 
-    Iterating over it before asks the client for its progress::
+    To receive progress reports, iterate over the call before you await it::
 
         call = session.call("com.example.copy")
         async for report in call:
             print(report.args)
         result = await call
 
-    `cancel` ends it, and so does whoever is cancelled while waiting; the client is told. Each call
-    is made once, however often its result is asked for; who doesn't iterate to the end has to await
-    it.
+    `cancel()`, or cancelling the awaiting task, ends the call and tells the client. Awaiting the
+    call again returns the same result; the call is made only once. If you stop iterating before the
+    end, await or cancel the call.
 
-    Raises: WAMPError. That is the client's own, or else ``wamp.error.no_such_procedure`` when it
-        serves no such procedure, ``wamp.error.timeout`` when it takes too long,
-        ``wamp.error.canceled`` when it leaves, ``wamp.error.unavailable`` when it is too busy.
+    Raises: WAMPError. It is the error that the client sent, or ``wamp.error.no_such_procedure``
+        if the client doesn't serve the procedure, ``wamp.error.timeout`` if it takes too long,
+        ``wamp.error.canceled`` if it leaves, or ``wamp.error.unavailable`` if it is too busy.
     """
 
     def __init__(self, begin: Begin, timeout: float | None) -> None:
@@ -82,9 +86,9 @@ class ClientCall(AsyncIterator[RPCProgressReport]):
         raise StopAsyncIteration
 
     def cancel(self) -> None:
-        """End the call: who waits for it gets ``wamp.error.canceled``, and the client is told.
+        """End the call, and tell the client; awaiting the call raises ``wamp.error.canceled``.
 
-        A call that is over is left alone.
+        This does nothing if the call has ended already.
         """
         if self._outcome is None:
             self._begin = None
@@ -101,7 +105,7 @@ class ClientCall(AsyncIterator[RPCProgressReport]):
                 self._outcome = error
 
     async def _has_report(self) -> bool:
-        """Wait for the next report, or the outcome; tell whether there is a report."""
+        """Wait for the next report or the outcome; tell whether there is a report."""
         if self._reports or self._outcome is not None:
             await anyio.lowlevel.checkpoint()
         else:
@@ -110,7 +114,7 @@ class ClientCall(AsyncIterator[RPCProgressReport]):
                 with anyio.move_on_after(self._timeout):
                     await self._changed.wait()
             except BaseException:
-                self._stop(CallCanceled("whoever called doesn't wait any more"))
+                self._stop(CallCanceled("the caller was cancelled"))
                 raise
             if not self._reports and self._outcome is None:
                 self._stop(CallTimeout("the client didn't answer in time"))
@@ -125,23 +129,23 @@ class ClientCall(AsyncIterator[RPCProgressReport]):
         if self._changed is not None:
             self._changed.set()
 
-    # ---- what the client says
+    # ---- answers of the client
 
     def take_progress(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Keep a report until it is asked for."""
+        """Queue a progress report for the application."""
         if len(self._reports) >= MOST_REPORTS:
-            self._stop(Unavailable("the client reports its progress faster than it is read"))
+            self._stop(Unavailable("the client reports progress faster than it is read"))
             self._notify()
         elif self._outcome is None:
             self._reports.append(RPCProgressReport(args, kwargs))
             self._notify()
 
     def take_result(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """End the call."""
+        """End the call with a result."""
         self._outcome = self._outcome or RPCResult(args, kwargs)
         self._notify()
 
     def take_error(self, error: WAMPError) -> None:
-        """End the call."""
+        """End the call with an error."""
         self._outcome = self._outcome or error
         self._notify()

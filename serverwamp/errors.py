@@ -1,34 +1,39 @@
-"""What can go wrong, and what is said to whom about it.
+"""The package's exceptions, and who is told about each of them.
 
 ::
 
     Exception
-    ├── WAMPError                  answered with an ERROR (or, when joining, an ABORT) of its URI
-    │   ├── InvalidURI
-    │   ├── InvalidArgument
-    │   ├── NoSuchProcedure
-    │   ├── NoSuchSubscription
-    │   ├── NoSuchRegistration
-    │   ├── NoSuchSession
-    │   ├── NotAuthorized
-    │   ├── AuthorizationFailed
-    │   ├── OptionNotAllowed
-    │   ├── PayloadSizeExceeded
-    │   ├── RuntimeFailure
-    │   ├── Unavailable
-    │   ├── CallCanceled
-    │   ├── CallTimeout
-    │   ├── NoSuchRealm
-    │   ├── AuthenticationRequired
-    │   ├── NoMatchingAuthMethod
-    │   └── AuthenticationFailed
-    ├── ProtocolViolation          the peer's fault: ABORT, and the connection is closed
-    │   └── RefusedMessage         a part of its message can't be taken: an ERROR if possible
-    │       ├── InvalidPayload     the arguments can't be decoded
-    │       └── LimitExceeded      it asks for too much
-    ├── SerializationError         a payload of ours that the format can't hold
-    │   └── MessageTooLong         or that is longer than the peer can receive
-    └── ConfigurationError         the application's fault: raised to the developer, never sent
+    ├── WAMPError                  the peer gets an ERROR with its URI; while joining, an ABORT
+    │   └── PredefinedError        an error whose URI the protocol defines
+    │       ├── InvalidURI
+    │       ├── InvalidArgument
+    │       ├── NoSuchProcedure
+    │       ├── NoSuchSubscription
+    │       ├── ProcedureAlreadyExists
+    │       ├── NoSuchRegistration
+    │       ├── NoSuchSession
+    │       ├── FeatureNotSupported
+    │       ├── NotAuthorized
+    │       ├── AuthorizationFailed
+    │       ├── OptionNotAllowed
+    │       ├── PayloadSizeExceeded
+    │       ├── RuntimeFailure
+    │       ├── Unavailable
+    │       ├── CallCanceled
+    │       ├── CallTimeout
+    │       ├── NoSuchRealm
+    │       ├── AuthenticationRequired
+    │       ├── NoMatchingAuthMethod
+    │       └── AuthenticationFailed
+    ├── ProtocolViolation          the peer gets an ABORT, and its connection is closed
+    │   └── RefusedMessage         the peer gets an ERROR if the message is a request
+    │       ├── InvalidPayload     the message's arguments can't be decoded
+    │       └── LimitExceeded      the message exceeds a limit
+    ├── SerializationError         the format can't express a message that we send
+    │   └── MessageTooLong         the message is longer than the peer can receive
+    ├── Unsuitable                 a value doesn't fit its type; becomes InvalidArgument
+    └── RuntimeError
+        └── ConfigurationError     raised to the developer, never sent
 """
 
 from __future__ import annotations
@@ -42,7 +47,7 @@ from serverwamp import uris
 def checked_args(args: Sequence[Any]) -> tuple[Any, ...]:
     """Return positional arguments as a tuple.
 
-    Raises: TypeError for a text, whose characters are hardly meant to be the arguments.
+    Raises: TypeError for a str or bytes: it is a sequence, but hardly one of arguments.
     """
     if isinstance(args, (str, bytes)):
         raise TypeError(f"args has to be a sequence of arguments: ({args!r},)?")
@@ -50,13 +55,13 @@ def checked_args(args: Sequence[Any]) -> tuple[Any, ...]:
 
 
 class WAMPError(Exception):
-    """Answer the request that is being handled with an ERROR.
+    """Answer the current request with an ERROR.
 
-    Can be raised by every handler: of calls, of subscriptions, and of authentication, where the
-    answer is an ABORT. `args` and `kwargs` reach the client unchanged; by convention the first
-    of `args` is a text for people.
+    Any handler of calls or subscriptions can raise it, and so can an authenticator, where the
+    answer is an ABORT. The client gets `args` and `kwargs` unchanged. By convention, the first
+    item of `args` is a text for people.
 
-    Raises: ValueError when `uri` is not a valid URI: sent, it would end the client's connection.
+    Raises: ValueError when `uri` is not a valid URI. Sending it would end the client's connection.
     """
 
     default_uri = uris.RUNTIME_ERROR
@@ -68,7 +73,7 @@ class WAMPError(Exception):
             raise ValueError(f"{uri!r} is not a valid URI for an error")
         super().__init__(*checked_args(args))
         self.uri = uri
-        """What kind of an error it is."""
+        """The error URI, which tells the kind of error."""
         self.kwargs: Mapping[str, Any] = kwargs or {}
         """The keyword arguments."""
 
@@ -77,12 +82,12 @@ class WAMPError(Exception):
 
     @property
     def message(self) -> str:
-        """The text for people, where there is one, otherwise the URI."""
+        """The text for people: the first argument, or the URI if there are no arguments."""
         return str(self.args[0]) if self.args else self.uri
 
 
 class PredefinedError(WAMPError):
-    """An error whose URI the protocol defines: only the text is left to say."""
+    """An error whose URI the protocol defines; `message` is the text for people."""
 
     def __init__(self, message: str = "", /, **kwargs: Any) -> None:
         super().__init__(self.default_uri, (message,) if message else (), kwargs)
@@ -169,10 +174,10 @@ class AuthenticationFailed(PredefinedError):
 
 
 class ProtocolViolation(Exception):
-    """The peer broke the protocol: it gets ABORT, and its connection is closed.
+    """The peer broke the protocol: it gets an ABORT, and its connection is closed.
 
-    `close_code` is the WebSocket code of that close: 1002, or what says it better. `kind` is what
-    it is counted as.
+    `close_code` is the WebSocket close code: 1002, or a more specific one. `kind` is the key under
+    which `Statistics.violations` counts it.
     """
 
     def __init__(
@@ -191,10 +196,10 @@ class ProtocolViolation(Exception):
 
 
 class RefusedMessage(ProtocolViolation):
-    """A part of a message can't be taken.
+    """A part of a message can't be accepted.
 
-    Where `request`, the message, could be decoded and is one that gets an answer, `error` is that
-    answer, and the session goes on.
+    `request` is the message, as far as it could be decoded. If it is a request that gets an
+    answer, the client gets an ERROR made from `error`, and the session continues.
     """
 
     def __init__(
@@ -212,11 +217,11 @@ class RefusedMessage(ProtocolViolation):
 
 
 class InvalidPayload(RefusedMessage):
-    """The arguments in a message, which is `request`, can't be decoded."""
+    """The arguments of the message `request` can't be decoded."""
 
 
 class LimitExceeded(RefusedMessage):
-    """The peer has sent more than a limit allows; `limit` is the field of `Limits`."""
+    """The peer has exceeded a limit; `limit` is the name of a field of `Limits`."""
 
     def __init__(self, limit: str, message: str, **answer: Any) -> None:
         super().__init__(message, **answer)
@@ -224,26 +229,26 @@ class LimitExceeded(RefusedMessage):
 
 
 class SerializationError(Exception):
-    """A message of ours holds what its format can't express."""
+    """A message that we send contains a value that its format can't express."""
 
     answer: type[PredefinedError] = InvalidArgument
-    """What is said to the client whose values they were."""
+    """The error for the client that sent the value."""
     answer_to_receiver: type[PredefinedError] = RuntimeFailure
-    """What is said to the client that was to receive them instead."""
+    """The error for the client that was going to receive the value."""
 
 
 class MessageTooLong(SerializationError):
-    """A message of ours is longer than the peer can receive."""
+    """A message that we send is longer than the peer can receive."""
 
     answer: type[PredefinedError] = PayloadSizeExceeded
     answer_to_receiver: type[PredefinedError] = PayloadSizeExceeded
 
 
 class Unsuitable(Exception):
-    """A value can't be converted to the type that is wanted.
+    """A value can't be converted to the required type.
 
-    `path` leads to what is wrong inside of the value: ``.lines[0].amount``. `details` are further
-    such errors, where several are known.
+    `path` leads to the wrong part inside the value, such as ``.lines[0].amount``. If there are
+    several errors, `details` lists them all.
     """
 
     def __init__(self, message: str, path: str = "", details: Sequence[Unsuitable] = ()) -> None:
@@ -253,20 +258,20 @@ class Unsuitable(Exception):
         self.details = details
 
     def below(self, step: str) -> Unsuitable:
-        """Return the same error as one of the value that holds this one."""
+        """Return the same error for the enclosing value; `step` leads from that to this value."""
         details = [detail.below(step) for detail in self.details]
         return Unsuitable(self.message, step + self.path, details)
 
 
 class ConfigurationError(RuntimeError):
-    """The application is put together wrongly, or changed after it began to serve."""
+    """The application is configured wrongly, or was changed after it had started to serve."""
 
 
 # ---- groups of exceptions
 
 
 def parts_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and, if it is a group, the parts of its members, in their order."""
+    """Yield an exception and, if it is a group, the parts of its members in order."""
     yield error
     if isinstance(error, BaseExceptionGroup):
         for member in error.exceptions:

@@ -1,7 +1,7 @@
-"""What was published to a topic before: kept for those who have missed it.
+"""Event history: past events of a topic, kept for clients that missed them.
 
-Every topic route that has a `History` keeps one log of the events that it serves. A log is
-bounded, so that a client can miss more than is kept; it is told when it has.
+Every topic route with a `History` keeps a log of its events. The log is bounded, so a client may
+have missed more than is kept. The client is told when that is so.
 
 Spec: Advanced Profile, "Event History".
 """
@@ -28,60 +28,64 @@ from serverwamp.protocol.serializers import ALL_FORMATS
 from serverwamp.publication import Publication
 
 Described: TypeAlias = dict[str, Any]
-"""An event as it is told to the client that asks for it."""
+"""An event in the form in which a client that asks for it receives it."""
 
 OVERHEAD: Final = 500
-"""Bytes that an event takes beside its payload, about."""
+"""About how many bytes an event takes besides its payload."""
 
 
 def utc_now() -> datetime:
-    """Return the time, to the microsecond, as clients name it."""
+    """Return the current time, with the precision that clients can express."""
     return datetime.fromtimestamp(time.time(), timezone.utc)
 
 
 def rfc3339(moment: datetime) -> str:
-    """Return a time of `utc_now` as clients read it."""
+    """Return a UTC time as text in RFC 3339 format."""
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class StoredEvent(Struct, frozen=True):
-    """A publication as it was when it was published, whatever becomes of its arguments since."""
+    """A publication at the time it was published; later changes to its arguments don't matter."""
 
     publication: Publication
-    """Without its arguments, which are in `unit`."""
+    """The publication without its arguments, which are in `unit`."""
     time: datetime
     """When it was published."""
     unit: Unit | None
-    """The payload; None for what may not be kept, of which only that it was is known."""
+    """The encoded payload; None if only the occurrence may be stored."""
 
     @property
     def size(self) -> int:
-        """How many bytes it takes, about."""
+        """About how many bytes the event takes."""
         return OVERHEAD + len(self.unit or "")
 
     @property
     def timestamp(self) -> str:
-        """When it was published, as clients read it."""
+        """When it was published, in RFC 3339 format."""
         return rfc3339(self.time)
 
     def payload(self) -> tuple[Args, Kwargs]:
-        """Return the arguments."""
+        """Return the positional and the keyword arguments.
+
+        Raises: ValueError when no format can decode `unit`.
+        """
         assert self.unit is not None
         for format_ in ALL_FORMATS:
             if type(self.unit) is format_.frame_type:
-                with suppress(ProtocolViolation):  # binary formats take each other's for malformed
+                with suppress(ProtocolViolation):  # it may be in the other binary format
                     event = format_.decode(self.unit)
                     assert isinstance(event, Event)
                     return event.args or (), event.kwargs or {}
-        raise ValueError("the payload isn't in a format that is spoken here")
+        raise ValueError("the payload isn't in a known format")
 
 
 def stored(publication: Publication, moment: datetime) -> StoredEvent:
-    """Return what is to be kept of a publication.
+    """Return a publication as it is stored.
 
-    What is for certain sessions isn't: when somebody asks for it, they are long gone.
+    The payload of a publication to certain sessions is left out, because those sessions may be gone
+    when somebody asks for it.
 
-    Raises: SerializationError.
+    Raises: SerializationError when no format can hold the arguments.
     """
     unit = None
     audience = publication.audience
@@ -101,7 +105,7 @@ def stored(publication: Publication, moment: datetime) -> StoredEvent:
 def _encoded(event: Event) -> Unit:
     """Return an event in the first format that can hold it.
 
-    Raises: SerializationError.
+    Raises: SerializationError when no format can.
     """
     first, *others = ALL_FORMATS
     try:
@@ -114,27 +118,27 @@ def _encoded(event: Event) -> Unit:
 
 
 class HistoryStore(Protocol):
-    """What keeps the events of a topic route, in the order in which they were published.
+    """Stores the events of a topic route in the order of publication.
 
-    Positions count them from the first that there ever was. Nothing of it may wait: an event is
-    kept in the moment in which it is delivered, so that who has subscribed has either received it
-    or finds it here.
+    Each event has a position. The first event ever stored has position 0. No method may block: an
+    event is stored at the same moment as it is delivered, so that a subscriber has either received
+    it or finds it here.
     """
 
     def append(self, event: StoredEvent) -> int:
-        """Keep an event, and return its position; the oldest may be forgotten for that."""
+        """Store an event and return its position; this may drop the oldest events."""
         ...
 
     def forget_old(self, now: datetime) -> datetime:
-        """Forget what is too old, and return when the newest was published that is forgotten.
+        """Drop events that are too old; return the publication time of the last dropped event.
 
-        That is when the store began to exist, if it has forgotten none.
+        If no event was ever dropped, return the time at which the store was created.
         """
         ...
 
     @property
     def begin(self) -> int:
-        """The position of the oldest event that is kept, or else of the next."""
+        """The position of the oldest stored event; `end` if there is none."""
         ...
 
     @property
@@ -143,20 +147,20 @@ class HistoryStore(Protocol):
         ...
 
     def find(self, publication: int) -> int | None:
-        """Return the position of the publication of that id, if it is kept."""
+        """Return the position of the event with that publication id, or None if it isn't stored."""
         ...
 
     def at(self, moment: datetime, *, behind: bool) -> int:
-        """Return the position of the first event that was published at a moment, or behind it."""
+        """Return the position of the first event at `moment` or later; if `behind`, only later."""
         ...
 
     def between(self, begin: int, end: int, *, reverse: bool) -> Iterator[StoredEvent]:
-        """Yield the events from one position to before another, or the other way round."""
+        """Yield the events from position `begin` up to but excluding `end`, or in reverse order."""
         ...
 
 
 class MemoryStore:
-    """Keeps events in memory, within bounds."""
+    """Keeps events in memory, up to a number, an age in seconds, and a size in bytes."""
 
     def __init__(self, *, events: float, age: float, bytes: float) -> None:
         self._most_events = events
@@ -213,21 +217,21 @@ class MemoryStore:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """How much of what was published to a topic route is kept, and where.
+    """How many events of a topic route are kept, and where.
 
-    What is beyond one of the bounds is forgotten, the oldest first. ``math.inf`` is no bound.
+    When a bound is exceeded, the oldest events are dropped. ``math.inf`` means no bound.
 
     Raises: ConfigurationError for a bound that isn't a positive number.
     """
 
     events: float = 1000
-    """How many events."""
+    """Maximum number of events."""
     age: float = math.inf
-    """For how many seconds."""
+    """Maximum age in seconds."""
     bytes: float = 16 * 1024 * 1024
-    """How many bytes, about."""
+    """Maximum size of all events together, in bytes; approximate."""
     store: Callable[[History], HistoryStore] | None = None
-    """Makes what keeps them; they are kept in the memory of the process if that is None."""
+    """Creates the store; if this is None, events are kept in the memory of the process."""
 
     def __post_init__(self) -> None:
         for field in fields(self)[:3]:
@@ -236,7 +240,7 @@ class History:
                 raise ConfigurationError(f"History.{field.name} can't be {value!r}")
 
     def new_log(self) -> Log:
-        """Return a log that keeps so much."""
+        """Return an empty log with these bounds."""
         if self.store is not None:
             return Log(self.store(self))
         return Log(MemoryStore(events=self.events, age=self.age, bytes=self.bytes))
@@ -244,27 +248,33 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which events are asked for: those that fulfil all of it."""
+    """A query for events; an event has to fulfil all conditions."""
 
     since: Sequence[tuple[int | datetime, bool]]
-    """Publications by their ids, and moments, from which on; behind which, if the bool is true."""
+    """Lower bounds: publication ids or times. If the bool is true, the bound itself is excluded."""
     until: Sequence[tuple[int | datetime, bool]]
-    """The same, up to which, included if the bool is true."""
+    """Upper bounds: publication ids or times. If the bool is true, the bound itself is included."""
     limit: float
+    """The maximum number of events."""
     reverse: bool
+    """Whether the newest event comes first."""
 
 
 class Log:
-    """What is kept of the events of one topic route."""
+    """The stored events of one topic route."""
 
     def __init__(self, store: HistoryStore) -> None:
         self._store = store
         self._newest = utc_now()
-        self._unkept: deque[tuple[int, str]] = deque()  # what may not be kept: where, and its topic
+        # Position and topic of the events whose payload may not be stored.
+        self._unkept: deque[tuple[int, str]] = deque()
 
     def keep(self, publication: Publication) -> None:
-        """Keep an event that is just being delivered."""
-        self._newest = max(utc_now(), self._newest)  # clocks may be set back
+        """Store an event that is being delivered.
+
+        Raises: SerializationError when no format can hold its arguments.
+        """
+        self._newest = max(utc_now(), self._newest)  # the clock may have been set back
         event = stored(publication, self._newest)
         position = self._store.append(event)
         if event.unit is None:
@@ -279,10 +289,11 @@ class Log:
         matches: Callable[[str], bool],
         described: Callable[[StoredEvent], Described | None],
     ) -> tuple[list[Described], bool]:
-        """Return what is kept of what is wanted, and whether all behind its beginning is kept.
+        """Return the events that a query selects, and whether none is missing since its beginning.
 
-        `described` returns None for an event that the reader can't receive. It is left out then,
-        and doesn't count for the limit.
+        `is_for` and `matches` select the reader's events. `described` returns an event in the form
+        for the reader, or None if the reader can't receive it. Such an event is left out and
+        doesn't count towards the limit.
         """
         store = self._store
         forgotten_until = store.forget_old(utc_now())
@@ -293,14 +304,14 @@ class Log:
                 is_complete &= at > forgotten_until or (behind and at == forgotten_until)
                 continue
             position = store.find(at)
-            if position is None:  # nobody knows what came behind it: it may be all there is
+            if position is None:  # unknown which events came after it, so all are returned
                 is_complete = False
             else:
                 begin = max(begin, position + behind)
         for at, included in wanted.until:
             position = store.at(at, behind=included) if isinstance(at, datetime) else store.find(at)
             if position is None:
-                return [], False  # nobody knows what came before it
+                return [], False  # unknown which events came before it
             end = min(end, position + (included and isinstance(at, int)))
         is_complete &= not any(at >= begin and matches(topic) for at, topic in self._unkept)
         events: list[Described] = []

@@ -1,4 +1,4 @@
-"""What a client may ask of the server: how much, how long, and how often."""
+"""Limits on what a client may ask of the server: how much, how long, and how often."""
 
 from __future__ import annotations
 
@@ -15,91 +15,94 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may ask of the server. Times are in seconds; ``math.inf`` is no limit.
+    """Limits on what a client may ask of the server.
 
-    Raises: ConfigurationError for what isn't a positive number, or a count below 1.
+    Times are in seconds. ``math.inf`` means no limit.
+
+    Raises: ConfigurationError for a value that isn't a positive number, or a count below 1.
     """
 
     hello_timeout: float = 10.0
-    """From the opening of a connection, or the end of a session, to HELLO."""
+    """Maximum time from the start of a connection, or the end of a session, to HELLO."""
     authentication_timeout: float = 30.0
-    """From HELLO to WELCOME, the authenticators' own time included."""
+    """Maximum time from HELLO to WELCOME, including the time that authenticators take."""
     authorization_timeout: float = 10.0
-    """How long a function may take that decides what a session may do; meanwhile nothing more is
-    read from that client."""
+    """Maximum time that an authorizing function may take. Until it returns, the server reads
+    nothing more from that client."""
     authorizations: float = 1_000
-    """How many answers of a realm's authorizer are remembered for a session."""
+    """How many answers of a realm's authorizer are cached for a session."""
     goodbye_timeout: float = 5.0
-    """From the server's GOODBYE to the client's; for handing a last message to the network; and for
-    what the client has published when it leaves."""
+    """Maximum time from the server's GOODBYE to the client's. The same time is allowed for handing
+    the last message to the network, and for completing a leaving client's publications."""
     idle_timeout: float = math.inf
-    """How long nothing may come from a client none of whose calls is running; up to a quarter more.
-    Whoever only listens to events is silent by nature."""
+    """Maximum silence of a client with no running call; checked every quarter of it. A client that
+    only receives events is always silent."""
     call_timeout: float = math.inf
-    """How long a call may take; where it reports its progress, how long until the next report.
+    """Maximum duration of a call; if the call reports progress, maximum time until the next report.
     A client may ask for less."""
     send_timeout: float = 30.0
-    """How long a client may read nothing while there is much to send to it."""
+    """How long a client may read nothing while many messages wait for it."""
     message_bytes: float = 1024 * 1024
-    """The size of a WebSocket message from the client. The server has a limit of its own, often
+    """Maximum size of a WebSocket message from the client. The ASGI server has its own limit, often
     16 MiB."""
     unauthenticated_message_bytes: float = 64 * 1024
-    """The same from a client whose session isn't welcomed yet."""
+    """Maximum size of a WebSocket message before WELCOME."""
     message_depth: float = 64
-    """How many arrays and maps of a message may stand in one another; the message itself is the
-    first, and its arguments are the second."""
+    """How deep arrays and maps may be nested in a message. The message itself is level one, and its
+    arguments are level two."""
     message_values: float = 200_000
-    """How many values a message may hold. Every array, map, key and other value counts. They are
-    counted before any of them is made, and take some 100 bytes each at most, besides texts and
-    binary data."""
+    """How many values a message may hold. Every array, map, key and other value counts. Values are
+    counted before they are decoded. Each takes at most about 100 bytes, not counting the contents
+    of texts and binary data."""
     array_length: float = 100_000
-    """How many elements any array in a message may have."""
+    """How many elements an array in a message may have."""
     map_length: float = 10_000
-    """How many entries any map in a message may have."""
+    """How many entries a map in a message may have."""
     uri_length: float = 1024
-    """How many characters a realm, procedure or topic may have."""
+    """How many characters the URI of a realm, procedure or topic may have."""
     sessions: float = 10_000
-    """How many sessions the application has at once."""
+    """How many sessions the application may have at once."""
     unauthenticated_sessions: float = 1_000
-    """How many connections besides may have no session, or one that isn't welcomed yet."""
+    """How many further connections may have no session, or a session before WELCOME."""
     subscriptions: float = 1_000
-    """How many subscriptions a session may have at once, those included that are being opened or
+    """How many subscriptions a session may have at once, including those that are being opened or
     closed."""
     calls_in_flight: float = 1_000
-    """How many calls of a session may run, or wait for their turn; until one of them ends, nothing
-    more is read from the client."""
+    """How many calls of a session may be running or queued. At this limit, the server reads nothing
+    more from the client until a call ends."""
     publications_in_flight: float = 1_000
-    """How many publications of a session may wait for those before them; until one of them has
-    taken effect, nothing more is read from the client."""
+    """How many publications of a session may wait for earlier ones. At this limit, the server reads
+    nothing more from the client until a publication is complete."""
     testaments: float = 100
-    """How many publications a session may leave to be made when it is over."""
+    """How many testaments a session may have: publications that are made when it ends."""
     busy_timeout: float = 30.0
-    """How long that may last; then a further call or publication is refused, and reading goes on.
-    The same holds for a call whose handler takes none of the chunks that wait for it: it is
-    ended."""
+    """How long reading may pause at one of these limits. After that, the next call or publication
+    is refused, and reading resumes. A call whose handler takes none of its waiting chunks for so
+    long is ended."""
     stream_chunks: float = 64
-    """How many chunks that are streamed into a call may wait for its handler; until it takes one,
-    nothing more is read from the client."""
+    """How many chunks of a call may wait for its handler. At this limit, the server reads nothing
+    more from the client until the handler takes a chunk."""
     stream_bytes: float = 1024 * 1024
-    """The same in bytes; one chunk is taken anyway."""
+    """How many bytes these chunks may have together. A single chunk may be larger."""
     retained_topics: float = 10_000
-    """How many topics of a realm have retained events; those of the longest ago are forgotten."""
+    """How many topics of a realm may have a retained event. Beyond that, the oldest are dropped."""
     retained_bytes: float = 64 * 1024 * 1024
-    """How many bytes these have, about."""
+    """About how many bytes all retained events of a realm may take."""
     registrations: float = 1_000
     """How many procedures a session may have registered at once."""
     invocations_in_flight: float = 10_000
-    """How many calls a client may be given that it hasn't answered; more are refused. So are those
-    to a client that doesn't read what it is sent."""
+    """How many unanswered calls a client may have. Further calls to it are refused, and so are
+    calls to a client that doesn't read what it is sent."""
     invocation_timeout: float = 30.0
-    """How long a client has to answer a call that the application makes, which can ask for more."""
+    """How long a client has to answer a call that the application makes. The application can set
+    another timeout for a single call."""
     message_rate: float = 20_000
-    """How many messages of a client are read in a second, those in batches counted each."""
+    """How many messages per second are read from a client. Each message in a batch counts."""
     outbound_messages: float = 10_000
-    """How many messages may wait for a client that doesn't keep up with its events."""
+    """How many messages may wait for a client that is too slow for its events."""
     outbound_bytes: float = 64 * 1024 * 1024
-    """How many bytes of them; replies are never refused, but a client with an eighth of this
-    waiting isn't read any more."""
+    """How many bytes these messages may have together. Replies are never dropped. When an eighth of
+    this is waiting, the server stops reading from the client."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -110,13 +113,13 @@ class Limits:
 
 
 MOST_NOTED: Final = 100
-"""How many different things are logged for one connection."""
+"""How many different subjects are logged for one connection."""
 
 
 class LimitLog:
-    """What is logged only once for a connection, so that no client can flood the log.
+    """Logs each subject only once per connection, so that no client can flood the log.
 
-    It counts in `exceeded` how often each limit is exceeded.
+    It counts in `exceeded` how often the client exceeds each limit.
     """
 
     __slots__ = ("_exceeded", "_noted")
@@ -126,21 +129,24 @@ class LimitLog:
         self._noted: tuple[str, ...] = ()
 
     def record(self, limit: str, text: str, *args: Any) -> None:
-        """Take note that the client has exceeded a limit, which is a field of `Limits`."""
+        """Count, and log once, that the client exceeded `limit`, the name of a field of `Limits`.
+
+        `text % args` is the message to log.
+        """
         self._exceeded[limit] = self._exceeded.get(limit, 0) + 1
         if self.is_first(limit):
             logger.warning("Limits.%s: %s", limit, text % args)
 
     def wants(self, doing: str, error: BaseException) -> bool:
-        """Tell whether it is to be logged that `doing` something has failed with `error`.
+        """Tell whether to log that `doing` something failed with `error`.
 
-        It is, unless nothing but an event or a report could not be sent, which can be due to what
-        a client has sent: then only the first time.
+        If the only failure is an event or report that couldn't be serialized, it is logged once:
+        a client's own values can cause that. Every other failure is logged.
         """
         return self.is_first(doing) if all(map(_is_unsendable, parts_of(error))) else True
 
     def is_first(self, what: str) -> bool:
-        """Tell whether `what` is to be logged: only the first time that this is asked."""
+        """Return True the first time that this is called with `what`, if it is to be logged."""
         if what in self._noted or len(self._noted) >= MOST_NOTED:
             return False
         self._noted += (what,)

@@ -1,7 +1,7 @@
-"""What URIs match: a table of exact URIs, prefixes and wildcards, and what belongs to them.
+"""Pattern matching: a table that finds values by exact URI, prefix or wildcard.
 
-Routes, subscriptions and registrations are all looked up here. No lookup depends on how many
-patterns there are: only on the URI, and on how many of the patterns it matches.
+It holds routes, subscriptions and registrations. The time of a lookup doesn't depend on the number
+of patterns, only on the URI and the number of patterns that match it.
 
 Spec: Advanced Profile, "Pattern-based Subscriptions" and "Pattern-based Registrations".
 """
@@ -18,14 +18,15 @@ from serverwamp.uris import MatchPolicy
 Target = TypeVar("Target")
 
 HERE: Final = None
-"""The key under which a node of the tree of wildcards has what belongs to the pattern itself."""
+"""The key of a node in the wildcard tree for the target of the pattern that ends there."""
 
 
 class PatternTable(Generic[Target]):
-    """Targets by pattern: a URI, and the policy by which it matches others.
+    """Targets by pattern: a URI and its match policy.
 
-    A prefix matches by its characters, not by whole components. A wildcard matches URIs of as many
-    components; its empty ones match any. The same URI may stand there once for each policy.
+    A prefix compares characters, not whole components. A wildcard matches URIs with the same number
+    of components; each of its empty components matches any component. The table can hold the same
+    URI once for each policy.
     """
 
     __slots__ = (
@@ -45,7 +46,7 @@ class PatternTable(Generic[Target]):
 
     @property
     def has_patterns(self) -> bool:
-        """Whether anything stands there that isn't exact."""
+        """Whether the table contains a prefix or a wildcard."""
         return bool(self._prefixes or self._wildcards)
 
     def __bool__(self) -> bool:
@@ -54,7 +55,7 @@ class PatternTable(Generic[Target]):
     # ---- by pattern
 
     def get(self, uri: str, match: MatchPolicy) -> Target | None:
-        """Return what belongs to just this pattern, or None."""
+        """Return the target of exactly this pattern, or None."""
         if match == "exact":
             return self._exact.get(uri)
         if match == "prefix":
@@ -67,9 +68,9 @@ class PatternTable(Generic[Target]):
         return node.get(HERE)
 
     def add(self, uri: str, match: MatchPolicy, target: Target) -> None:
-        """Put `target` there.
+        """Add a pattern with its target.
 
-        Raises: KeyError when the pattern has one already.
+        Raises: KeyError when the pattern has a target already.
         """
         if self.get(uri, match) is not None:
             raise KeyError(uri)
@@ -87,9 +88,9 @@ class PatternTable(Generic[Target]):
             node[HERE] = target
 
     def remove(self, uri: str, match: MatchPolicy) -> None:
-        """Take away what belongs to a pattern.
+        """Remove a pattern.
 
-        Raises: KeyError.
+        Raises: KeyError when the table doesn't contain it.
         """
         if match == "exact":
             del self._exact[uri]
@@ -113,10 +114,10 @@ class PatternTable(Generic[Target]):
     # ---- by URI
 
     def best(self, uri: str) -> Target | None:
-        """Return what matches `uri` best: exact, or the longest prefix, or the best wildcard.
+        """Return the target that matches `uri` best: exact, else longest prefix, else wildcard.
 
-        A wildcard is better than another if it has a component where the other, with everything
-        before being equal, has none.
+        Wildcards are compared at the first component in which they differ: the one that isn't
+        empty there is better.
         """
         target = self._exact.get(uri)
         if target is not None:
@@ -128,7 +129,7 @@ class PatternTable(Generic[Target]):
         return next(self._matching_wildcards(uri), None)
 
     def matching(self, uri: str) -> Iterator[Target]:
-        """Yield everything that matches `uri`, the best first."""
+        """Yield the targets of all patterns that match `uri`, best first."""
         if uri in self._exact:
             yield self._exact[uri]
         yield from self._matching_prefixes(uri)
@@ -136,14 +137,14 @@ class PatternTable(Generic[Target]):
             yield from self._matching_wildcards(uri)
 
     def covering(self, uri: str, match: MatchPolicy) -> Iterator[Target]:
-        """Yield what matches everything that another pattern matches, the best first."""
+        """Yield the targets of patterns that match everything this pattern matches, best first."""
         if match == "exact":
             yield from self.matching(uri)
         elif match == "prefix":
             yield from self._matching_prefixes(uri)
         else:
             yield from self._matching_prefixes(_beginning(uri))
-            yield from self._matching_wildcards(uri)  # where it has no component, nor have they
+            yield from self._matching_wildcards(uri)  # they are empty where `uri` is
 
     def _matching_prefixes(self, uri: str) -> Iterator[Target]:
         for length in self._prefix_lengths:
@@ -151,7 +152,7 @@ class PatternTable(Generic[Target]):
                 yield self._prefixes[uri[:length]]
 
     def _matching_wildcards(self, uri: str) -> Iterator[Target]:
-        # Depth first, the literal before the empty component, so that the best comes first.
+        # Depth first, trying the literal component before the empty one: best matches come first.
         components = uri.split(".")
         branches = [(self._wildcards, 0)]
         while branches:
@@ -179,7 +180,7 @@ class PatternTable(Generic[Target]):
 
 
 def _beginning(uri: str) -> str:
-    """Return with what everything begins that a wildcard matches."""
+    """Return the common beginning of all URIs that a wildcard matches."""
     components = uri.split(".")
     if "" not in components:
         return uri

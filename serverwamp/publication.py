@@ -1,4 +1,4 @@
-"""Something published: what it says, who has published it, and who receives it."""
+"""Publications: their payload, their publisher, and their audience."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from serverwamp.session import Session
 
 
 class Audience(Struct, frozen=True):
-    """Which of the subscribers an event is for.
+    """Selects the subscribers that receive an event.
 
-    That is who is in none of the collections that exclude, and in each of those that say who is
-    eligible, unless that is None.
+    A subscriber receives it if no `exclude*` collection contains it and every `eligible*`
+    collection that isn't None contains it.
     """
 
     exclude: Collection[int] = ()
-    """The ids of sessions."""
+    """Ids of sessions that don't receive it."""
     eligible: Collection[int] | None = None
-    """The ids of sessions."""
+    """Ids of the only sessions that receive it."""
     exclude_authid: Collection[str] = ()
-    """What `Session.auth_id` may not be."""
+    """Values of `Session.auth_id` that don't receive it."""
     eligible_authid: Collection[str] | None = None
-    """What `Session.auth_id` has to be."""
+    """The only values of `Session.auth_id` that receive it."""
     exclude_authrole: Collection[str] = ()
-    """What `Session.auth_role` may not be."""
+    """Values of `Session.auth_role` that don't receive it."""
     eligible_authrole: Collection[str] | None = None
-    """What `Session.auth_role` has to be."""
+    """The only values of `Session.auth_role` that receive it."""
 
     def includes(self, session: Session) -> bool:
-        """Tell whether a session receives the event, if it is subscribed."""
+        """Tell whether a subscribed session receives the event."""
         return (
             _selects(session.id, self.exclude, self.eligible)
             and _selects(session.auth_id, self.exclude_authid, self.eligible_authid)
@@ -45,36 +45,36 @@ def _selects(value: Any, exclude: Collection[Any], eligible: Collection[Any] | N
 
 
 class Publication(Struct, frozen=True):
-    """Something published to a topic, for whoever is subscribed there when it arrives."""
+    """A publication to a topic."""
 
     topic: str
-    """The URI."""
+    """The topic URI."""
     args: Sequence[Any] = ()
     """The positional arguments."""
     kwargs: Mapping[str, Any] = {}
     """The keyword arguments."""
     audience: Audience | None = None
-    """Which of the subscribers it is for; None for all of them."""
+    """The subscribers that receive it; None for all of them."""
     publisher: int | None = None
-    """The id of the session that has published it; None for the application."""
+    """The id of the session that published it; None if the application did."""
     exclude_me: bool = True
-    """Whether that session doesn't receive it."""
+    """Whether the publishing session doesn't receive it."""
     disclosed: Mapping[str, Any] = {}
-    """What all who receive it are told of the publisher, as it stands in the details of EVENT."""
+    """What all receivers are told about the publisher, in the details of EVENT."""
     retain: bool = False
-    """Whether the publisher wants it to be kept for those who subscribe later."""
+    """Whether the publisher asked to retain it for later subscribers."""
     id: int = field(default_factory=new_publication_id)
-    """The same for everybody who receives it."""
+    """The publication id, which is the same for all receivers."""
 
     def is_for(self, session: Session) -> bool:
-        """Tell whether a session receives it, if it is subscribed."""
+        """Tell whether a subscribed session receives the publication."""
         if self.exclude_me and session.id == self.publisher:
             return False
         return self.audience is None or self.audience.includes(session)
 
 
 def disclosure(publisher: Session) -> Mapping[str, Any]:
-    """Return what the details of EVENT say of who has published it.
+    """Return what the details of EVENT say about the publisher.
 
     Spec: Advanced Profile, "Publisher Identification".
     """

@@ -1,4 +1,4 @@
-"""What an application has done and is doing, in numbers, counted where it happens."""
+"""Statistics of an application: counters, and snapshots of them."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from serverwamp import uris
 from serverwamp.outbound.backlog import OverflowPolicy
 
 ERRORS: Final = {uris.CANCELED: "canceled", uris.TIMEOUT: "timeout"}
-"""What calls that end with an ERROR are counted as, where it isn't ``error``."""
+"""Error URIs that are counted separately; all others are counted as ``error``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What an application has done since it was made, and is doing now, in all of its realms."""
+    """The activity of an application in all its realms, now and since it was created."""
 
     sessions: int
-    """Sessions that are open."""
+    """Open sessions."""
     unauthenticated_sessions: int
-    """Connections besides, whose session isn't welcomed yet, or has ended."""
+    """Further connections: those before WELCOME, and those whose session has ended."""
     calls_in_flight: int
-    """Calls that have no final answer yet; those included that wait for their turn."""
+    """Calls that have no final answer yet, including those that are queued."""
     calls: Mapping[str, int]
-    """Calls that are over, by what became of them. That is ``result``, ``error``, ``timeout``, or
-    ``canceled`` by the client, the end of the session, or that of the server."""
+    """Completed calls by outcome: ``result``, ``error``, ``timeout`` or ``canceled``. The client,
+    the end of the session, or the shutdown of the server can cancel a call."""
     events_delivered: int
-    """Events that were queued for a session, counted once for each, but for those that are dropped
-    later. Whether they have arrived, nobody knows."""
+    """Events that were queued for a session, counted once per session. Events that were dropped
+    later are not included. Whether a client received an event is not known."""
     events_refused: Mapping[str, int]
-    """Events that were not, by the `OverflowPolicy` that has dropped them."""
+    """Events that were dropped, by the `OverflowPolicy` that dropped them."""
     outbound_messages: int
     """Messages that wait to be sent."""
     outbound_bytes: int
-    """How many bytes that is, with those that are just being sent."""
+    """Bytes that wait to be sent or are being sent."""
     violations: Mapping[str, int]
-    """How often clients did what they may not, by what it was. That is ``undecodable``,
-    ``unexpected message``, ``wrong id``, ``invalid message``, ``wrong frame type``, or the
-    field of `Limits` that was exceeded. What never happened is left out."""
+    """How often clients broke a rule, by kind: ``undecodable``, ``unexpected message``,
+    ``wrong id``, ``invalid message``, ``wrong frame type``, or the field of `Limits` that was
+    exceeded. Kinds that never occurred are left out."""
 
 
 class Counters:
-    """What is counted, for the realms of an application together."""
+    """The running counters of an application, shared by its realms."""
 
     __slots__ = ("calls", "events", "events_refused", "failures", "results", "violations")
 
@@ -56,13 +56,13 @@ class Counters:
         self.violations: Counter[str] = Counter()
 
     def note_error(self, uri: str) -> None:
-        """Count a call that ends with an error of that URI."""
+        """Count a call that ended with an ERROR with this URI."""
         self.failures[ERRORS.get(uri, "error")] += 1
 
     def statistics(
         self, *, sessions: int, connections: int, outbound_messages: int, outbound_bytes: int
     ) -> Statistics:
-        """Return a snapshot, which these numbers complete."""
+        """Return a snapshot; the arguments are the figures that aren't counted here."""
         outcomes = {name: self.failures[name] for name in ("error", *ERRORS.values())}
         outcomes = {"result": self.results, **outcomes}
         refused = {name: self.events_refused[name] for name in get_args(OverflowPolicy)}

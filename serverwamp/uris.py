@@ -1,8 +1,8 @@
-"""Predefined URIs with their meaning, and the rules a URI has to obey.
+"""Predefined URIs with their meanings, and the rules for valid URIs.
 
-A URI is a string of components joined by ``.``; no component holds white space, ``#`` or ``.``, nor
-NUL, because JSON can't express text that begins with it.
-Patterns relax that: a *wildcard* may have empty components, a *prefix* an empty last one.
+A URI consists of components joined by ``.``. A component is not empty, and contains no white space,
+``#``, ``.`` or NUL. NUL is excluded because JSON can't express a text that begins with it.
+Patterns relax this: a *wildcard* may have empty components, a *prefix* may have an empty last one.
 
 Spec: Basic Profile, "URIs" and "Uniform Resource Identifiers (URIs) reference".
 """
@@ -13,68 +13,68 @@ import re
 from typing import Final, Literal, TypeAlias
 
 MatchPolicy: TypeAlias = Literal["exact", "prefix", "wildcard"]
-"""How a pattern is understood that is asked for, or offered."""
+"""How a URI in a request is compared with others."""
 InvokePolicy: TypeAlias = Literal["single", "roundrobin", "random", "first", "last"]
-"""Which of several callees of a procedure is called."""
+"""How one of several callees of a procedure is chosen."""
 
 # ---- errors: carried by ERROR and ABORT
 INVALID_URI: Final = "wamp.error.invalid_uri"
-"""A realm, topic, procedure or reason is not a valid, or not an allowed, URI."""
+"""The URI of a realm, topic, procedure or reason is not valid, or not allowed here."""
 NO_SUCH_PROCEDURE: Final = "wamp.error.no_such_procedure"
 """No procedure matches the URI of a CALL."""
 NO_SUCH_SUBSCRIPTION: Final = "wamp.error.no_such_subscription"
-"""The session holds no subscription of that id."""
+"""The session has no subscription with that id."""
 PROCEDURE_ALREADY_EXISTS: Final = "wamp.error.procedure_already_exists"
-"""Somebody has registered the procedure, and shares it with nobody, or not in that way."""
+"""The procedure is registered already, and can't be shared with the requested policy."""
 NO_SUCH_REGISTRATION: Final = "wamp.error.no_such_registration"
-"""The session holds no registration of that id."""
+"""The session has no registration with that id."""
 NO_SUCH_SESSION: Final = "wamp.error.no_such_session"
-"""No session of that id is open in the realm."""
+"""The realm has no open session with that id."""
 INVALID_ARGUMENT: Final = "wamp.error.invalid_argument"
-"""Arguments, or a result, that can't be accepted or serialized."""
+"""Arguments or results can't be accepted or serialized."""
 RUNTIME_ERROR: Final = "wamp.error.runtime_error"
-"""A handler failed with an exception that is nobody's business but the server's."""
+"""A handler raised an exception whose details are not for the client."""
 CANCELED: Final = "wamp.error.canceled"
 """The call was cancelled before it had a result."""
 TIMEOUT: Final = "wamp.error.timeout"
-"""The call had no result within the time its caller gave it."""
+"""The call had no result within its time limit."""
 OPTION_NOT_ALLOWED: Final = "wamp.error.option_not_allowed"
-"""The request carries an option that isn't offered here."""
+"""The request has an option that isn't offered here."""
 PAYLOAD_SIZE_EXCEEDED: Final = "wamp.error.payload_size_exceeded"
 """The answer is longer than the client can receive."""
 FEATURE_NOT_SUPPORTED: Final = "wamp.error.feature_not_supported"
-"""Whom the request concerns lacks the feature of the protocol that it takes."""
+"""The request needs a protocol feature that the peer it concerns doesn't support."""
 NOT_AUTHORIZED: Final = "wamp.error.not_authorized"
-"""The action is not allowed to this session."""
+"""The session is not allowed to do this."""
 AUTHORIZATION_FAILED: Final = "wamp.error.authorization_failed"
-"""What decides about the action failed itself."""
+"""The authorizer failed, so that the action could be neither allowed nor denied."""
 UNAVAILABLE: Final = "wamp.error.unavailable"
-"""A limit is reached: what is asked for may be possible later."""
+"""A limit is reached; the request may succeed later."""
 PROTOCOL_VIOLATION: Final = "wamp.error.protocol_violation"
-"""The peer sent what the protocol doesn't allow, or not now."""
+"""The peer sent something that the protocol doesn't allow, or doesn't allow now."""
 NO_SUCH_REALM: Final = "wamp.error.no_such_realm"
-"""No realm of that URI exists."""
+"""There is no realm with that URI."""
 NO_MATCHING_AUTH_METHOD: Final = "wamp.error.no_matching_auth_method"
-"""None of the authentication methods that the client offered is offered here."""
+"""The realm supports none of the authentication methods that the client offered."""
 AUTHENTICATION_REQUIRED: Final = "wamp.error.authentication_required"
-"""The realm wants credentials and the client offered none."""
+"""The realm requires authentication, and the client offered no method."""
 AUTHENTICATION_FAILED: Final = "wamp.error.authentication_failed"
-"""Authentication ended without an identity."""
+"""The client could not be authenticated."""
 
 # ---- reasons: carried by GOODBYE
 SYSTEM_SHUTDOWN: Final = "wamp.close.system_shutdown"
-"""The peer is going down."""
+"""The peer is shutting down."""
 CLOSE_REALM: Final = "wamp.close.close_realm"
 """The peer leaves the realm."""
 GOODBYE_AND_OUT: Final = "wamp.close.goodbye_and_out"
 """The answer to a GOODBYE."""
 KILLED: Final = "wamp.close.killed"
-"""The session was ended by an administrator, or because it was idle."""
+"""An administrator ended the session, or it was idle for too long."""
 
 RESERVED_PREFIX: Final = "wamp."
-"""Only the protocol itself names procedures and topics below this."""
+"""URIs with this prefix are reserved for the protocol's own procedures and topics."""
 
-# fullmatch, not `^...$`: with `$` Python lets a trailing newline pass.
+# For fullmatch instead of `^...$`, because `$` also matches before a trailing newline.
 _COMPONENT = r"[^\s.#\0]+"
 _VALID = {
     "exact": re.compile(rf"(?:{_COMPONENT}\.)*{_COMPONENT}"),
@@ -84,7 +84,7 @@ _VALID = {
 
 
 def is_valid_uri(uri: str, match: MatchPolicy = "exact") -> bool:
-    """Tell whether `uri` is valid where `match` ("exact", "prefix", "wildcard") is meant.
+    """Tell whether `uri` is valid as a URI, or as a pattern with that `match` policy.
 
     Spec: Basic Profile, "URIs", loose checks.
     """
@@ -92,7 +92,7 @@ def is_valid_uri(uri: str, match: MatchPolicy = "exact") -> bool:
 
 
 def is_reserved(uri: str) -> bool:
-    """Tell whether only the protocol itself may use `uri` for procedures and topics."""
+    """Tell whether `uri` is reserved for the protocol's own procedures and topics."""
     return uri.startswith(RESERVED_PREFIX) or uri == "wamp"
 
 
@@ -102,7 +102,7 @@ def joined(prefix: str, uri: str) -> str:
 
 
 def match_of(pattern: str) -> MatchPolicy:
-    """Return how a pattern is to be understood, by its look."""
+    """Return the match policy that the form of a pattern implies."""
     if "" in pattern.split(".")[:-1]:
         return "wildcard"
     return "prefix" if pattern.endswith(".") or not pattern else "exact"

@@ -1,4 +1,4 @@
-"""What a carrier of publications has to do."""
+"""The interface of a backplane."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 Sink: TypeAlias = Callable[[Any], None]
-"""Takes a publication that has arrived, and delivers it without waiting for any peer."""
+"""Delivers a publication in this process, without waiting for any peer."""
 
 
 class Backplane(Protocol):
     """Carries publications to every process of an application, this one included."""
 
     async def publish(self, publication: Any, sink: Sink) -> None:
-        """Carry `publication` to every process; `sink` is this process's.
+        """Carry `publication` to every process, and deliver it to this process by calling `sink`.
 
-        Publications of one publisher arrive in the order in which they were published.
+        Publications of the same publisher must arrive in the order of publication.
         """
         ...

@@ -1,4 +1,4 @@
-"""The carrier for an application in one process."""
+"""The backplane of an application that runs in a single process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from serverwamp.backplanes.base import Sink
 
 
 class MemoryBackplane:
-    """Hands publications straight on."""
+    """Delivers publications directly."""
 
     async def publish(self, publication: Any, sink: Sink) -> None:
+        """Deliver `publication` to the only process."""
         sink(publication)

@@ -1,4 +1,4 @@
-"""A context of its own for a unit of work that shares its task with others."""
+"""A separate context (of context variables) for work that shares a task with other work."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Result = TypeVar("Result")
 def in_own_context(
     coroutine: Coroutine[Any, Any, Result],
 ) -> Generator[Any, Any, Result]:
-    """Run a coroutine in a copy of the context, so that what it sets there ends with it.
+    """Run a coroutine in a copy of the context, so that its changes there are not seen outside.
 
-    It stays in the running task: cancellation and scopes are as they would be without this.
+    The coroutine runs in the current task. This doesn't affect cancellation or cancel scopes.
     """
     context = copy_context()
     step: Callable[[Any], Any] = coroutine.send

@@ -1,8 +1,8 @@
-"""Act when the process is told to end, before its server does.
+"""Handle a termination signal before the ASGI server does.
 
-Servers close the connections first, and tell the application afterwards, when nobody is there any
-more to say goodbye to. But a server that takes signals by `signal.signal`, as Uvicorn does, leaves
-a function there. It can be called some seconds later as well.
+On a signal, ASGI servers first close the connections and then tell the application to shut down.
+That is too late to say GOODBYE to clients. A server that installs its handler by `signal.signal`,
+such as Uvicorn, can be delayed: this module replaces the handler, and calls the original later.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 ONE_AND_THE_SAME: Final = 1.0
-"""Seconds. A terminal, for one, signals a process and its parent, which passes the signal on."""
+"""Signals within so many seconds count as one. A terminal, for example, signals both a process and
+its parent, which passes the signal on."""
 
 
 @asynccontextmanager
 async def ahead_of_signals(act: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """At the first signal, await ``act()`` before the present handler gets it.
+    """At the first signal, await ``act()`` before calling the signal's original handler.
 
-    A later signal goes to its handler at once. Signals that nobody handles are left alone, and so
-    are all of them outside of the main thread.
+    A later signal goes to its original handler at once. Signals without a handler are left alone.
+    Outside the main thread, this does nothing.
     """
     handlers = _present_handlers()
     if not handlers:
@@ -45,7 +46,7 @@ async def ahead_of_signals(act: Callable[[], Awaitable[None]]) -> AsyncIterator[
             tasks.start_soon(detour.take, act)
             try:
                 yield
-            except Exception as error:  # past the task group, which would make a group of it
+            except Exception as error:  # the task group would wrap it in an exception group
                 failure = error
             tasks.cancel_scope.cancel()
     if failure is not None:
@@ -64,18 +65,18 @@ def _present_handlers() -> Mapping[int, Handler]:
 
 
 class _Detour:
-    """The way of the first signal to its handler."""
+    """Holds back the first signal until `act` is done, then passes it to its original handler."""
 
     def __init__(self, handlers: Mapping[int, Handler]) -> None:
         self._handlers = handlers
         self._first: int | None = None
         self._time = 0.0
         self._has_arrived = False
-
-    def __enter__(self) -> _Detour:
-        # What any event loop can wait for, and a signal handler write to.
+        # A signal handler can write to a socket, and every event loop can wait for one.
         self._end, self._beginning = socket.socketpair()
         self._beginning.setblocking(False)
+
+    def __enter__(self) -> _Detour:
         for number in self._handlers:
             signal.signal(number, self._receive)
         return self
@@ -102,12 +103,12 @@ class _Detour:
             self._handlers[number](number, frame)
 
     async def take(self, act: Callable[[], Awaitable[None]]) -> None:
-        """Wait for the first signal, and bring it to its handler by way of ``act()``."""
+        """Wait for the first signal, await ``act()``, and call the signal's original handler."""
         await anyio.wait_readable(self._end)
         try:
             await act()
         except Exception:
-            logger.exception("what comes before the shutdown has failed")
+            logger.exception("preparing for the shutdown failed")
         self._arrive()
 
     def _arrive(self) -> None:
