@@ -1,7 +1,6 @@
 """The configuration of a realm: routes, topics, authentication and default args under one URI.
 
-One module, though a long one: everything that can be said about a realm has its method here, with
-its documentation.
+One module, because every setting of a realm has its method, with its documentation, here.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from serverwamp.auth.authorization import (
     Requirements,
     Rule,
     checked_requirements,
+    forget_answers,
 )
 from serverwamp.auth.configuration import Authenticators, LoginConfiguration
 from serverwamp.backplanes.base import Backplane
@@ -79,17 +79,22 @@ class Realm(
     LoginConfiguration,
     RealmSpellings,
 ):
-    """Procedures, topics, and authentication under one URI.
+    """The procedures, topics and authentication that an application offers under one realm URI.
 
-    A realm is configured before it is used: with the first connection it is frozen, and whatever
-    would change it raises `ConfigurationError`. With `camel_snake_conversion` clients may write
-    ``countTo`` for a parameter ``count_to`` of any procedure. `overflow` says what becomes of
-    events for a client that is too slow for them, unless the route of the topic says it; the
-    application does if that is None. `client_register` is what clients may serve for one another:
-    URIs, of which one that ends with a dot is a prefix, and one with an empty component a wildcard;
-    the method of that name can say more.
+    Configure the realm completely before the first connection, which freezes it: all methods that
+    would change a frozen realm raise `ConfigurationError`.
 
-    Raises: ConfigurationError.
+    Arguments:
+        uri: the URI by which clients name the realm in HELLO.
+        camel_snake_conversion: let clients write ``countTo`` for a parameter ``count_to``, for all
+            procedures and publication handlers.
+        overflow: what happens to events for a client that reads too slowly, as an
+            `OverflowPolicy`. Topic routes can override it. None: the application's policy.
+        client_register: the URIs that clients may register for one another. A URI that ends with a
+            dot is a prefix; a URI with an empty component is a wildcard pattern. The method
+            `client_register` has more options.
+
+    Raises: ConfigurationError when `uri`, `overflow` or `client_register` is invalid.
     """
 
     def __init__(
@@ -103,9 +108,10 @@ class Realm(
         if uri is not None and not uris.is_valid_uri(uri):
             raise ConfigurationError(f"{uri!r} is not a valid URI for a realm")
         self.uri: str | None = uri
-        """The URI by which clients ask for it; None for the default realm of an application."""
+        """The URI by which clients name the realm; None for an application's default realm."""
         self._overflow = None if overflow is None else checked_policy(overflow)
-        self._routes: list[tuple[Definition, Handler | None]] = []  # and what they were compiled to
+        # Each route with its compiled handler; None until all annotations can be resolved.
+        self._routes: list[tuple[Definition, Handler | None]] = []
         self._taken: set[tuple[type[Definition], str, str]] = set()
         self._rpc_function: Function | None = None
         self._subscription_function: Function | None = None
@@ -122,7 +128,7 @@ class Realm(
         self._client_register: dict[tuple[str, MatchPolicy], tuple[bool, Requirements]] = {}
         self._meta = MetaConfiguration()
         self._router: RealmRouter | None = None
-        self._application: Realm | None = None  # the one that it was added to
+        self._application: Realm | None = None  # the application that it was added to
         for pattern in (client_register,) if isinstance(client_register, str) else client_register:
             self.client_register(pattern, match_of(pattern))
 
@@ -131,29 +137,35 @@ class Realm(
     def add_routes(self, routes: Iterable[RPCRoute]) -> None:
         """Serve the procedures of a route set.
 
-        Raises: ConfigurationError when a URI is taken already, or a handler can't be called.
+        Raises: ConfigurationError when a URI has a route already, or when the parameters of a
+            handler can't be filled in.
         """
         for route in routes:
             self._add_rpc_route(route)
 
     def add_topics(self, routes: Iterable[TopicRoute | PublicationRoute]) -> None:
-        """Let clients subscribe to the topics of a route set, and publish where it says so.
+        """Serve the subscription and publication handlers of a route set.
 
-        Raises: ConfigurationError when a URI is taken already.
+        Raises: ConfigurationError when a URI has a route already.
         """
         for route in routes:
             self._add_topic_route(route)
 
     def set_rpc_handler(self, handler: Function) -> None:
-        """Leave all calls to ``handler(request)``, whatever their URI; routes aren't looked at."""
+        """Handle all calls by ``handler(request)``, for every URI, instead of by routes."""
         self._check_not_frozen()
         note_surroundings(handler)
         self._rpc_function = handler
 
     def set_subscription_handler(self, handler: Function) -> None:
-        """Leave all subscriptions to ``handler(topic, session)``, an async generator."""
+        """Handle all subscriptions by ``handler(topic, session)``, for every topic.
+
+        The handler is an async generator with one ``yield``, as for `topic`.
+
+        Raises: ConfigurationError when it isn't an async generator.
+        """
         self._check_not_frozen()
-        TopicRoute("any", handler)  # checks that it is one
+        TopicRoute("any", handler)  # checks that the handler is an async generator
         self._subscription_function = handler
 
     def _add_rpc_route(self, route: RPCRoute) -> None:
@@ -166,7 +178,7 @@ class Realm(
         self._check_not_frozen()
         handler = None
         if table is not TopicRoute:
-            with suppress(NameError):  # an annotation that is defined further down
+            with suppress(NameError):  # an annotation whose class is defined later in the module
                 handler = self._compiler.route_handler(route)
         if route.kind != "regex":
             if (table, route.kind, route.uri) in self._taken:
@@ -175,7 +187,7 @@ class Realm(
         self._routes.append((route, handler))
 
     def _forget_handlers(self) -> None:
-        """Have all routes compiled again, because what their handlers can take has changed."""
+        """Compile all routes again later: default args or converters have changed."""
         self._routes = [(route, None) for route, _ in self._routes]
 
     def _check_not_frozen(self) -> None:
@@ -184,38 +196,42 @@ class Realm(
                 "the application is serving already: configure it before the first connection"
             )
 
-    # ---- what all handlers have in common
+    # ---- settings for all handlers
 
     def add_default_arg(
         self, name: str, value: Any = None, *, factory: Function | None = None
     ) -> None:
-        """Pass `value` to every parameter called `name` of every handler.
+        """Pass `value` to every handler that has a parameter called `name`.
 
-        Clients can't supply these parameters. If one of them seems to be meant for clients, the
-        application doesn't start: if it has a default value that is data, or is annotated with a
-        type of data such as ``str`` while `value` is of another type.
+        Clients can't supply these parameters. The application refuses to start if such a parameter
+        looks like an argument for clients: it has a default value that is data, or its annotation
+        is a data type such as ``str`` and `value` has another type.
 
-        A `factory` is called for each call, subscription or session instead. It may be a plain or
-        an async function, or a generator or async generator with one ``yield``. What is after the
-        ``yield`` runs before a call is answered, and when a subscription or session has ended. If
-        it raises, the call is answered with that error. An error that answers the call is raised at
-        the ``yield``, an `RPCErrorResult` as a `WAMPError`.
+        With `factory`, the factory is called for each call, subscription or session, and its result
+        is passed. It is a function, an async function, a generator with one ``yield``, or an async
+        generator with one ``yield``. Code after the ``yield`` runs before the call is answered, or
+        when the subscription or session has ended. If that code raises, the call is answered with
+        the error. If the handler fails, its exception is raised at the ``yield``; for an
+        `RPCErrorResult` that is a `WAMPError`.
+
+        Raises: ConfigurationError for the name ``request`` or ``session``, for a value together
+            with a factory, and for a factory that can't be called without arguments.
         """
         self._check_not_frozen()
         if name in SOURCES_OF_CALLS:
-            raise ConfigurationError(f"parameters called {name!r} have a meaning already")
+            raise ConfigurationError(f"a default arg can't be called {name!r}: the name is in use")
         if factory is not None:
             if value is not None:
-                raise ConfigurationError(f"default arg {name!r} has a value as well as a factory")
+                raise ConfigurationError(f"default arg {name!r} has both a value and a factory")
             check_factory(name, factory)
         self._default_args[name] = DefaultArg(value, factory)
         self._forget_handlers()
 
     def add_converter(self, kind: Any, convert: Callable[[Any], Any]) -> None:
-        """Make values of `kind`, wherever a route's annotations name it, with `convert`.
+        """Convert arguments whose annotation is `kind` by calling ``convert(value)``.
 
-        It is what `Converter` is for a single annotation: see there. Declare it before the routes
-        that need it are added.
+        This applies `Converter` to every annotation that names `kind`; see there for the values and
+        errors of `convert`. Add converters before the routes that need them.
 
         Raises: ConfigurationError when the realm is serving already.
         """
@@ -226,9 +242,11 @@ class Realm(
     def add_error_handler(self, kind: type[Exception], error: ErrorAnswer) -> None:
         """Answer with `error` when a handler raises `kind` or a subclass of it.
 
-        `error` is a URI, or a function that is given the exception and returns an
-        `RPCErrorResult`, a `WAMPError` or a URI. Nothing of the exception's text is sent by itself.
-        Of a group of exceptions, the first that is mapped or a `WAMPError` is the answer.
+        `error` is a URI, or a function (plain or async) that receives the exception and returns an
+        `RPCErrorResult`, a `WAMPError` or a URI. With a URI, the exception's text is not sent. In
+        an exception group, the first exception that is mapped, or is a `WAMPError`, decides.
+
+        Raises: ConfigurationError when `error` is a string that is not a valid URI.
         """
         self._check_not_frozen()
         if isinstance(error, str) and not uris.is_valid_uri(error):
@@ -238,10 +256,14 @@ class Realm(
     def add_session_lifespan_handler(
         self, handler: Function, authenticated_only: bool = True
     ) -> None:
-        """Run an async generator over each session: to its one ``yield`` before it is welcomed.
+        """Run an async generator with one ``yield`` for each session.
 
-        The rest runs when the session has ended. With `authenticated_only` false it begins before
-        the authentication. Raising refuses the session.
+        The code before the ``yield`` runs after authentication and before WELCOME is sent; with
+        ``authenticated_only=False`` it runs before authentication. An exception there refuses the
+        session. The code after the ``yield`` runs when the session has ended. Parameters are the
+        ``session`` and default args.
+
+        Raises: ConfigurationError when `handler` isn't an async generator.
         """
         self._check_not_frozen()
         if not is_async_generator(handler):
@@ -252,18 +274,19 @@ class Realm(
         self._lifespan_functions.append((handler, authenticated_only))
 
     def add_overflow_handler(self, handler: Function) -> None:
-        """Run a function when a client begins to be too slow for its events.
+        """Run a function when a client starts to read its events too slowly.
 
-        Its parameters may be the ``session``, the ``topic`` of the event that found a limit of
-        `Limits` reached, the ``policy`` that decides what becomes of it, and default args. It isn't
-        run again for a session before everything has been sent that waits there. Nothing waits
-        for it, but for the end of the session.
+        Parameters may be the ``session``, the ``topic`` of the event that exceeded
+        `Limits.outbound_messages` or `Limits.outbound_bytes`, the ``policy`` that applies to that
+        event, and default args. The function runs again for the same session only after the
+        session's backlog has drained. Events aren't delayed while it runs. The end of the session
+        waits for it.
         """
         self._check_not_frozen()
         note_surroundings(handler)
         self._overflow_functions.append(handler)
 
-    # ---- what clients may do
+    # ---- permissions of clients
 
     @property
     def _authenticators(self) -> Authenticators:
@@ -271,25 +294,29 @@ class Realm(
         return self._logins
 
     def set_authorizer(self, function: Callable[..., Any], *, lifetime: float = 60.0) -> None:
-        """Ask `function` before a session calls, subscribes, registers or publishes anything.
+        """Set the function that authorizes calls, subscriptions, registrations and publications.
 
-        Its parameters may be the ``session``, the ``action`` ("call", "subscribe", "register" or
-        "publish"), the ``uri``, how that is to be understood, as ``match`` ("exact", "prefix" or
-        "wildcard"), the ``options`` of the request, and default args. It returns True or False, or
-        raises `WAMPError` with what the client is to be told; whatever else it does refuses with
-        ``wamp.error.authorization_failed``. A plain function is called where it is needed, and has
-        to return at once.
+        Parameters may be the ``session``, the ``action`` ("call", "subscribe", "register" or
+        "publish"), the ``uri``, its ``match`` policy ("exact", "prefix" or "wildcard"), the
+        ``options`` of the request (a dict by their names in the protocol), and default args.
 
-        What it returns is held to for `lifetime` seconds, for the same session in the same role,
-        unless it takes the ``options`` and there are any. Before an event goes to a session that
-        has subscribed to a pattern, the topic is asked about as itself. Of registrations it is
-        asked about patterns only if it takes ``match``; otherwise they are refused.
+        The function returns True to allow the request, returns False to refuse it with
+        ``wamp.error.not_authorized``, or raises `WAMPError` to refuse it with that error. Any other
+        result or exception is logged and refuses with ``wamp.error.authorization_failed``. A plain
+        function runs in the event loop, not in a thread, so it must return quickly.
 
-        Raises: ConfigurationError.
+        Each answer is cached for `lifetime` seconds, per session, role, action, URI and match
+        policy. If the function takes ``options``, answers to requests with options aren't cached.
+
+        For a session that has subscribed to a pattern, the function is also called about each
+        topic whose events match, as an exact subscription. If the function takes ``uri`` but not
+        ``match``, clients can't register patterns.
+
+        Raises: ConfigurationError when `lifetime` is negative, or `function` is not callable.
         """
         self._check_not_frozen()
         if not lifetime >= 0:
-            raise ConfigurationError(f"answers can't be held to for {lifetime!r} seconds")
+            raise ConfigurationError(f"lifetime must be at least 0 seconds, not {lifetime!r}")
         if not callable(function):
             raise ConfigurationError(f"{function!r} is not a function")
         self._authorizer = function, lifetime
@@ -302,21 +329,26 @@ class Realm(
         disclose_caller: bool = False,
         requires: Requirement | None = None,
     ) -> None:
-        """Let clients serve `uri`, or what this pattern matches, for one another.
+        """Let clients register `uri`, or the URIs that this pattern matches, for one another.
 
-        Whatever else clients register can be called by the application alone. They can register
-        patterns, too, where this covers all that theirs match. With `disclose_caller` they are told
-        who calls, also by who doesn't ask for it. `requires` is what registering takes, as for
-        `route`. What a more specific one of these is about goes to nobody who has registered
-        a pattern that this one covers. The application's own procedures come first.
+        All other procedures that clients register can be called only by the application. Clients
+        can register a pattern, too, if this pattern covers everything that theirs matches.
 
-        Raises: ConfigurationError.
+        If several `client_register` patterns match the URI of a call, the most specific one
+        governs it: the call never reaches a client that registered a pattern under another one.
+        The application's own procedures take precedence over all registrations.
+
+        With `disclose_caller`, callees are told the caller's session even if the caller didn't set
+        ``disclose_me``. `requires` is the requirement for registering, as for `route`.
+
+        Raises: ConfigurationError when `uri` is invalid or reserved, when the pattern was given
+            before, and when `requires` is not a requirement.
 
         Spec: Advanced Profile, "Pattern-based Registrations" and "Shared Registrations".
         """
         self._check_not_frozen()
         if not uris.is_valid_uri(uri, match) or uris.is_reserved(uri):
-            raise ConfigurationError(f"{uri!r} is nothing that clients could register")
+            raise ConfigurationError(f"{uri!r} is not a URI that clients can register")
         if (uri, match) in self._client_register:
             raise ConfigurationError(f"clients may register {uri!r} already")
         self._client_register[uri, match] = disclose_caller, checked_requirements(requires)
@@ -328,16 +360,22 @@ class Realm(
         kill: Requirement = (),
         testaments: Requirement | None = None,
     ) -> None:
-        """Say who may use the procedures and topics that the protocol has below ``wamp.``.
+        """Set who may use the meta procedures and meta topics below ``wamp.``.
 
-        `requires` is what it takes to ask, and to hear, who is there and what they do: a role, a
-        collection of roles, or a plain function that is given the session and returns True if it
-        may.
-        `kill` is what it takes to end the sessions of others, and `testaments` what it takes to
-        leave something to be published at the session's end. Sessions that are authenticated may
-        do all that unless something else is said here, but for ending others: nobody may.
+        Each setting is a requirement: a role, a collection of roles, or a plain function that
+        receives the session and returns True to allow it. An empty collection allows nobody.
 
-        Raises: ConfigurationError.
+        Arguments:
+            requires: the requirement for reading: sessions, subscriptions and registrations, and
+                the events about them. Default: any authenticated session.
+            kill: the requirement for ending other sessions. Default: nobody.
+            testaments: the requirement for adding testaments, which are published when the session
+                ends. Default: any authenticated session.
+
+        Raises: ConfigurationError when a setting is not a requirement, or is an async function.
+
+        Spec: Advanced Profile, "Session Meta API", "Registration Meta API", "Subscription Meta API"
+        and "Session Testament".
         """
         self._check_not_frozen()
         self._meta = MetaConfiguration(requires, kill, testaments)
@@ -361,25 +399,34 @@ class Realm(
         disclose_me: bool = False,
         retain: bool = False,
     ) -> int:
-        """Send an event to every session of the realm that is subscribed to `topic`.
+        """Publish an event to the sessions that are subscribed to `topic`; return its id.
 
-        `exclude` and `eligible` name sessions, or their ids, that don't, or that alone, receive
-        it; `exclude_authid` and so on do so by their `auth_id` and `auth_role`. Who is to receive
-        it has to be in everything that says who is eligible.
+        Events reach each subscriber in the order of publication. Publishing doesn't wait until
+        clients have received the event.
 
-        With a `publisher` it is as if that session had published it: it doesn't receive the event
-        itself unless `exclude_me` is false, and with `disclose_me` all others are told who it is.
-        `retain` keeps the event for those who subscribe later.
+        Arguments:
+            topic: the URI of the topic.
+            args: the positional arguments.
+            kwargs: the keyword arguments.
+            exclude: sessions, or their ids, that don't receive the event.
+            eligible: sessions, or their ids; no other session receives the event. Recipients must
+                satisfy every ``eligible`` argument that is given.
+            exclude_authid: `auth_id` values whose sessions don't receive the event.
+            eligible_authid: `auth_id` values; other sessions don't receive the event.
+            exclude_authrole: `auth_role` values whose sessions don't receive the event.
+            eligible_authrole: `auth_role` values; other sessions don't receive the event.
+            publisher: the session on whose behalf the event is published.
+            exclude_me: don't send the event to `publisher`.
+            disclose_me: tell subscribers the session of `publisher`.
+            retain: keep the event for sessions that subscribe later.
 
-        Events reach each subscriber in the order in which they were published; no peer is
-        waited for. Returns the id of the publication.
+        If no topic route serves `topic`, nobody can receive the event; that is logged once per
+        topic, for at most a hundred topics. If the serialization format of a subscriber can't
+        express the arguments, that subscriber doesn't receive the event; that is logged once per
+        connection.
 
-        A topic that no topic route serves is logged once; a hundred topics are, at most. A
-        subscriber whose format can't hold the arguments doesn't receive the event, which is logged
-        once for its connection.
-
-        Raises: ValueError when `topic` is not a valid URI, or one that belongs to the protocol;
-            also when the format of no subscriber can hold the arguments.
+        Raises: ValueError when `topic` is invalid or reserved for the protocol, and when the
+            serialization format of no subscriber can express the arguments.
         """
         if not uris.is_valid_uri(topic) or uris.is_reserved(topic):
             raise ValueError(f"{topic!r} is not a valid URI for a topic")
@@ -420,32 +467,39 @@ class Realm(
         *,
         timeout: float | None = None,
     ) -> ClientCall:
-        """Call a procedure that a client serves for all; see `client_register`.
+        """Call a procedure that clients have registered for one another; see `client_register`.
 
-        Of several clients one is called, as they have agreed on; what the application serves itself
-        isn't called in this way. `timeout` is in seconds, and
-        counts anew with each report of progress; it is `Limits.invocation_timeout` if not given.
+        Await the call to get its result. If several clients share the registration, their
+        ``invoke`` policy picks one. The application's own procedures can't be called in this way.
+
+        `timeout` is in seconds and starts again with each progressive result. It defaults to
+        `Limits.invocation_timeout`.
 
         Raises: WAMPError when awaited; see `ClientCall`.
         """
         return self.freeze().call(uri, checked_args(args), kwargs or {}, timeout)
 
     def invalidate_authorizations(self, session: Session | None = None) -> None:
-        """Forget what the authorizer has said about a session, or about all of the realm."""
+        """Forget the authorizer's cached answers for `session`, or for all sessions of the realm.
+
+        Call it when permissions have changed before the ``lifetime`` of the answers is over. An
+        authorizer that is running at that moment is not called again, but its answer isn't cached.
+        """
         if session is not None:
-            session._answers = None
+            forget_answers(session)
         elif self._router is not None:
             for member in self._router.members.values():
-                member._answers = None
+                forget_answers(member)
 
     # ---- freezing
 
     def freeze(self) -> RealmRouter:
-        """End the configuration, and return the router that serves the realm from now on.
+        """Check and end the configuration; return the router that serves the realm from now on.
 
-        The application does that for all of its realms.
+        The application calls it for its realms, at the first connection or earlier: see
+        `Application.freeze`. Further calls return the same router.
 
-        Raises: ConfigurationError when something doesn't fit together.
+        Raises: ConfigurationError when the configuration is inconsistent.
         """
         if self._router is None and self._application is not None:
             self._application.freeze()
@@ -454,10 +508,9 @@ class Realm(
     def _frozen(
         self, limits: Limits, counters: Counters, backplane: Backplane, overflow: OverflowPolicy
     ) -> RealmRouter:
-        """Make the router; `overflow` is the policy of topics for which none was given.
+        """Build the router. `overflow` applies where neither the topic nor the realm has a policy.
 
-        One function, though a long one: in here is everything that a realm is made of, in the
-        order in which it is needed.
+        The function is long because it builds all parts of a realm, each from the ones before.
         """
         compiler = self._compiler
         authentication = self._logins.compiled(compiler.authenticator)
@@ -476,7 +529,7 @@ class Realm(
         if policies:
             features.offer(dealer=OF_SHARING_DEALERS)
         protocol: list[ProtocolRoute | ProtocolTopicRoute] = []
-        if not endpoints.has_catch_all:  # a function that takes all takes the protocol's own, too
+        if not endpoints.has_catch_all:  # a catch-all handler serves the meta procedures, too
             has_logins = not authentication.is_open
             if endpoints.keeps_history:
                 protocol += HistoryAPI(broker, authorization).routes()
@@ -542,13 +595,13 @@ class Realm(
                 rules = compiler.rules(route.requires)
             except NameError as error:
                 raise ConfigurationError(
-                    f"an annotation of the handler of {route.uri!r}: {error}"
+                    f"the handler of {route.uri!r} has an unknown annotation: {error}"
                 ) from error
             endpoints.add(Endpoint(route, handler, rules, overflow))
         return endpoints
 
     def _check_requirements_count(self, route: Definition) -> None:
-        """Check that what a route requires isn't ignored because another function serves it.
+        """Check that the route is used if it has requirements: a catch-all handler ignores routes.
 
         Raises: ConfigurationError.
         """
@@ -559,8 +612,8 @@ class Realm(
             function = self._subscription_function
         if function is not None and route.requires:
             raise ConfigurationError(
-                f"{route.uri!r} requires something, but its route isn't looked at: everything goes"
-                f" to {name_of(function)}"
+                f"the route {route.uri!r} has requirements, but is never used:"
+                f" {name_of(function)} handles everything"
             )
 
     def _registration_policies(self) -> PatternTable[RegistrationPolicy]:

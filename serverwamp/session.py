@@ -1,4 +1,4 @@
-"""The handles that application code holds: a session, and the request of a call."""
+"""The objects that handlers receive: a session, and the request of a call."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ from serverwamp.errors import checked_args
 
 
 class Transport(Protocol):
-    """The connection a session runs over, as far as application code is concerned."""
+    """The part of a connection that application code can see."""
 
     @property
     def transport_info(self) -> Mapping[str, Any]: ...
 
 
 class Testaments(Protocol):
-    """What a client wants to be published when its session is over."""
+    """The publications that a client leaves for the end of its session."""
 
-    def add(self, message: Any, scope: str) -> None: ...
+    def add(self, message: Any, scope: str) -> None:
+        """Add a PUBLISH message, to be published at the end of `scope`."""
 
-    def flush(self, scope: str) -> None: ...
+    def flush(self, scope: str) -> None:
+        """Drop the messages that were added for `scope`."""
 
 
 class SessionControl(Protocol):
-    """What a session handle needs from what runs the session."""
+    """The running session behind a `Session`.
+
+    `Session` itself uses most of it. The meta API (`router.meta`) uses `testaments`, `can_receive`
+    and `close` with `quietly`, which application code can't reach.
+    """
 
     @property
     def is_open(self) -> bool: ...
@@ -39,7 +45,9 @@ class SessionControl(Protocol):
 
     def is_subscribed(self, subscription: int) -> bool: ...
 
-    def can_receive(self, value: Any) -> bool: ...
+    def can_receive(self, value: Any) -> bool:
+        """Tell whether the client's serialization format can express `value`."""
+        ...
 
     def send_event(
         self, topic: str | None, subscription: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -49,7 +57,8 @@ class SessionControl(Protocol):
         self, uri: str, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float | None
     ) -> ClientCall: ...
 
-    async def close(self, reason: str, message: str | None, *, quietly: bool = False) -> None: ...
+    async def close(self, reason: str, message: str | None, *, quietly: bool = False) -> None:
+        """Send GOODBYE; with `quietly`, without meta events and without testaments."""
 
     async def abort(self, reason: str, message: str | None) -> None: ...
 
@@ -59,47 +68,49 @@ class SessionControl(Protocol):
 
     async def refresh(self, ticket: str) -> None: ...
 
-    def expire(self) -> None: ...
+    def expire(self) -> None:
+        """Apply a new `Session.expires_at`."""
 
 
 class Session:
     """A client's session, from its HELLO to its end.
 
-    ``session[key]`` holds whatever the application wants to remember with it. The session that a
-    subscription handler gets is *bound* to that subscription: it shares everything with the
-    session, but its events need no topic.
+    ``session[key]`` stores data of the application for the lifetime of the session. The session
+    that a subscription handler receives is *bound* to that subscription: it is the same session
+    and shares its data, but `send_event` needs no topic.
     """
 
-    # A bound handle shares the dict of its session, so that nothing is kept twice.
+    # A bound handle shares the __dict__ of its session, so both always have the same state.
     __slots__ = ("__dict__", "__weakref__", "_subscription")
 
     id: int
-    """Random, and unique among the sessions that are open."""
+    """A random number, unique among the open sessions of this process."""
     realm: str
-    """The realm's URI, as the client named it; empty if it named none. What an authenticator makes
-    of it is the realm that is joined."""
+    """The URI of the realm, as the client named it; empty if it named none. An authenticator can
+    set it: the session then joins that realm."""
     connection: Transport
-    """Has `transport_info`, a mapping of what is known of the client's connection."""
+    """The client's connection. Its `transport_info` is a mapping of what is known about it, such as
+    cookies, headers and the peer's address."""
     auth_methods: Sequence[str]
-    """The authentication methods that the client offered, the best first."""
+    """The authentication methods that the client offered, in its order of preference."""
     auth_method: str | None
-    """The method by which the session was authenticated, if the client offered it."""
+    """The method that authenticated the session; None if the client didn't offer that method."""
     auth_role: str | None
-    """What the session may be; an authenticator can set it. None before the authentication."""
+    """The role of the session. An authenticator can set it. None before authentication."""
     auth_provider: str | None
-    """Who has authenticated the session; an authenticator can set it, too."""
+    """The name of the party that authenticated the session. An authenticator can set it."""
     auth_extra: Mapping[str, Any]
-    """What else the client said for its authentication; without what was null."""
+    """The client's ``authextra`` from HELLO, without entries whose value is null."""
     identity: Any
-    """What the authenticator returned; None for anonymous sessions."""
+    """The value that the authenticator returned; None for anonymous sessions."""
     is_authenticated: bool
-    """Whether an authenticator has admitted the session; anonymous ones aren't."""
-    # Those that most sessions don't have are looked up in the class.
+    """Whether an authenticator has admitted the session; False for anonymous sessions."""
+    # Most sessions never set the following, so the default values are attributes of the class.
     welcome_extra: Mapping[str, Any] | None = None
-    """What WELCOME has as its ``authextra``; an authenticator can set it."""
+    """The ``authextra`` that WELCOME sends to the client. An authenticator can set it."""
     _expires_at: float | None = None
     _answers: dict[Any, tuple[bool, float]] | None = None
-    """What an authorizer has said, and until when that is good."""
+    """The remembered answers of the realm's authorizer; only `auth.authorization` uses it."""
 
     def __init__(
         self,
@@ -129,7 +140,10 @@ class Session:
         self._subscription: Any = None
 
     def bound_to(self, subscription: Any) -> Session:
-        """Return a handle of the same session whose events go to `subscription`."""
+        """Return a handle of the same session that sends its events to `subscription`.
+
+        The realm does that for subscription handlers; application code has no need of it.
+        """
         bound = object.__new__(type(self))
         bound.__dict__ = self.__dict__
         bound._subscription = subscription
@@ -140,23 +154,26 @@ class Session:
 
     @property
     def auth_id(self) -> str | None:
-        """The name of the client.
+        """The name of the client (``authid``).
 
-        While authenticators run, it is what the client claims. After that it is the name that the
-        client has proved by a ticket or a signature, or that an authenticator has assigned, which
-        may be the one that was claimed. Every other client gets a random name.
+        While authenticators run, it is the name that the client claims. Afterwards it is the name
+        that the client proved by a ticket or a signature, or the name that an authenticator
+        assigned. If there is neither, it is a random name. An authenticator that trusts the claimed
+        name has to assign it: ``session.auth_id = session.auth_id``.
+
+        Raises: TypeError when a value is assigned that is neither text nor None.
         """
         return self._auth_id
 
     @auth_id.setter
     def auth_id(self, auth_id: str | None) -> None:
         if not isinstance(auth_id, str | None):
-            raise TypeError(f"auth_id has to be text, and is {auth_id!r:.100}")
+            raise TypeError(f"auth_id must be a string, not {auth_id!r:.100}")
         self._auth_id = auth_id
         self._is_claimed = False
 
     def _claim(self, auth_id: str | None) -> None:
-        """Let `auth_id` be a name that only the client has said."""
+        """Set `auth_id` to a name that the client claims and nobody has verified."""
         self._auth_id = auth_id
         self._is_claimed = True
 
@@ -175,26 +192,26 @@ class Session:
         return key in self._data
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """Return what is remembered under `key`, or else `default`."""
+        """Return ``session[key]``, or `default` if there is no such key."""
         return self._data.get(key, default)
 
-    # ---- what can be done with it
+    # ---- operations
 
     def is_subscribed(self, subscription: int) -> bool:
-        """Tell whether the session has the subscription of that id."""
+        """Tell whether the session has the subscription with that id."""
         return self._control.is_subscribed(subscription)
 
     @property
     def is_open(self) -> bool:
-        """Whether the session has been welcomed and has not ended."""
+        """Whether WELCOME has been sent and the session has not ended."""
         return self._control.is_open
 
     @property
     def expires_at(self) -> float | None:
-        """When the credentials of the session expire, in seconds since 1970; None for never.
+        """When the session's credentials expire, as a Unix timestamp in seconds; None for never.
 
-        An authenticator can set it, and handlers can set it anew. When that time has come the
-        session is closed with ``wamp.close.killed``, whatever it is doing.
+        Authenticators and handlers can set it. At that time the session is closed with
+        ``wamp.close.killed``, even if calls are running.
         """
         return self._expires_at
 
@@ -207,12 +224,14 @@ class Session:
             self._control.expire()
 
     async def refresh(self, ticket: str) -> None:
-        """Ask the realm's ticket authenticator about a new ticket, as if the session began now.
+        """Authenticate the open session again, with a new ticket.
 
-        `identity` and `expires_at` are what it says then. The session stays the same principal.
+        The realm's ticket authenticator is called as for a new session. If it accepts the ticket,
+        `identity` and `expires_at` are updated, and remembered answers of the authorizer are
+        forgotten. Realm, `auth_id` and `auth_role` must stay the same.
 
-        Raises: WAMPError when the ticket isn't good, or is that of somebody else, or of another
-            role; nothing has changed then.
+        Raises: WAMPError when the ticket is refused, or belongs to another realm, `auth_id` or
+            `auth_role`. The session is unchanged then.
         """
         await self._control.refresh(ticket)
 
@@ -222,22 +241,27 @@ class Session:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Awaitable[None]:
-        """Queue an event for this session, in order; awaiting the result waits for room.
+        """Queue an event for this session only.
 
-        Without `topic` it goes to the subscription to which the handle is bound. A session that
-        has no such subscription, any more or yet, gets nothing. It can also be called in the
-        worker threads in which plain functions run; there the result is not to be awaited.
+        The event is queued when this method returns; events leave in the order of the calls. Await
+        the result to wait until the session's backlog has room again.
 
-        An event that the client's format can't hold is lost, which is logged once for its
-        connection: other formats may be able to hold it.
+        Without `topic`, the event goes to the subscription that the handle is bound to. A session
+        without that subscription receives nothing, which is no error.
 
-        Raises: TypeError without a topic on a handle that no subscription handler got; ValueError
-            for arguments that no format can hold.
+        Plain functions, which run in worker threads, can call this method too, but can't await its
+        result.
+
+        If the client's serialization format can't express the arguments, the event is dropped; that
+        is logged once per connection.
+
+        Raises: TypeError without a topic on a session that isn't bound to a subscription;
+            ValueError for arguments that no serialization format can express.
         """
         if topic is None and self._subscription is None:
             raise TypeError("send_event() needs a topic outside of a subscription handler")
         send, args, kwargs = self._control.send_event, checked_args(args), kwargs or {}
-        if get_ident() != self._thread:  # nothing of ours can be touched from there
+        if get_ident() != self._thread:  # the session isn't thread-safe
             return from_thread.run_sync(send, topic, self._subscription, args, kwargs)
         return send(topic, self._subscription, args, kwargs)
 
@@ -249,25 +273,30 @@ class Session:
         *,
         timeout: float | None = None,
     ) -> ClientCall:
-        """Call a procedure that this client has registered; awaiting it gives the result.
+        """Call a procedure that this client has registered; await the call to get its result.
 
-        `timeout` is in seconds, and counts anew with each report of progress; it is
-        `Limits.invocation_timeout` if not given.
+        `timeout` is in seconds and starts again with each progressive result. It defaults to
+        `Limits.invocation_timeout`.
 
         Raises: WAMPError when awaited; see `ClientCall`.
         """
         return self._control.call(uri, checked_args(args), kwargs or {}, timeout)
 
     async def close(self, reason: str = uris.CLOSE_REALM, message: str | None = None) -> None:
-        """Say GOODBYE: running calls are cancelled and subscriptions end.
+        """Send GOODBYE, cancel the session's running calls, and end its subscriptions.
 
-        Returns when GOODBYE is on its way. The connection is closed when the client has answered,
-        or hasn't in time. A session that isn't open any more is left alone.
+        Returns when GOODBYE is queued. The connection is closed when the client has answered, or
+        after `Limits.goodbye_timeout`. Does nothing if the session isn't open.
+
+        Raises: ValueError when `reason` is not a valid URI.
         """
         await self._control.close(_checked(reason), message)
 
     async def abort(self, reason: str = uris.NOT_AUTHORIZED, message: str | None = None) -> None:
-        """Send ABORT and close the connection; from an authenticator, refuse the session."""
+        """Send ABORT and close the connection. In an authenticator, this refuses the session.
+
+        Raises: ValueError when `reason` is not a valid URI.
+        """
         await self._control.abort(_checked(reason), message)
 
     # ---- for custom authentication
@@ -275,14 +304,14 @@ class Session:
     async def challenge(
         self, method: str, extra: Mapping[str, Any] | None = None
     ) -> tuple[str, Mapping[str, Any]]:
-        """Send CHALLENGE and return signature and extra of the client's AUTHENTICATE.
+        """Send CHALLENGE and return the ``(signature, extra)`` of the client's AUTHENTICATE.
 
-        Only an authentication handler can do that.
+        Call it only in a function that `Realm.set_authentication_handler` was given.
         """
         return await self._control.challenge(method, extra or {})
 
     async def mark_authenticated(self, identity: Any = None) -> None:
-        """Admit the session: it is welcomed when the authentication handler returns."""
+        """Admit the session. WELCOME is sent when the authentication handler has returned."""
         self.is_authenticated = True
         self.identity = identity
 
@@ -294,7 +323,7 @@ def _checked(reason: str) -> str:
 
 
 class RPCRequest:
-    """A call as its handler can ask for it, by a parameter named ``request``."""
+    """A call, as passed to the handler's parameter ``request``."""
 
     __slots__ = (
         "args",
@@ -323,17 +352,17 @@ class RPCRequest:
         self.session: Session = session
         """The session of the caller."""
         self.uri: str = uri
-        """The URI that was called, which tells what a pattern matched."""
+        """The URI that the client called. For a pattern route, it is the concrete URI."""
         self.args: Sequence[Any] = args
-        """The positional arguments as they were parsed."""
+        """The positional arguments, before conversion."""
         self.kwargs: Mapping[str, Any] = kwargs or {}
-        """The keyword arguments as they were parsed."""
+        """The keyword arguments, before conversion."""
         self.timeout: int = timeout
-        """How long the caller waits, in milliseconds; 0 for as long as it takes."""
+        """The caller's timeout in milliseconds; 0 for none."""
         self.disclose_caller: bool = disclose_caller
-        """Whether the caller wants the procedure to know who it is; here it does anyway."""
+        """Whether the caller set ``disclose_me``. Handlers can always see the caller's session."""
         self.receive_progress: bool = receive_progress
-        """Whether the caller takes progress reports."""
+        """Whether the caller accepts progressive results."""
 
     def __repr__(self) -> str:
         return f"<RPCRequest {self.id} of {self.uri!r}>"

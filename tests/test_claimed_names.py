@@ -380,7 +380,7 @@ async def test_an_assigned_name_is_text(auth_id: Any, caplog: pytest.LogCaptureF
         async with connect(named(Application(), assign), authid="ada"):
             pass
     assert failure.value.uri == FAILED
-    assert "auth_id has to be text" in caplog.text
+    assert "auth_id must be a string" in caplog.text
 
 
 ODD_NAMES = ["", " ", "a\0", "a" * 5000]

@@ -262,7 +262,7 @@ def test_a_builtin_that_doesnt_tell_its_parameters(builtin: Any) -> None:
 
 def test_a_default_arg_has_a_value_or_a_factory() -> None:
     for configured in (Application(), Realm("com.realm")):
-        with pytest.raises(ConfigurationError, match="'value' has a value as well as a factory"):
+        with pytest.raises(ConfigurationError, match="'value' has both a value and a factory"):
             configured.add_default_arg("value", 5, factory=dict)
 
 

@@ -1,7 +1,7 @@
-"""What a session may do: what routes require of it, and what the authorizer of a realm says.
+"""Authorization: the requirements of routes, and the authorizer of a realm.
 
-Both are asked where a request is read, before anything is looked up that it names. Nothing more
-is read from that client until there is an answer, so its requests take effect in their order.
+A request is authorized right after it is read, before its procedure or topic is looked up. The
+client's next message is read only after the answer, so requests take effect in their order.
 
 Spec: Advanced Profile, "Authorization".
 """
@@ -40,14 +40,14 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 Action: TypeAlias = Literal["call", "register", "subscribe", "publish"]
 Requirement: TypeAlias = str | Collection[str] | Callable[..., Any]
-"""A role, a collection of roles, or a function that decides."""
+"""A role, a collection of roles of which a session needs one, or a function that decides."""
 Roles: TypeAlias = frozenset[str]
 Requirements: TypeAlias = tuple[Roles | Callable[..., Any], ...]
-"""What a route requires: all of it."""
+"""The requirements of a route. A session must satisfy all of them."""
 Rule: TypeAlias = Roles | Handler
-"""A requirement as it is looked at: roles of which one is needed, or what decides."""
+"""A compiled requirement: roles of which a session needs one, or the handler that decides."""
 Answer: TypeAlias = bool | WAMPError
-"""Whether something is allowed; or with which error it is refused."""
+"""True if allowed; False if refused; an error if refused with that error."""
 
 SOURCES_OF_QUESTIONS: Final[Mapping[str, type | None]] = {
     "session": Session,
@@ -56,15 +56,15 @@ SOURCES_OF_QUESTIONS: Final[Mapping[str, type | None]] = {
     "match": None,
     "options": None,
 }
+"""The values that an authorizer, or a function that is a requirement, can take as parameters."""
 
-
-ONE_BY_ONE: Final = OptionNotAllowed("that is decided about one URI at a time")
+NO_PATTERNS: Final = OptionNotAllowed("patterns can't be authorized here, only single URIs")
 
 
 def checked_requirements(requires: Requirement | None) -> Requirements:
-    """Return a requirement in the form in which it can be added to others.
+    """Return a requirement as a tuple, to which others can be added.
 
-    Raises: ConfigurationError.
+    Raises: ConfigurationError when it is not a requirement.
     """
     if requires is None:
         return ()
@@ -73,12 +73,26 @@ def checked_requirements(requires: Requirement | None) -> Requirements:
     if callable(requires):
         return (requires,)
     if not isinstance(requires, Collection) or not all(isinstance(r, str) for r in requires):
-        raise ConfigurationError(f"{requires!r} is not a role, roles, or a function that decides")
+        raise ConfigurationError(f"{requires!r} is not a role, a collection of roles or a function")
     return (frozenset(requires),)
 
 
+def can_decide_about_patterns(
+    decides: Handler, *, uri: Collection[str] = ("uri",), match: Collection[str] = ("match",)
+) -> bool:
+    """Tell whether a function can allow a whole pattern: not if it takes the URI without `match`.
+
+    Such a function takes the pattern ``chat.`` for a single URI. A session that may use
+    ``chat.room1`` may not be allowed to use everything that starts with ``chat.``.
+
+    `uri` and `match` are the parameters that tell a function of this kind the URI and its match
+    policy; one of each is enough.
+    """
+    return not any(map(decides.takes, uri)) or any(map(decides.takes, match))
+
+
 class Question(NamedTuple):
-    """Whether a session may do something."""
+    """The question whether a session may perform an action on a URI."""
 
     session: Session
     action: Action
@@ -88,7 +102,7 @@ class Question(NamedTuple):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the client has said besides, by its names in the protocol."""
+        """The options of the request, by their names in the protocol, without ``match``."""
         if self.sent_options is None:
             return {}
         options = msgspec.structs.asdict(self.sent_options)
@@ -96,7 +110,7 @@ class Question(NamedTuple):
 
     @property
     def sources(self) -> Mapping[str, Any]:
-        """What a function that decides can be given."""
+        """The values for the parameters of a function that decides."""
         return {
             "session": self.session,
             "action": self.action,
@@ -106,14 +120,14 @@ class Question(NamedTuple):
         }
 
     def refusal(self, answer: Answer) -> WAMPError:
-        """Return the error that answers the request if it isn't allowed."""
+        """Return the error that tells the client about a negative answer."""
         if isinstance(answer, WAMPError):
             return answer
         return NotAuthorized(f"the session may not {self.action} {self.uri!r}")
 
 
 def question_about(session: Session, message: Message) -> Question | None:
-    """Return what has to be asked before a message is heeded, if anything."""
+    """Return the question to ask before a message is handled; None if there is none."""
     if isinstance(message, Call):
         return Question(session, "call", message.procedure, "exact", message.options)
     if isinstance(message, Publish):
@@ -128,7 +142,7 @@ def question_about(session: Session, message: Message) -> Question | None:
 
 
 async def _decision(decides: Handler, question: Question, limits: Limits) -> Answer:
-    """Return what a function says; whatever goes wrong in it refuses."""
+    """Return the answer of a function. If it fails or times out, the answer is a refusal."""
     try:
         with anyio.fail_after(limits.authorization_timeout):
             answer = await in_own_context(decides.call(question.sources))
@@ -142,22 +156,30 @@ async def _decision(decides: Handler, question: Question, limits: Limits) -> Ans
         unknown = without(error, refusal)
         if unknown is not None:
             logger.error(
-                "whether session %s may %s %.100r is not known: %s failed",
+                "session %s may not %s %.100r, because %s failed",
                 question.session.id,
                 question.action,
                 question.uri,
                 decides.name,
                 exc_info=unknown,
             )
-        text = "what decides about it failed; the server's log says why"
+        text = "the authorization failed; see the server's log"
         return AuthorizationFailed(text) if refusal is None else refusal
 
 
-class Authorizer:
-    """What a realm asks about everything, and for how long it holds to the answers.
+def forget_answers(session: Session) -> None:
+    """Forget what an authorizer has answered about a session.
 
-    They are kept with the session: for an action, a URI, a match policy, and its role. Where the
-    function looks at the options, answers to requests that have any aren't kept.
+    The answer of an authorizer that is running right now isn't remembered either.
+    """
+    session._answers = None
+
+
+class Authorizer:
+    """The authorizer of a realm, with a cache of its answers.
+
+    Answers are cached in the session, by action, URI, match policy and role. If the function takes
+    the options, answers to requests with options aren't cached.
     """
 
     def __init__(self, handler: Handler, lifetime: float, limits: Limits) -> None:
@@ -165,37 +187,41 @@ class Authorizer:
         self._lifetime = lifetime
         self._limits = limits
         self._takes_options = handler.takes("options")
+        self._can_decide_about_patterns = can_decide_about_patterns(handler)
 
     def known(self, question: Question) -> bool | None:
-        """Return the answer if it is known already."""
+        """Return the cached answer; None if there is none."""
         answers = question.session._answers
         if answers is None:
             return None
         answer, good_until = answers.get(_key(question), (False, -math.inf))
-        if monotonic() >= good_until or not self._is_kept(question):
+        if monotonic() >= good_until or not self._is_cacheable(question):
             return None
         return answer
 
     async def answer(self, question: Question) -> Answer:
-        """Return the answer, whether it is known already or not."""
+        """Return the cached answer, or ask the function."""
         known = self.known(question)
         return await self.ask(question) if known is None else known
 
-    def _is_kept(self, question: Question) -> bool:
+    def _is_cacheable(self, question: Question) -> bool:
         return not (self._takes_options and question.options)
 
     async def ask(self, question: Question) -> Answer:
-        """Return the answer, and keep it."""
+        """Ask the function, and cache its answer."""
         session, key = question.session, _key(question)
+        # The dict of now: if answers are forgotten while the function runs, the session gets
+        # another dict, and this answer is forgotten, too.
         answers = session._answers
-        if answers is None:  # so is what was forgotten while the function decides
+        if answers is None:
             answers = session._answers = {}
         if not uris.is_valid_uri(question.uri, question.match):
             return InvalidURI(f"{question.uri!r} is not a valid URI")
-        if question.action == "register" and _knows_too_little(self._handler, question):
-            return ONE_BY_ONE
+        is_pattern = question.match != "exact"
+        if question.action == "register" and is_pattern and not self._can_decide_about_patterns:
+            return NO_PATTERNS
         answer = await _decision(self._handler, question, self._limits)
-        if isinstance(answer, bool) and self._lifetime and self._is_kept(question):
+        if isinstance(answer, bool) and self._lifetime and self._is_cacheable(question):
             answers.pop(key, None)
             while len(answers) >= self._limits.authorizations:
                 del answers[next(iter(answers))]
@@ -208,9 +234,9 @@ def _key(question: Question) -> tuple[Any, ...]:
 
 
 class Authorization:
-    """What decides in a realm: its authorizer, and what the route requires.
+    """The authorization of a realm: its authorizer, and the rules of its routes.
 
-    `rules_for` returns the latter: of the route that serves an action on a URI.
+    `rules_for` returns the rules of the route that serves an action on a URI.
     """
 
     def __init__(
@@ -224,7 +250,7 @@ class Authorization:
         self._limits = limits
 
     def known(self, question: Question) -> Answer | None:
-        """Return the answer if nobody has to be asked for it."""
+        """Return the answer if no function has to be called for it; otherwise None."""
         if self.authorizer is not None:
             answer = self.authorizer.known(question)
             if answer is not True:
@@ -237,16 +263,16 @@ class Authorization:
         return True
 
     async def check(self, question: Question | None) -> None:
-        """Ask, if there is anything to be asked.
+        """Ask a question, if there is one.
 
-        Raises: WAMPError when it isn't allowed.
+        Raises: WAMPError when the answer is negative.
         """
         answer = True if question is None else await self.ask(question)
         if question is not None and answer is not True:
             raise question.refusal(answer)
 
     async def ask(self, question: Question) -> Answer:
-        """Return the answer: of all that decide, the first that isn't True."""
+        """Ask the authorizer, then the rules; return the first answer that isn't True."""
         if self.authorizer is not None:
             answer = await self.authorizer.answer(question)
             if answer is not True:
@@ -258,7 +284,7 @@ class Authorization:
         return True
 
     async def may_hear(self, session: Session, topic: str) -> bool:
-        """Tell whether the authorizer, if there is one, lets a session subscribe to a topic."""
+        """Tell whether the authorizer lets a session subscribe to a topic; without one, True."""
         if self.authorizer is None:
             return True
         return await self.authorizer.answer(Question(session, "subscribe", topic)) is True
@@ -267,14 +293,6 @@ class Authorization:
 async def _answer_of(rule: Rule, question: Question, limits: Limits) -> Answer:
     if not isinstance(rule, Handler):
         return question.session.auth_role in rule
-    if _knows_too_little(rule, question):
-        return ONE_BY_ONE
+    if question.match != "exact" and not can_decide_about_patterns(rule):
+        return NO_PATTERNS
     return await _decision(rule, question, limits)
-
-
-def _knows_too_little(decides: Handler, question: Question) -> bool:
-    """Tell whether a function takes a pattern for one URI.
-
-    Who may hear ``chat.room1`` may not hear all that begins so.
-    """
-    return question.match != "exact" and decides.takes("uri") and not decides.takes("match")

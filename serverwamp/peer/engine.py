@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 
 from serverwamp import uris
-from serverwamp.auth.authorization import Authorization, question_about
+from serverwamp.auth.authorization import Authorization, forget_answers, question_about
 from serverwamp.client_call import ClientCall
 from serverwamp.concurrency.contexts import in_own_context
 from serverwamp.concurrency.tasks import StartedTask, open_starter, part_to_reraise
@@ -413,7 +413,7 @@ class SessionEngine:
     async def refresh(self, ticket: str) -> None:
         """Authenticate the session by a ticket once more."""
         await self._joining.refresh(ticket)
-        self._conversation.session._answers = None  # they were about what it was before
+        forget_answers(self._conversation.session)  # they were about what it was before
 
     def expire(self) -> None:
         """Take note of when the session expires."""

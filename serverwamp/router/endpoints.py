@@ -1,11 +1,11 @@
-"""What a realm serves, by the URIs that lead to it."""
+"""The endpoints of a realm: its compiled routes, found by URI."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from serverwamp import uris
-from serverwamp.auth.authorization import Action, Rule
+from serverwamp.auth.authorization import Action, Rule, can_decide_about_patterns
 from serverwamp.binding.handler import Handler
 from serverwamp.errors import (
     InvalidURI,
@@ -20,7 +20,7 @@ from serverwamp.uris import MatchPolicy
 
 
 class Endpoint:
-    """What is served at a URI or pattern: the route, its handler, and what it requires."""
+    """A compiled route: the route, its handler, and its rules."""
 
     __slots__ = ("client_publish", "handler", "is_exact", "log", "overflow", "route", "rules")
 
@@ -37,29 +37,25 @@ class Endpoint:
         self.is_exact: bool = route.kind == "exact"
         topic = route if isinstance(route, TopicRoute) else None
         self.overflow: OverflowPolicy = (topic and topic.overflow) or overflow
-        """What becomes of events for a subscriber that is too slow for them."""
+        """What happens to events for a subscriber that reads too slowly."""
         self.client_publish: bool = topic is not None and topic.client_publish
-        """Whether clients may publish to the topic."""
+        """Whether clients may publish to the topic without a publication handler."""
         history = topic and topic.history
         self.log: Log | None = history.new_log() if history else None
-        """What is kept of the topic's past."""
+        """The event history of the topic; None if the route keeps none."""
 
     @property
     def takes_patterns(self) -> bool:
-        """Whether sessions may subscribe to patterns.
-
-        A handler that takes the topic, and not how to match it, can only decide about one topic:
-        a session that may subscribe to ``chat.room1`` may not be allowed the prefix ``chat.``.
-        """
-        takes = self.handler.takes
-        decides_by_topic = takes("topic") or takes("topic_uri")
-        return not decides_by_topic or takes("match") or takes("subscription")
+        """Whether sessions may subscribe to patterns here."""
+        return can_decide_about_patterns(
+            self.handler, uri=("topic", "topic_uri"), match=("match", "subscription")
+        )
 
 
 class Endpoints:
     """The endpoints of a realm.
 
-    `rpc` serves all calls if it is given, and `subscription` all subscriptions.
+    `rpc`, if given, serves all calls; `subscription`, if given, serves all subscriptions.
     """
 
     def __init__(self, rpc: Endpoint | None = None, subscription: Endpoint | None = None) -> None:
@@ -71,18 +67,18 @@ class Endpoints:
         self._rpc = rpc
         self._subscription = subscription
         self.has_publication_handlers: bool = False
-        """Whether the application decides about any publications of clients."""
+        """Whether there is a publication handler."""
         self.takes_publications: bool = False
-        """Whether clients may publish to any topic."""
+        """Whether there is a topic to which clients may publish."""
         self.keeps_history: bool = False
-        """Whether anything is kept of the past of any topic."""
+        """Whether there is a topic with an event history."""
         self.has_rules: bool = False
-        """Whether any endpoint requires anything."""
+        """Whether there is an endpoint with rules."""
 
     def add(self, endpoint: Endpoint) -> None:
-        """Serve an endpoint.
+        """Add an endpoint.
 
-        Raises: ConfigurationError when its URI is taken already.
+        Raises: ConfigurationError when there is one for the same URI or pattern.
         """
         route = endpoint.route
         if isinstance(route, RPCRoute):
@@ -105,20 +101,20 @@ class Endpoints:
 
     @property
     def has_catch_all(self) -> bool:
-        """Whether one function serves all calls, or all subscriptions, of the protocol too."""
+        """Whether one function serves all calls, or all subscriptions, including ``wamp.`` URIs."""
         return self._rpc is not None or self._subscription is not None
 
     # ---- calls
 
     @property
     def custom_rpc(self) -> bool:
-        """Whether one function serves all calls, which takes the arguments from the request."""
+        """Whether one function serves all calls; it gets the arguments from the request."""
         return self._rpc is not None
 
     def procedure(self, uri: str) -> Handler:
-        """Return the handler of calls of `uri`.
+        """Return the handler for calls of `uri`.
 
-        Raises: InvalidURI, NoSuchProcedure.
+        Raises: InvalidURI; NoSuchProcedure.
         """
         handler = self._exact_procedures.get(uri)
         if handler is not None:
@@ -131,7 +127,7 @@ class Endpoints:
         return endpoint.handler
 
     def serves(self, uri: str, match: MatchPolicy = "exact") -> bool:
-        """Tell whether the application serves a procedure, or everything a pattern matches."""
+        """Tell whether the application serves a procedure, or all that a pattern matches."""
         return (
             uri in self._exact_procedures
             or self._rpc is not None
@@ -139,16 +135,16 @@ class Endpoints:
         )
 
     def has_procedure(self, uri: str, match: MatchPolicy) -> bool:
-        """Tell whether there is a route for just this procedure or pattern."""
+        """Tell whether there is a route for exactly this procedure or pattern."""
         return self._procedures.has(uri, match)
 
     # ---- topics
 
     def topic(self, uri: str, match: MatchPolicy = "exact") -> Endpoint:
-        """Return what serves subscriptions to a topic or pattern.
+        """Return the endpoint that serves subscriptions to a topic or pattern.
 
-        Raises: InvalidURI; NotAuthorized for topics that the application doesn't declare;
-            OptionNotAllowed where it decides about one topic at a time.
+        Raises: InvalidURI; NotAuthorized when no route serves it; OptionNotAllowed for a pattern
+            when the handler can decide only about single topics.
         """
         if not uris.is_valid_uri(uri, match):
             raise InvalidURI(f"{uri!r} is not a valid URI")
@@ -156,21 +152,21 @@ class Endpoints:
         if endpoint is None and match == "exact":
             raise NotAuthorized(f"there is no topic {uri!r} to subscribe to")
         if endpoint is None:
-            raise NotAuthorized(f"no topic route admits to the {match} {uri!r}")
+            raise NotAuthorized(f"no topic route covers the {match} pattern {uri!r}")
         if match != "exact" and not endpoint.takes_patterns:
-            raise OptionNotAllowed("these topics can be subscribed to one by one only")
+            raise OptionNotAllowed("these topics can't be subscribed to by a pattern")
         return endpoint
 
     def topic_endpoint(self, uri: str) -> Endpoint | None:
-        """Return what serves a topic, if anything does."""
+        """Return the endpoint that serves a topic; None if there is none."""
         return self._subscription or self._topics.resolve(uri)
 
     # ---- publications of clients
 
     def publication(self, topic: str) -> Handler | None:
-        """Return the handler of clients' publications to `topic`; None where none is needed.
+        """Return the publication handler for `topic`; None if clients may publish without one.
 
-        Raises: InvalidURI; NotAuthorized where clients may not publish.
+        Raises: InvalidURI; NotAuthorized when clients may not publish there.
         """
         if not uris.is_valid_uri(topic) or uris.is_reserved(topic):
             raise InvalidURI(f"{topic!r} is not a URI that clients may publish to")
@@ -185,7 +181,7 @@ class Endpoints:
     # ---- requirements
 
     def rules_for(self, action: Action, uri: str, match: MatchPolicy) -> Sequence[Rule]:
-        """Return what the endpoint requires that serves an action, if there is one."""
+        """Return the rules of the endpoint that serves an action; none if nothing serves it."""
         endpoint = None
         if action == "call":
             endpoint = self._rpc or self._procedures.resolve(uri)

@@ -1,1 +1,1 @@
-"""A connection: its handshake, its frames, and the sessions on it."""
+"""Serving connections: the handshake, the frames, and the sessions of a connection."""

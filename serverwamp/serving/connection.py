@@ -1,4 +1,4 @@
-"""One connection: frames in, frames out, and one session after the other in between."""
+"""One connection: it receives and sends frames, and runs one session after the other."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 REST_SECONDS: Final = 0.5
-"""How long a server may have messages of a client after it has told that it has disconnected."""
+"""How long an ASGI server may deliver messages after it has reported the disconnection."""
 UNITS_AT_ONCE: Final = 64
-"""How many messages of a client are handled before anything else may run. Servers don't wait as
-long as they have something, and batches hold many."""
+"""How many messages of one client are handled before other tasks get a turn. `receive` doesn't
+wait while the ASGI server has messages, and one batch holds many messages."""
 
 
 class Connection:
-    """A WebSocket that has been accepted, or a RawSocket after its handshake.
+    """A WebSocket after it was accepted, or a RawSocket after its handshake.
 
-    Its `transport_info` is what is known of the client: ``http_cookies`` (a mapping),
-    ``http_headers_raw`` (pairs of bytes), ``http_path``, ``http_query_string``, ``peer_address``
-    (an IP address without port, or the path of a Unix socket), ``peer_certificate`` (PEM text
-    where the server provides it, else None), ``peer_credentials`` (``pid``, ``uid`` and ``gid`` of
-    the process at the other end of a RawSocket over a Unix socket, else None) and ``subprotocol``
-    (for a RawSocket that of a WebSocket with the same format).
+    Its `transport_info` describes the client: ``http_cookies`` (a mapping), ``http_headers_raw``
+    (pairs of bytes), ``http_path``, ``http_query_string``, ``peer_address`` (an IP address without
+    port, or the path of a Unix socket), ``peer_certificate`` (PEM text if the server provides it,
+    else None), ``peer_credentials`` (``pid``, ``uid`` and ``gid`` of the client's process for a
+    RawSocket over a Unix socket, else None) and ``subprotocol`` (for a RawSocket, the WebSocket
+    subprotocol with the same serialization format).
     """
 
     def __init__(
@@ -59,48 +59,51 @@ class Connection:
         self._server = server
         self._receive = receive
         self._send = send
-        self._units: list[Unit] = []  # of a batch, those to come: the last first
+        self._units: list[Unit] = []  # the rest of a batch, in reverse order
         self._is_open = True
         self._is_closed = False
         self._has_left = False
         self._refusal: Exception | None = None  # what the server raised instead of sending
         self._ended: anyio.Event | None = None
-        self.serializer = serializer
+        self.serializer: Serializer = serializer
         self.limit_log: LimitLog = LimitLog(server.counters.violations)
         self._scope = scope
         self._key = "text" if serializer.frame_type is str else "bytes"
         self._decode = serializer.decode
         self._batched = serializer.batched
-        least = min(server.limits.message_bytes, server.limits.unauthenticated_message_bytes)
-        self._surely_short = least / 4  # text has up to 4 bytes a character
+        shortest_limit = min(
+            server.limits.message_bytes, server.limits.unauthenticated_message_bytes
+        )
+        self._surely_short = shortest_limit / 4  # a character takes up to 4 bytes
         self.received: int = 0
-        """How many messages have come, the one included that is waited for."""
-        self._readable = server.limits.message_rate  # that many, until this second is over:
+        """How many messages have been received, including the one that is awaited now."""
+        self._readable = server.limits.message_rate  # value of `received` at which reading pauses
         self._second_ends = anyio.current_time() + 1
+        self._starter = open_starter()  # starts tasks while `serve` runs
+        is_limited = serializer.message_bytes < math.inf
+        self.outbound: Outbound = (LimitedOutbound if is_limited else Outbound)(
+            send,
+            serializer,
+            self._starter,
+            server.limits,
+            self.limit_log,
+            lose=self._lose,
+            give_up=self._give_up,
+        )
+        self._engine = SessionEngine(server, self)
 
     @cached_property
     def transport_info(self) -> Mapping[str, Any]:
-        """What is known of the client."""
+        """The description of the client."""
         return transport_info(self._scope, self.serializer.subprotocol)
 
     async def serve(self) -> None:
         """Serve sessions until the connection is closed.
 
-        Raises: what the server has raised, if it wouldn't close the connection. It does then.
+        Raises: the exception that the ASGI server raised for a message, if closing the connection
+            failed as well. The server then closes the connection.
         """
-        async with open_starter() as starter:
-            self._starter = starter
-            is_limited = self.serializer.message_bytes < math.inf
-            self.outbound: Outbound = (LimitedOutbound if is_limited else Outbound)(
-                self._send,
-                self.serializer,
-                starter,
-                self._server.limits,
-                self.limit_log,
-                lose=self._lose,
-                give_up=self._give_up,
-            )
-            self._engine = SessionEngine(self._server, self)
+        async with self._starter:
             self._server.connections.add(self)
             try:
                 await self._serve_sessions()
@@ -121,16 +124,17 @@ class Connection:
         while self._is_open:
             close_code = await self._engine.run()
             if self._server.is_draining and close_code is None:
-                close_code = self._shutdown_code  # no session may follow
+                close_code = self._shutdown_code  # no other session may begin
             if close_code is not None:
                 await self.finish(close_code)
             if self._is_open:
                 self._engine = SessionEngine(self._server, self)
 
     async def receive(self) -> tuple[Message, Unit] | None:
-        """Return the next message and what it was decoded from; None when the client is gone.
+        """Return the next message and its encoded form; None when the client is gone.
 
-        A client that doesn't read what it is sent isn't read either, and given up after a while.
+        While a client doesn't read its messages, no message is read from it. It is disconnected
+        after `Limits.send_timeout`.
 
         Raises: ProtocolViolation.
         """
@@ -140,7 +144,7 @@ class Connection:
             await self._slow_down()
         self.received += 1
         if self.received % UNITS_AT_ONCE == 0:
-            await anyio.lowlevel.checkpoint()  # others have a turn, however much has come already
+            await anyio.lowlevel.checkpoint()  # let other tasks run, however many messages wait
         if self._units:
             unit = self._units.pop()
         else:
@@ -163,13 +167,13 @@ class Connection:
         if frame is None:
             kind = "text" if self._key == "text" else "binary"
             raise ProtocolViolation(
-                f"{self.serializer.subprotocol} wants {kind} messages", kind="wrong frame type"
+                f"{self.serializer.subprotocol} needs {kind} messages", kind="wrong frame type"
             )
         self._check_length(lambda limit: is_longer(frame, limit))
         return frame
 
     def check_length(self, length: float) -> None:
-        """Check that a message of so many bytes may come now.
+        """Check that the client may send a message of `length` bytes now.
 
         Raises: LimitExceeded.
         """
@@ -185,11 +189,11 @@ class Connection:
             raise LimitExceeded(exceeded, "the message is too long", close_code=1009)
 
     async def _slow_down(self) -> None:
-        """Wait until the second is over in which the client has sent as much as it may."""
+        """Wait for the end of a second in which the client has sent `Limits.message_rate`."""
         rate = self._server.limits.message_rate
         now = anyio.current_time()
         if now < self._second_ends:
-            self.limit_log.record("message_rate", "%s messages have come within a second", rate)
+            self.limit_log.record("message_rate", "%s messages received within a second", rate)
             await anyio.sleep_until(self._second_ends)
             now = self._second_ends
         self._second_ends = now + 1
@@ -199,10 +203,11 @@ class Connection:
         self._engine.lose(close_code=1008)
 
     def _lose(self, failure: Exception) -> None:
-        """End the session, for the server could not send a message.
+        """End the session, because the ASGI server raised `failure` instead of sending a message.
 
-        Either the client is gone, or the server refuses the message. Servers raise `OSError` if the
-        client is gone. Some raise other errors until the application has received the news.
+        `OSError` means that the client is gone. Any other exception means that the server refuses
+        the message. Some servers also raise other exceptions for a client that is gone, until the
+        application has received ``websocket.disconnect``.
 
         Spec: ASGI, "Send".
         """
@@ -214,13 +219,14 @@ class Connection:
             self._engine.lose(close_code=INTERNAL_ERROR)
 
     async def finish(self, code: int) -> None:
-        """Hand over what is queued, within a bounded time, and close the connection."""
+        """Send the queued messages, for `Limits.goodbye_timeout` at most; close the connection."""
         if not self._is_open:
             return
         self._is_open = False
         timeout = self._server.limits.goodbye_timeout
         rest = anyio.CancelScope(deadline=anyio.current_time() + timeout)
-        takes_rest = not self._server.is_saying_goodbye  # then the client was waited for already
+        # After the server's GOODBYE at shutdown, everything was received up to the client's.
+        takes_rest = not self._server.is_saying_goodbye
         if takes_rest:
             self._starter.start(self._take_the_rest, rest)
         try:
@@ -236,23 +242,25 @@ class Connection:
             logger.debug("closing failed, the client is gone: %r", error)
         except Exception as error:
             self._refusal = error
-            rest.deadline = anyio.current_time() + REST_SECONDS  # in which it may prove to be gone
+            # Time to find out whether the server failed only because the client is gone.
+            rest.deadline = anyio.current_time() + REST_SECONDS
             if not takes_rest:
                 self._starter.start(self._take_the_rest, rest)
         finally:
             self.outbound.discard()
 
     async def wait_ended(self) -> None:
-        """Return when the connection has come to its end."""
+        """Return when the connection has ended."""
         if self in self._server.connections:
             self._ended = self._ended or anyio.Event()
             await self._ended.wait()
 
     async def _take_the_rest(self, scope: anyio.CancelScope) -> None:
-        """Receive what nobody wants any more, so that the server comes to the end of it.
+        """Receive and drop the remaining messages, so that the ASGI server can finish.
 
-        hypercorn would wait for that for ever, even to send the last messages; and it may have more
-        after the client's disconnection, which it then tells of once again.
+        hypercorn waits until its messages are received before it sends the last messages, without
+        a timeout. It may deliver messages after ``websocket.disconnect``, and then reports the
+        disconnection again.
         """
         with scope:
             try:
@@ -266,7 +274,7 @@ class Connection:
                 logger.debug("receiving failed, the connection is closed: %r", error)
 
     async def disconnect(self, wanted: Mapping[str, Any], reason: str, message: str | None) -> bool:
-        """End the session if it has all those attributes; tell whether it has."""
+        """End the session if it has all attributes in `wanted`; tell whether it has."""
         return await self._engine.disconnect(wanted, reason, message)
 
     @property
@@ -276,7 +284,8 @@ class Connection:
     async def shut_down(self, grace: float) -> None:
         """End the session and the connection; running calls have `grace` seconds to finish.
 
-        If the client gets GOODBYE, the connection ends when it has answered, or has not in time.
+        If the client gets GOODBYE, the connection is closed when the client has answered, or after
+        `Limits.goodbye_timeout`.
         """
         if self._engine.has_begun:
             await self._engine.shut_down(grace)
@@ -286,7 +295,7 @@ class Connection:
 
 
 def transport_info(scope: Scope, subprotocol: str) -> Mapping[str, Any]:
-    """Return what an ASGI scope says about a client."""
+    """Return the description of a client that `Session.connection` offers."""
     headers = [(bytes(name), bytes(value)) for name, value in scope.get("headers", ())]
     cookies: dict[str, str] = {}
     for name, value in headers:
@@ -311,5 +320,5 @@ def _peer_address(scope: Scope) -> str | None:
     client, server = scope.get("client"), scope.get("server")
     if client and client[0]:
         return str(client[0])
-    # Over a Unix socket clients have no address; the server's own is the path of the socket.
+    # Clients over a Unix socket have no address. The server's address is the path of the socket.
     return str(server[0]) if server and server[1] is None else None

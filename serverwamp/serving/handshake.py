@@ -1,4 +1,4 @@
-"""Whether a WebSocket is accepted: its origin, and a subprotocol that both sides speak.
+"""The WebSocket handshake: checks the origin and chooses the subprotocol.
 
 Spec: Basic Profile, "WebSocket Transport"; RFC 6454; RFC 6455, section 10.2.
 """
@@ -14,14 +14,14 @@ from serverwamp.errors import ConfigurationError
 from serverwamp.protocol.serializers import SUBPROTOCOLS
 
 DEFAULT_PORTS: Final = (None, 80, 443)
-"""They count as the same: behind a proxy that ends TLS the scheme is often lost."""
+"""Ports that count as equal, because the scheme is often lost behind a proxy that ends TLS."""
 ORIGIN: Final = re.compile(r"([a-z][a-z\d+.-]*)://(\[[\da-f:.]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?/?")
 OF_NO_HOST: Final = ("*", "null", "file://")
-"""What may be allowed besides: every origin, and what browsers say for pages of no host."""
+"""Allowed values without a host: every origin, and the origins of pages that have no host."""
 
 
 class HandshakeRefused(Exception):
-    """The WebSocket is not accepted; the text is for the log, `status` for the client."""
+    """The handshake is refused: the log gets the text, the client gets the HTTP `status`."""
 
     def __init__(self, reason: str, status: int = 403) -> None:
         super().__init__(reason)
@@ -33,11 +33,11 @@ async def refuse(
     send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
     status: int,
 ) -> None:
-    """Answer a handshake with `status`; a server that can't do that makes it 403.
+    """Answer a handshake with HTTP `status`, or with 403 if the ASGI server supports nothing else.
 
     Spec: ASGI, "WebSocket Denial Response".
     """
-    # Uvicorn takes what isn't a plain 403 for a mistake, and logs an error after it.
+    # Uvicorn logs an error after a denial response. A plain close is a 403 without that error.
     if status != 403 and "websocket.http.response" in (scope.get("extensions") or {}):
         headers = [(b"content-length", b"0")]
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
@@ -47,22 +47,22 @@ async def refuse(
 
 
 def checked_origins(allowed: Collection[str]) -> frozenset[str]:
-    """Return the origins that may connect in the spelling of browsers.
+    """Return the allowed origins, spelled as browsers send them.
 
-    Raises: ConfigurationError for what no browser would ever send, and for a single text.
+    Raises: ConfigurationError for a value that is not an origin, and for a single string.
     """
     if isinstance(allowed, (str, bytes)):
         raise ConfigurationError(f"allowed_origins has to be a list of origins: [{allowed!r}]?")
     for origin in map(str.lower, allowed):
         if origin not in OF_NO_HOST and ORIGIN.fullmatch(origin) is None:
             raise ConfigurationError(
-                f"{origin!r} in allowed_origins is not an origin, as https://example.com:8443 is"
+                f"{origin!r} in allowed_origins is not an origin such as https://example.com:8443"
             )
     return frozenset(_as_browsers_spell(origin.lower()) for origin in allowed)
 
 
 def _as_browsers_spell(origin: str) -> str:
-    """Return an origin without its default port, and with the scheme of a page."""
+    """Return an origin with scheme http or https, and without the default port."""
     scheme, separator, rest = origin.partition("://")
     scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
     default_port = {"http": ":80", "https": ":443"}.get(scheme, "")
@@ -70,12 +70,12 @@ def _as_browsers_spell(origin: str) -> str:
 
 
 def check_origin(scope: MutableMapping[str, Any], allowed: frozenset[str]) -> None:
-    """Check that the page that opens the WebSocket is of this host, or of an allowed origin.
+    """Check that the page that opens the WebSocket belongs to this host or an allowed origin.
 
-    Browsers send the cookies of a host with every WebSocket to it, whichever page opens it, and
-    name that page's origin only in ``Origin``. Other clients send no origin, or the URL of the
-    WebSocket itself, whose scheme ``ws`` or ``wss`` counts as ``http`` or ``https``. `allowed` is
-    what `checked_origins` returns.
+    A browser sends a host's cookies with every WebSocket to that host, no matter which page opens
+    it. Only the ``Origin`` header tells the page. Clients that aren't browsers send no origin, or
+    the URL of the WebSocket itself; its scheme ``ws`` or ``wss`` counts as ``http`` or ``https``.
+    `allowed` comes from `checked_origins`.
 
     Raises: HandshakeRefused.
     """
@@ -84,15 +84,15 @@ def check_origin(scope: MutableMapping[str, Any], allowed: frozenset[str]) -> No
         return
     hosts = _headers(scope, b"host")
     if len(origins) > 1 or len(hosts) > 1:
-        raise HandshakeRefused(f"it has several origins, {origins}, or several hosts, {hosts}")
+        raise HandshakeRefused(f"more than one Origin ({origins}) or Host ({hosts}) header")
     origin, host = _as_browsers_spell(origins[0]), "".join(hosts)
     if origin in allowed:
         return
     theirs, ours = _host_and_port(origin), _host_and_port(f"//{host}")
     if theirs != ours or theirs[0] is None or not origin.startswith(("http://", "https://")):
         raise HandshakeRefused(
-            f"the origin {origin!r} is not of this host, {host!r}: if its pages may connect,"
-            f" name it in Application(allowed_origins=[...])"
+            f"the origin {origin!r} is not this host, {host!r}. To allow it, name it in"
+            f" Application(allowed_origins=[...])"
         )
 
 
@@ -113,15 +113,16 @@ def _host_and_port(url: str) -> tuple[str | None, int | None]:
 
 
 def chosen_subprotocol(scope: MutableMapping[str, Any]) -> str:
-    """Return the first subprotocol that the client offers and that is spoken here.
+    """Return the first of the client's subprotocols that the server supports.
 
-    Raises: HandshakeRefused.
+    Raises: HandshakeRefused when it supports none of them.
     """
     offered = scope.get("subprotocols", ())
     for name in offered:
         if name in SUBPROTOCOLS:
             return str(name)
     raise HandshakeRefused(
-        f"of the subprotocols {list(offered)} it offers none of {', '.join(SUBPROTOCOLS)}",
+        f"the client offers the subprotocols {list(offered)}; the server supports only"
+        f" {', '.join(SUBPROTOCOLS)}",
         status=400,
     )

@@ -1,4 +1,4 @@
-"""The RawSocket connections of an application, from where they are accepted to their end."""
+"""The RawSocket connections of an application, after they are accepted."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class RawSocketServer:
-    """Serves connections for an application, one at a call."""
+    """Serves RawSocket connections for an application."""
 
     def __init__(self, server: Server, context: ssl.SSLContext | None) -> None:
         self._server = server
         self._context = context
 
     async def serve(self, connected: ByteStream) -> None:
-        """Serve sessions over a connection until it is closed; it raises nothing."""
+        """Serve sessions over one connection until it is closed. Raises nothing."""
         async with connected:
             try:
                 self._server.check_admission()
@@ -42,7 +42,7 @@ class RawSocketServer:
                         await self._serve(opened)
             except HandshakeRefused as reason:
                 logger.warning("a RawSocket connection was refused: %s", reason)
-                if self._context is None:  # else it isn't worth the agreement on a key
+                if self._context is None:  # a TLS handshake only to refuse costs too much
                     await refuse(connected, TOO_MANY_CONNECTIONS)
             except Exception:
                 logger.exception("a RawSocket connection failed")

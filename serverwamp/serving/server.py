@@ -1,4 +1,4 @@
-"""What all connections of an application share: its limits, its sessions, and its shutdown."""
+"""The state that an application's connections share: limits, sessions and shutdown."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Server:
-    """The connections of an application, and the sessions on them.
+    """The connections of an application, and their sessions.
 
-    `router_for` returns the router of the realm that a client joins when it asks for a URI.
+    `router_for` returns the router of the realm that a client joins when it names a URI in HELLO;
+    None refuses the client.
     """
 
     def __init__(
@@ -44,12 +45,12 @@ class Server:
         self.synchronize_requests: bool = synchronize_requests
         self.counters: Counters = Counters()
         self.connections: set[Connection] = set()
-        """The connections that are served; some have no session yet, or no session any more."""
+        """The connections that are served, including those without an open session."""
         self._sessions: dict[int, Session] = {}
         self.sessions: Mapping[int, Session] = MappingProxyType(self._sessions)
-        """The open sessions of all realms, by their ids."""
+        """The open sessions of all realms, by id."""
         self._connected = 0
-        self._goodbyes: list[bool] = []  # of each drain that goes on, whether it says GOODBYE
+        self._goodbyes: list[bool] = []  # for each running drain, whether it sends GOODBYE
         self._shape = ShapeLimits(
             message_depth=limits.message_depth,
             array_length=limits.array_length,
@@ -59,13 +60,13 @@ class Server:
         )
 
     def serializer_for(self, subprotocol: str) -> Serializer:
-        """Return a serializer that keeps to the limits."""
+        """Return a serializer for `subprotocol` that enforces the limits."""
         return serializer_for(subprotocol, self._shape)
 
     # ---- connections
 
     def check_admission(self) -> None:
-        """Check that there may be another connection.
+        """Check that another connection may be opened.
 
         Raises: HandshakeRefused.
         """
@@ -80,7 +81,7 @@ class Server:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count a connection for as long as it lasts."""
+        """Count a connection while the block runs."""
         self._connected += 1
         try:
             yield
@@ -90,15 +91,15 @@ class Server:
     # ---- sessions
 
     def admit(self, session: Session) -> None:
-        """Count a session among those that are open."""
+        """Add a session to the open sessions."""
         self._sessions[session.id] = session
 
     def forget(self, session: Session) -> None:
-        """Count it no more; a session that was never counted is ignored."""
+        """Remove a session from the open sessions, if it is there."""
         self._sessions.pop(session.id, None)
 
     def statistics(self) -> Statistics:
-        """Return what the application has done, and is doing now, in numbers."""
+        """Return the application's counters and its current load."""
         backlogs = [connection.outbound for connection in self.connections]
         return self.counters.statistics(
             sessions=len(self._sessions),
@@ -108,7 +109,7 @@ class Server:
         )
 
     async def disconnect(self, wanted: Mapping[str, Any], reason: str, message: str | None) -> int:
-        """End the sessions that have all those attributes, and return how many that are."""
+        """End the sessions that have all attributes in `wanted`; return their number."""
         ended = [await each.disconnect(wanted, reason, message) for each in list(self.connections)]
         return sum(ended)
 
@@ -116,17 +117,17 @@ class Server:
 
     @property
     def is_draining(self) -> bool:
-        """Whether sessions are being closed and none may begin."""
+        """Whether sessions are being closed and no session may begin."""
         return bool(self._goodbyes)
 
     @property
     def is_saying_goodbye(self) -> bool:
-        """Whether the sessions that are being closed get GOODBYE."""
+        """Whether the sessions that are being closed receive GOODBYE."""
         return any(self._goodbyes)
 
     @contextmanager
     def draining(self, goodbye: bool) -> Iterator[None]:
-        """Let no connection and no session begin."""
+        """Refuse new connections and sessions while the block runs."""
         self._goodbyes.append(goodbye)
         try:
             yield
@@ -141,7 +142,7 @@ class Server:
             connections = list(self.connections)
             if connections:
                 logger.info("closing %d connections", len(connections))
-            # Shielded, because a call that asks for it is cancelled when its own session ends.
+            # Shielded, because the caller may be a handler, which is cancelled with its session.
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as closing:
                     for number, connection in enumerate(connections, 1):
