@@ -112,6 +112,11 @@ class Limits:
                 raise ConfigurationError(f"Limits.{field.name} can't be {value!r}")
 
 
+MAX_EXPONENT: Final = 6144
+"""The exponent of the largest decimal number, which is that of IEEE 754's widest decimal type. With
+a much larger exponent, converting a number to an integer or to text takes too much time and memory,
+and arithmetic raises exceptions."""
+
 MOST_NOTED: Final = 100
 """How many different subjects are logged for one connection."""
 

@@ -32,6 +32,8 @@ from uuid import UUID
 
 import msgspec
 
+from serverwamp.limits import MAX_EXPONENT
+
 Names: TypeAlias = Mapping[str, Any]
 """What the names in postponed annotations stand for."""
 
@@ -40,9 +42,6 @@ SCALARS: Final = frozenset(
     (type(None), bool, int, str, bytes, bytearray, datetime, date, time, timedelta, UUID)
 )
 """What msgspec converts as it should be."""
-MAX_EXPONENT: Final = 6144
-"""That of IEEE 754's widest decimal type. To make an integer or a text of a number with a much
-larger one takes more time and memory than there is, and to calculate with it raises."""
 
 
 def is_bounded(number: Decimal) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from serverwamp.errors import checked_args
 from serverwamp.uris import RUNTIME_ERROR
@@ -52,10 +52,6 @@ class RPCErrorResult:
         self.error_uri = error_uri
         self.args = checked_args(args)
         self.kwargs = dict(kwargs or {})
-
-
-SCALARS: Final = frozenset((type(None), bool, int, float, str, bytes))
-"""Types that are told apart at once, because most results are of one of them."""
 
 
 def as_result(value: Any) -> RPCResult | RPCErrorResult:

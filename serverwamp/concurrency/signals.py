@@ -1,8 +1,8 @@
 """Handle a termination signal before the ASGI server does.
 
 On a signal, ASGI servers first close the connections and then tell the application to shut down.
-That is too late to say GOODBYE to clients. A server that installs its handler by `signal.signal`,
-such as Uvicorn, can be delayed: this module replaces the handler, and calls the original later.
+That is too late to say GOODBYE to clients. If the server has installed its handler by
+`signal.signal`, as Uvicorn does, this module replaces that handler and calls it a little later.
 """
 
 from __future__ import annotations

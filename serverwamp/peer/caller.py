@@ -12,7 +12,7 @@ from typing import Any, Final
 import anyio
 
 from serverwamp.binding.handler import NONE_BY_NAME, Handler, shielded_exit_stack
-from serverwamp.binding.results import SCALARS, RPCProgressReport
+from serverwamp.binding.results import RPCProgressReport
 from serverwamp.concurrency.tasks import split_to_reraise
 from serverwamp.errors import (
     CallCanceled,
@@ -29,6 +29,7 @@ from serverwamp.peer.replies import Replies
 from serverwamp.peer.streams import Streams
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call, Cancel
+from serverwamp.protocol.plain import SCALARS
 from serverwamp.session import RPCRequest
 
 logger: logging.Logger = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from serverwamp.binding.results import (
-    SCALARS,
     RPCErrorResult,
     RPCProgressReport,
     RPCResult,
@@ -24,6 +23,7 @@ from serverwamp.peer.conversation import Conversation
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call, Result
 from serverwamp.protocol.misfits import described_misfit
+from serverwamp.protocol.plain import SCALARS
 
 logger: logging.Logger = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""The protocol itself, without I/O: no event loop, no transport, no clock."""
+"""The WAMP protocol without I/O: it uses no event loop, no transport and no clock."""

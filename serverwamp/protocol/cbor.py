@@ -1,16 +1,16 @@
-"""One unit to one message and back, in CBOR.
+"""The CBOR format.
 
-The decoder of cbor2 makes more of its input than a stranger should be able to ask for: regular
-expressions, lists that hold themselves, texts that refer to one another and take a thousand times
-the memory that they took on the wire. So it decides about no tag but the few that are named here;
-and its encoder, which ends the process for what is nested too deeply, isn't given such a thing.
+By default, the decoder of cbor2 lets a client create regular expressions, lists that contain
+themselves, and texts that refer to each other and take a thousand times their encoded size. It is
+therefore restricted to the tags in this module. The encoder of cbor2 crashes the process on values
+that are nested too deeply, so the depth is checked before it is called.
 
 Spec: RFC 8949; Basic Profile, "Serialization".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -29,11 +29,13 @@ from cbor2 import (
 )
 
 from serverwamp.errors import SerializationError
+from serverwamp.limits import MAX_EXPONENT
 from serverwamp.protocol.formats import (
     HEAD_LENGTH,
     UNDECODABLE,
     UNLIMITED,
     Extension,
+    Format,
     Unit,
     UnknownValue,
     check_keys,
@@ -43,34 +45,31 @@ from serverwamp.protocol.formats import (
     to_message,
 )
 from serverwamp.protocol.messages import Message
-from serverwamp.protocol.plain import plain
+from serverwamp.protocol.plain import SCALARS, plain
 from serverwamp.protocol.shapes import ShapeLimits
 from serverwamp.protocol.values import CBOR_VALUES
 
 MAX_DEPTH: Final = 400
-"""How deep arrays and maps may be nested, in both directions: more than `Limits` usually allows."""
+"""How deep arrays and maps may be nested, received or sent. `Limits` usually allow less."""
 MAX_INTEGER_BYTES: Final = 1785
-"""Integers beyond 64 bits may have about as many digits as Python makes of a text."""
-MAX_EXPONENT: Final = 6144
-"""The range of a decimal fraction: that of IEEE 754's widest decimal type."""
+"""Maximum size of integers beyond 64 bits: about as many digits as Python converts to text."""
 EPOCH: Final = date(1970, 1, 1)
-SET_ITEMS: Final = frozenset((str, bytes, int, float, bool, type(None)))
 
 NO_CONTAINERS: Final = bytes(octet for octet in range(256) if not 0x80 <= octet < 0xC0)
-"""The octets that can't be the first of an array or a map."""
+"""The bytes with which no array or map can start."""
 NO_MAPS: Final = bytes(octet for octet in range(256) if not 0xA1 <= octet < 0xC0)
-"""The octets that can't be the first of a map that isn't empty."""
+"""The bytes with which no map can start, except an empty one."""
 NOTHING_ODD: Final = bytes(
     octet
     for octet in range(256)
     if not (0xA1 <= octet < 0xC0 or 0xE0 <= octet < 0xF4 or octet in (0xF7, 0xF8))
 )
-"""The octets that can't be the first of a map that isn't empty, or of a simple value that isn't
-true, false or null."""
+"""The bytes with which no map can start, except an empty one, and no simple value except true,
+false and null."""
 NO_SIMPLE_VALUES: Final = NOTHING_ODD + bytes(range(0xA1, 0xC0))
 BREAK: Final = b"\xff"
 BINARY, TEXT, ARRAY, MAP, TAG, SIMPLE = range(2, 8)
-"""What a value is, by its first three bits; with a lower number it is an integer."""
+"""The type of a value, by the first three bits of its first byte. Lower numbers are integers."""
 
 
 def _time(data: Any, _immutable: bool) -> datetime:
@@ -84,7 +83,7 @@ def _time(data: Any, _immutable: bool) -> datetime:
 
 def _positive(data: Any, is_key: bool) -> int:
     if is_key or type(data) is not bytes or len(data) > MAX_INTEGER_BYTES:
-        raise ValueError("an integer that is none, is a key, or has too many digits")
+        raise ValueError("an integer that isn't one, is a key, or has too many digits")
     return int.from_bytes(data)
 
 
@@ -98,13 +97,13 @@ def _uuid(data: Any, _immutable: bool) -> UUID:
 
 def _binary(data: Any, _immutable: bool) -> bytes:
     if type(data) is not bytes:
-        raise ValueError("an array of octets that is none")
+        raise ValueError("a byte array that isn't one")
     return data
 
 
 def _decimal(data: Any, _immutable: bool) -> Decimal:
     if type(data) is not list or [*map(type, data)] != [int, int]:
-        raise ValueError("a decimal fraction that is none")
+        raise ValueError("a decimal fraction that isn't one")
     exponent, mantissa = data
     if abs(exponent) > MAX_EXPONENT or mantissa.bit_length() > 8 * MAX_INTEGER_BYTES:
         raise ValueError("a decimal fraction that is too large, or has too many digits")
@@ -118,8 +117,8 @@ def _date(data: Any, _immutable: bool) -> date:
 
 
 def _set(data: Any, _immutable: bool) -> set[Any]:
-    # What else can be hashed could be made to collide.
-    if type(data) is not list or not SET_ITEMS.issuperset(map(type, data)):
+    # A client could choose items of other types, and large integers, to have the same hash.
+    if type(data) is not list or not SCALARS.issuperset(map(type, data)):
         raise ValueError("a set of anything but text, binary and numbers")
     if any(type(item) is int and item.bit_length() > 64 for item in data):
         raise ValueError("a set of integers beyond 64 bits")
@@ -127,7 +126,7 @@ def _set(data: Any, _immutable: bool) -> set[Any]:
 
 
 class Tags(dict[int, Callable[[Any, bool], Any]]):
-    """What is made of tagged values: nothing, if the tag is unknown."""
+    """Functions that decode tagged values, by tag; an unknown tag raises ValueError."""
 
     def __missing__(self, tag: int) -> Callable[[Any, bool], Any]:
         raise ValueError(f"a value with tag {tag}, which is unknown here")
@@ -141,7 +140,7 @@ TAGS: Final = Tags(
         3: _negative,
         4: _decimal,
         37: _uuid,
-        64: _binary,  # what JavaScript sends
+        64: _binary,  # JavaScript's Uint8Array
         100: _date,
         258: _set,
         1004: _date,
@@ -150,7 +149,7 @@ TAGS: Final = Tags(
 
 
 class LenientTags(dict[int, Callable[[Any, bool], Any]]):
-    """The same where nothing is made of a value, too, if it isn't what the tag says."""
+    """The same, but an unknown tag, or a value that doesn't suit its tag, gives an `Extension`."""
 
     def __missing__(self, tag: int) -> Callable[[Any, bool], Any]:
         return partial(self._value_or_extension, tag)
@@ -171,7 +170,7 @@ def _check_keys(container: dict[Any, Any], _immutable: bool) -> dict[Any, Any]:
 
 
 def _decoder(stream: BytesIO, check: Callable[[Any, bool], Any] | None = None) -> CBORDecoder:
-    # Keys of other types could be made to collide.
+    # A client could choose keys of other types to have the same hash.
     return CBORDecoder(
         stream,
         semantic_decoders=TAGS,
@@ -191,10 +190,8 @@ except TypeError:
     raise ImportError("cbor2 is older than 6.2") from None
 
 
-class CBOR:
+class CBOR(Format):
     """WAMP over CBOR."""
-
-    frame_type: type[str] | type[bytes] = bytes
 
     def __init__(self, shape: ShapeLimits = UNLIMITED) -> None:
         self._shape = shape
@@ -227,12 +224,6 @@ class CBOR:
             self._shape.check_every_value(message)
         return message
 
-    def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        return message.args or (), message.kwargs or {}  # numbers are doubles on this wire
-
-    def encode(self, message: Message) -> Unit:
-        return self.encode_wire(message.wire())
-
     def encode_wire(self, wire: tuple[Any, ...]) -> Unit:
         try:
             made: Any = wire
@@ -240,14 +231,15 @@ class CBOR:
                 made = plain(wire)
                 _check_depth(made)
             return dumps(made, encoders=_ENCODERS, default=_encode_plain)
-        except Exception as failure:  # among them whatever the payload's own classes raise
+        except Exception as failure:  # the classes of the payload may raise anything
             raise SerializationError(f"not serializable as CBOR: {failure}") from failure
 
 
 def _elements(unit: bytes) -> Iterator[Any]:
-    """Yield one element of a message after the other, whatever its maps have as keys.
+    """Yield the elements of a message; maps in them may have keys of any type.
 
-    Raises: EOFError when they end elsewhere than `unit`; what `UNDECODABLE` holds.
+    Raises: EOFError when the message is incomplete, or followed by something else; any of
+        `UNDECODABLE`.
     """
     start, left = _array_head(unit)
     end = len(unit) if left < inf else len(unit) - 1
@@ -268,7 +260,7 @@ def _elements(unit: bytes) -> Iterator[Any]:
 
 
 def _array_head(unit: bytes) -> tuple[int, float]:
-    """Return how long the head of an array is, and how many elements it has: perhaps unlimited."""
+    """Return the size of an array's header, and its number of elements: infinite if not given."""
     code = unit[0] - 0x80 if unit else -1
     if 24 <= code < 28:
         start = 1 + 2 ** (code - 24)
@@ -277,16 +269,17 @@ def _array_head(unit: bytes) -> tuple[int, float]:
 
 
 def _check_raw_keys(unit: bytes, position: int) -> None:
-    """Check that all keys in a value are text, binary or integers, before any of it is made.
+    """Check, before decoding, that all keys in a value are text, binary or integers.
 
-    Others could be made to collide. Of what is malformed nothing is said: the decoder does that.
+    A client could choose keys of other types to have the same hash. Malformed values are left to
+    the decoder.
 
-    Raises: UnknownValue.
+    Raises: UnknownValue when there is another key.
     """
     if not unit.translate(None, NO_MAPS):
         return
-    # Of each container how many values are to come, and whether in pairs. Where their number isn't
-    # known, it is even and below zero where a pair begins, and never comes to zero.
+    # For each open container: the number of values still to come, and whether it is a map. If the
+    # number isn't given, it starts at -2 and decreases. In a map, it is even before each key.
     containers = [[1, False]]
     while containers and position < len(unit):
         left, is_map = container = containers[-1]
@@ -320,11 +313,11 @@ def _check_raw_keys(unit: bytes, position: int) -> None:
 
 
 def _encode_view(encoder: Any, view: memoryview) -> None:
-    encoder.encode_bytes(bytes(view))  # for the encoder it is an array of numbers
+    encoder.encode_bytes(bytes(view))  # by default it would become an array of numbers
 
 
 def _encode_plain(encoder: Any, value: Any) -> None:
-    encoder.encode(plain(value))  # a value of an enum, which msgspec leaves as it is
+    encoder.encode(plain(value))  # the value of an enum member, which msgspec leaves as it is
 
 
 _ENCODERS: Final[Mapping[Any, Any]] = {
@@ -334,7 +327,7 @@ _ENCODERS: Final[Mapping[Any, Any]] = {
 
 
 def _cause_of(failure: CBORDecodeError) -> Exception:
-    """Return what made the decoder fail, which has several failures in the same class."""
+    """Return the reason of a failure, which cbor2 wraps in an exception of one class."""
     cause: BaseException = failure
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -344,9 +337,10 @@ def _cause_of(failure: CBORDecodeError) -> Exception:
 
 
 def _without_simple_values(value: Any, other: Callable[[CBORSimpleValue], Any]) -> Any:
-    """Return `value` with None for what JavaScript calls undefined; it is never very deep.
+    """Return `value` with None in the place of JavaScript's undefined.
 
-    `other` returns what becomes of the simple values that nobody has given a meaning.
+    `other` replaces simple values that have no assigned meaning. This may be recursive, because
+    `MAX_DEPTH` limits the depth of the value.
     """
     if value is undefined:
         return None
@@ -358,7 +352,7 @@ def _without_simple_values(value: Any, other: Callable[[CBORSimpleValue], Any]) 
 
 
 def _refuse(value: CBORSimpleValue) -> Any:
-    raise ValueError("a simple value that has no meaning")
+    raise ValueError("a simple value without a meaning")
 
 
 def _as_extension(value: CBORSimpleValue) -> Extension:
@@ -366,7 +360,7 @@ def _as_extension(value: CBORSimpleValue) -> Extension:
 
 
 def _check_depth(value: Any) -> None:
-    """Check that the encoder can be given `value`.
+    """Check that `value` isn't nested too deeply for the encoder.
 
     Raises: ValueError.
     """

@@ -1,10 +1,11 @@
-"""One unit to one message and back: JSON and MessagePack, and what CBOR has in common with them.
+"""Formats: encode messages to units and decode them, in JSON and MessagePack.
 
-All that a decoder can raise ends as `ProtocolViolation`, all that an encoder can raise as
-`SerializationError`. A violation is an `InvalidPayload` when only the arguments can't be decoded:
-that concerns one request, and not the session.
+Decoding raises only `ProtocolViolation`, and encoding only `SerializationError`. If only the
+arguments of a message can't be decoded, the violation is an `InvalidPayload`. Then the request is
+refused, and the session continues.
 
-One module, though a long one: the formats share how a message is put together and taken apart.
+One module despite its length: the formats, including CBOR in its own module, share the functions
+that decode a message element by element.
 
 Spec: Basic Profile, "Serialization"; Advanced Profile, "Binary conversion of JSON strings".
 """
@@ -14,11 +15,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from abc import ABC, abstractmethod
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from itertools import islice
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import msgpack
 import msgspec
@@ -42,54 +44,58 @@ Unit: TypeAlias = str | bytes
 UNLIMITED: Final = ShapeLimits()
 
 HEAD_LENGTH: Final = 64 * 1024
-"""What comes before the arguments of a message that is too full is looked for in so many octets."""
+"""In a message with too many values, the elements before the arguments are searched for in its
+first bytes only, up to this number."""
 
 NOT_IN_JSON: Final = "NaN, infinity, a control character, or half of a surrogate pair"
 
 NUL_TEXT: Final = "text that starts with NUL can't be sent in JSON, where it stands for binary"
 
 
-class Format(Protocol):
-    """One unit to one message and back; a message of another shape than allowed is refused."""
+class Format(ABC):
+    """Encodes messages and decodes them; it refuses to decode messages that exceed a limit."""
 
-    @property
-    def frame_type(self) -> type[str] | type[bytes]:
-        """The type of frames: text or binary WebSocket messages."""
-        ...
+    frame_type: ClassVar[type[str] | type[bytes]] = bytes
+    """The type of units: str for text, bytes for binary WebSocket messages."""
 
+    @abstractmethod
     def decode(self, unit: Unit) -> Message:
         """Return the message in `unit`.
 
-        Raises: ProtocolViolation, of which one kind is LimitExceeded.
+        Raises: ProtocolViolation; InvalidPayload or LimitExceeded, its subclasses, if the request
+            can be answered.
         """
-        ...
 
     def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """Return args and kwargs of `message`, numbers with a fraction as `Decimal` as written.
+        """Return args and kwargs of `message`, with numbers as they were written.
 
-        Raises: InvalidArgument.
+        JSON numbers with a fraction become `Decimal`. In binary formats they are doubles already.
+
+        Raises: InvalidArgument when a `Decimal` can't hold a number.
         """
-        ...
+        return message.args or (), message.kwargs or {}
 
     def encode(self, message: Message) -> Unit:
         """Return `message` as a unit.
 
         Raises: SerializationError.
         """
-        ...
+        return self.encode_wire(message.wire())
 
+    @abstractmethod
     def encode_wire(self, wire: tuple[Any, ...]) -> Unit:
-        """Return as a unit what `Message.wire` returns, or would return.
+        """Return the elements of a message, as of `Message.wire`, as a unit.
 
         Raises: SerializationError.
         """
-        ...
 
 
 def _with_integral_ids(raw: Any, failure: Exception) -> list[Any]:
-    """Return the raw message with ids that came as integral floats (JavaScript) as integers.
+    """Return the raw message with ids that came as integral floats as integers.
 
-    Raises: `failure` when there is nothing of that kind to mend.
+    JavaScript clients send such ids in binary formats.
+
+    Raises: `failure` when there is no such id.
     """
     cls = BY_CODE.get(raw[0]) if isinstance(raw, list) and raw and type(raw[0]) is int else None
     if cls is None:
@@ -114,11 +120,11 @@ def _integral(value: Any) -> Any:
 
 
 class UnknownValue(ValueError):
-    """Something in the arguments that isn't known here; its text is for the client."""
+    """The arguments contain an unsupported value; the exception's text is sent to the client."""
 
 
 def undecodable(format_name: str, failure: Exception) -> ProtocolViolation:
-    """Return what the client is told of `failure`: in words that say nothing of the inside."""
+    """Return the violation that `failure` means, in words that reveal no internals."""
     if isinstance(failure, (msgspec.MsgspecError, UnknownValue)):
         reason = str(failure)
     elif isinstance(failure, (RecursionError, msgpack.StackError)):
@@ -132,17 +138,17 @@ def undecodable(format_name: str, failure: Exception) -> ProtocolViolation:
 
 # ---- JSON
 
-# The standard library takes numbers and texts that mean nothing, and says where they end.
+# The standard library accepts some invalid numbers and texts, and finds the end of an element.
 FIND_END: Final = json.JSONDecoder(parse_int=float, strict=False).raw_decode
 BEFORE_ELEMENTS: Final = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
 BETWEEN_ELEMENTS: Final = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 AFTER_ELEMENTS: Final = re.compile(r"[ \t\n\r]*\][ \t\n\r]*")
 
 
-class JSON:
-    """WAMP over JSON: decoded by msgspec, encoded by orjson; bytes travel as NUL and base64."""
+class JSON(Format):
+    """WAMP over JSON: decoded by msgspec, encoded by orjson; bytes become text: NUL and base64."""
 
-    frame_type: type[str] | type[bytes] = str
+    frame_type: ClassVar[type[str] | type[bytes]] = str
 
     _decoder = msgspec.json.Decoder(AnyMessage)
     _raw_decoder = msgspec.json.Decoder()
@@ -179,7 +185,7 @@ class JSON:
             elements.extend(_split(unit))
         except EOFError:
             raise undecodable("JSON", failure) from None
-        except RecursionError as too_deep:  # where it ends, and what comes after it, isn't known
+        except RecursionError as too_deep:  # the end of the element is unknown
             violation = undecodable("JSON", too_deep)
             request = head_of(map(self._decoded, elements))
             if request is not None:
@@ -188,9 +194,9 @@ class JSON:
         return decoded_by_elements("JSON", map(self._decoded, elements), failure)
 
     def _decoded(self, element: str) -> Any:
-        """Return an element of a message, the end of which is known.
+        """Decode a single element of a message.
 
-        Raises: MsgspecError; UnknownValue.
+        Raises: MsgspecError; UnknownValue when JSON doesn't allow it.
         """
         try:
             return self._raw_decoder.decode(element)
@@ -221,17 +227,14 @@ class JSON:
             args, kwargs = _with_bytes(args), _with_bytes(kwargs)
         return args or (), kwargs or {}
 
-    def encode(self, message: Message) -> Unit:
-        return self.encode_wire(message.wire())
-
     def encode_wire(self, wire: tuple[Any, ...]) -> Unit:
         try:
             encoded = orjson.dumps(wire, self._default, self._options)
         except TypeError:
-            # Keys that aren't strings, and integers beyond 64 bits, are left to the slow encoder.
+            # orjson doesn't support keys that aren't strings, and integers beyond 64 bits.
             return self._encode_slowly(wire)
         text = encoded.decode()
-        # orjson turns NaN into null silently. (A look into the bytes would take ten times as long.)
+        # orjson silently encodes NaN as null. (Searching text is ten times as fast as bytes.)
         if "null" in text and _has_non_finite(wire):
             raise SerializationError("NaN and infinity can't be sent in JSON")
         if "\\u0000" in text and _has_nul_text(wire):
@@ -248,10 +251,10 @@ class JSON:
                 ensure_ascii=False,
                 separators=(",", ":"),
             )
-            text.encode()  # lone surrogates
+            text.encode()  # fails for lone surrogates
             if "\\u0000" in text and _has_nul_text(made):
                 raise ValueError(NUL_TEXT)
-        except Exception as failure:  # among them whatever the payload's own classes raise
+        except Exception as failure:  # the classes of the payload may raise anything
             raise SerializationError(f"not serializable as JSON: {failure}") from failure
         return text
 
@@ -263,10 +266,10 @@ class JSON:
 
 
 def _split(unit: str) -> Iterator[str]:
-    """Yield one element of a message after the other.
+    """Yield the JSON text of each element of a message.
 
-    Raises: EOFError when one of them has no end, or they end elsewhere than `unit`; RecursionError
-        when one is nested too deeply.
+    Raises: EOFError when an element or the message is incomplete, or followed by something else;
+        RecursionError when an element is nested too deeply.
     """
     separator = BEFORE_ELEMENTS.match(unit)
     while separator is not None:
@@ -283,13 +286,13 @@ def _split(unit: str) -> Iterator[str]:
 
 
 def _holds_binary(unit: str) -> bool:
-    r"""Tell whether ``\u0000`` stands in the raw JSON, as it must before any binary value."""
-    # The search for the backslash alone is 25 times faster, and mostly enough.
+    r"""Tell whether ``\u0000``, with which every binary value starts, is in the JSON text."""
+    # Searching for the backslash alone is 25 times as fast, and usually enough.
     return "\\" in unit and "\\u0000" in unit
 
 
 def _with_bytes(value: Any) -> Any:
-    """Return `value` with every string that starts with NUL as the bytes it stands for."""
+    """Return `value` with every string that starts with NUL converted to bytes."""
     if isinstance(value, str):
         return b64decode(value[1:], validate=True) if value.startswith("\0") else value
     if isinstance(value, list):
@@ -316,7 +319,7 @@ def _has_nul_text(wire: Any) -> bool:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """Yield all that `value` holds, and is no container, as plain values."""
+    """Yield all values in `value` that aren't containers, as plain values."""
     if isinstance(value, (list, tuple, set, frozenset)):
         for item in value:
             yield from _leaves(item)
@@ -334,16 +337,14 @@ def _leaves(value: Any) -> Iterator[Any]:
 # ---- MessagePack
 
 NO_BINARY: Final = bytes(octet for octet in range(256) if not 0xC4 <= octet <= 0xC6)
-"""The octets that can't be the first of a binary value."""
+"""The bytes with which no binary value can start."""
 
 
-class MessagePack:
-    """WAMP over MessagePack, in the revision that tells text from binary."""
-
-    frame_type: type[str] | type[bytes] = bytes
+class MessagePack(Format):
+    """WAMP over MessagePack, in the revision that has separate types for text and binary data."""
 
     def __init__(self, shape: ShapeLimits = UNLIMITED) -> None:
-        # msgspec leaves values of enums as they are.
+        # msgspec leaves the values of enum members as they are, so they need a `default` here.
         self._packer = msgpack.Packer(use_bin_type=True, default=plain)
         self._shape = shape
         self._short = shape.length
@@ -365,9 +366,9 @@ class MessagePack:
         return message
 
     def _unpack_long(self, unit: bytes, check: Callable[[Any], Any] | None) -> Any:
-        """Unpack what may hold too many values, or arrays and maps that are too long.
+        """Unpack a message that may have too many values, or arrays and maps that are too long.
 
-        Raises: LimitExceeded, with the head of the message, unless that is too long itself.
+        Raises: LimitExceeded, with the message as far as it can be decoded; ValueError.
         """
         if MESSAGEPACK_VALUES.exceed(unit, self._shape.message_values):
             raise self._exceeded("message_values", unit[:HEAD_LENGTH])
@@ -395,9 +396,10 @@ class MessagePack:
         }
 
     def _elements(self, unit: bytes) -> Iterator[Any]:
-        """Yield one element of a message after the other, whatever its maps have as keys.
+        """Yield the elements of a message; maps in them may have keys of any type.
 
-        Raises: EOFError when they end elsewhere than `unit`; what `UNDECODABLE` holds.
+        Raises: EOFError when the message is incomplete, or followed by something else; any of
+            `UNDECODABLE`.
         """
         unpacker = msgpack.Unpacker(
             ext_hook=_unpack_extension,
@@ -415,30 +417,24 @@ class MessagePack:
         if unpacker.tell() != len(unit):
             raise EOFError
 
-    def exact_payload(self, unit: Unit, message: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        return message.args or (), message.kwargs or {}  # numbers are doubles on this wire
-
-    def encode(self, message: Message) -> Unit:
-        return self.encode_wire(message.wire())
-
     def encode_wire(self, wire: tuple[Any, ...]) -> Unit:
         try:
             packed: bytes = self._packer.pack(wire if is_plain_result(wire) else plain(wire))
-        except Exception as failure:  # among them whatever the payload's own classes raise
+        except Exception as failure:  # the classes of the payload may raise anything
             self._packer.reset()
             raise SerializationError(f"not serializable as MessagePack: {failure}") from failure
         return packed
 
 
 def is_plain_result(wire: tuple[Any, ...]) -> bool:
-    """Tell whether a message is one of the many that binary formats know as they are."""
+    """Tell whether a message is a RESULT that needs no conversion, as most messages are."""
     return wire[0] == Result.type_code and len(wire) == 4 and SCALARS.issuperset(map(type, wire[3]))
 
 
 def to_message(raw: Any) -> Message:
-    """Return the message that a binary format has decoded as `raw`.
+    """Return a message from its decoded elements.
 
-    Raises: ProtocolViolation; msgspec.ValidationError.
+    Raises: ProtocolViolation when it has no known type code; msgspec.ValidationError.
     """
     cls = BY_CODE.get(raw[0]) if type(raw) is list and raw else None
     if cls is None:
@@ -456,22 +452,21 @@ UNDECODABLE: Final = (
     RecursionError,
     OverflowError,
 )
-"""What a decoder of a binary format raises, and what is raised while a message is made of it."""
+"""The exceptions that decoders of binary formats raise, and that `to_message` raises."""
 
 
 def decoded_by_elements(format_name: str, elements: Iterator[Any], failure: Exception) -> Message:
-    """Return a message of `elements` which couldn't be decoded at once.
+    """Return a message from its elements, after decoding it as a whole raised `failure`.
 
-    What is wrong in the arguments concerns only the request. Integers as the keys of maps become
-    text, as in JSON.
+    In the arguments, integer keys of maps become text, as in JSON.
 
-    Raises: InvalidPayload; ProtocolViolation, for `failure`, when anything else is wrong.
+    Raises: InvalidPayload when only the arguments are wrong; ProtocolViolation otherwise.
     """
     request = None
     try:
         head = _head(elements)
         request = to_message(head)
-        payload = [*islice(elements, 3)]  # no message has so many arguments
+        payload = [*islice(elements, 3)]  # one more than any message has
         _give_text_keys(payload)
     except EOFError:
         raise undecodable(format_name, failure) from None
@@ -488,7 +483,7 @@ def decoded_by_elements(format_name: str, elements: Iterator[Any], failure: Exce
 
 
 def head_of(elements: Iterator[Any]) -> Message | None:
-    """Return a message of `elements` without its arguments; None when these can't be decoded."""
+    """Return a message without its arguments; None when the other elements can't be decoded."""
     try:
         return to_message(_head(elements))
     except (EOFError, ProtocolViolation, *UNDECODABLE):
@@ -496,7 +491,10 @@ def head_of(elements: Iterator[Any]) -> Message | None:
 
 
 def _head(elements: Iterator[Any]) -> list[Any]:
-    """Return what stands before the arguments of a message; all of one that has none."""
+    """Return the elements of a message before its arguments.
+
+    Raises: ProtocolViolation when there is no known type code; what reading `elements` raises.
+    """
     head = [*islice(elements, 1)]
     cls = BY_CODE.get(head[0]) if head and type(head[0]) is int else None
     if cls is None:
@@ -511,9 +509,9 @@ def _head(elements: Iterator[Any]) -> list[Any]:
 
 
 def _give_text_keys(payload: list[Any]) -> None:
-    """Turn the keys of all maps in `payload` into text, and check that all of it is known.
+    """Turn the keys of all maps in `payload` into text.
 
-    Raises: UnknownValue.
+    Raises: UnknownValue when a key can't be text, or a value is of an unknown type.
     """
     containers: list[Any] = [payload]
     while containers:
@@ -545,7 +543,10 @@ _UNDEFINED: Final = (0, b"\0")
 
 
 class Extension:
-    """A value of an unknown extension type, or with an unknown tag, outside of the arguments."""
+    """A value of an unknown MessagePack extension type, or with an unknown CBOR tag.
+
+    It may occur in options, where it is ignored, but not in arguments.
+    """
 
     __slots__ = ("code", "data")
 
@@ -564,21 +565,24 @@ def _unpack_known(code: int, data: bytes) -> None:
 
 
 def check_keys(container: dict[Any, Any]) -> dict[Any, Any]:
-    """Return a map the keys of which are text.
+    """Return a map whose keys are all text.
 
-    Raises: TypeError.
+    Raises: TypeError when a key isn't text.
     """
     "".join(container)
     return container
 
 
 def _known_entries(options: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
-    """Yield what is known of options: JavaScript sends others with values of unknown types."""
+    """Yield the options, without those that have values of unknown types.
+
+    Some JavaScript clients send such options.
+    """
     return ((key, value) for key, value in options.items() if type(value) is not Extension)
 
 
 def _known(value: Any) -> Any:
-    """Return what is known of the value of an option, with integers as text where they are keys."""
+    """Return the value of an option without unknown values in it; integer keys become text."""
     if type(value) is list:
         return [_known(item) for item in value]
     if type(value) is dict:

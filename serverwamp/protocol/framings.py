@@ -1,4 +1,6 @@
-"""Units out of WebSocket messages and into them: one by one, or in batches.
+"""Framings: how WebSocket messages contain encoded WAMP messages, singly or in batches.
+
+A *frame* is a WebSocket message, a *unit* an encoded WAMP message.
 
 Spec: Advanced Profile, "Batched WebSocket transport".
 """
@@ -15,39 +17,42 @@ Frame: TypeAlias = str | bytes
 
 
 class Framing(Protocol):
-    """Units out of a frame, and into one."""
+    """Splits frames into units, and joins units into frames."""
 
     batched: bool
+    """Whether a frame may contain several units."""
 
     def split(self, frame: Frame) -> Sequence[Unit]:
         """Return the units in `frame`.
 
-        Raises: ProtocolViolation.
+        Raises: ProtocolViolation when the batch is malformed.
         """
         ...
 
     def join(self, units: Sequence[Unit]) -> Frame:
-        """Return one frame of `units`, which are several only where `batched` is true."""
+        """Return a frame with these units: exactly one unless `batched` is true."""
         ...
 
 
 class Unbatched:
-    """One unit to a frame."""
+    """Each frame is one unit."""
 
     batched = False
 
     def split(self, frame: Frame) -> Sequence[Unit]:
+        """Return the only unit."""
         return (frame,)
 
     def join(self, units: Sequence[Unit]) -> Frame:
+        """Return the only unit."""
         return units[0]
 
 
 class SeparatedBatch:
-    """Units of text, each followed by a separator.
+    """Text units, each followed by a separator.
 
-    The separator is 0x1e; Autobahn|Python writes and expects 0x18, and is answered with it.
-    Neither can stand in JSON text.
+    The separator is 0x1e. Autobahn|Python uses 0x18 instead. If the client has used 0x18, frames to
+    it do so too. JSON text can contain neither character.
     """
 
     batched = True
@@ -56,6 +61,10 @@ class SeparatedBatch:
         self._separator = "\x1e"
 
     def split(self, frame: Frame) -> Sequence[Unit]:
+        """Return the units in `frame`, and remember its separator.
+
+        Raises: ProtocolViolation when no separator follows the last unit.
+        """
         assert isinstance(frame, str)
         if frame[-1:] in ("\x1e", "\x18"):
             self._separator = frame[-1]
@@ -65,15 +74,20 @@ class SeparatedBatch:
         return units
 
     def join(self, units: Sequence[Unit]) -> Frame:
+        """Return a frame with these units, using the client's separator."""
         return "".join(f"{unit!s}{self._separator}" for unit in units)
 
 
 class PrefixedBatch:
-    """Units of bytes, each preceded by its length in four octets, the highest first."""
+    """Binary units, each preceded by its length as a big-endian integer of four bytes."""
 
     batched = True
 
     def split(self, frame: Frame) -> Sequence[Unit]:
+        """Return the units in `frame`.
+
+        Raises: ProtocolViolation when a unit is shorter than its length says, or there is none.
+        """
         assert isinstance(frame, bytes)
         units = []
         position = 0
@@ -86,6 +100,7 @@ class PrefixedBatch:
         return units
 
     def join(self, units: Sequence[Unit]) -> Frame:
+        """Return a frame with these units."""
         return b"".join(
             part
             for unit in units

@@ -1,4 +1,4 @@
-"""Identifiers: random ones for the global scope, counted ones for the rest.
+"""Random WAMP ids: those of sessions and publications.
 
 Spec: Basic Profile, "IDs".
 """
@@ -10,14 +10,14 @@ import secrets
 from typing import Final
 
 MAX_ID: Final = 2**53
-"""Ids are integers from 1 to this, which every JSON parser holds exactly."""
+"""The largest id. The smallest is 1. Every JSON parser can represent these integers exactly."""
 
 
 def new_session_id() -> int:
-    """Return an unpredictable id from the whole range."""
-    return (int.from_bytes(secrets.token_bytes(7)) >> 3) + 1  # 56 random bits are 3 too many
+    """Return an unpredictable random id."""
+    return (int.from_bytes(secrets.token_bytes(7)) >> 3) + 1  # drops 3 of the 56 random bits
 
 
 def new_publication_id() -> int:
-    """Return a random id from the whole range: unique, but no secret, so that it may be cheap."""
+    """Return a random id; it needn't be unpredictable, so a fast generator makes it."""
     return random.getrandbits(53) + 1

@@ -1,7 +1,9 @@
-"""One frozen class per WAMP message; the order of the fields is the order on the wire.
+"""A frozen class for each WAMP message; its fields are in the order of the message's elements.
 
-The classes are the parsers: decoding into them checks type code, length, and the type of every
-element and of every option that is known. Unknown options are ignored, and null counts as absent.
+msgspec decodes messages into these classes. This checks the type code, the length, and the type of
+each element and each known option. Unknown options are ignored. A null option counts as absent.
+
+One module despite its length: it is a flat list of small classes.
 
 Spec: Basic Profile, "Messages"; Advanced Profile, "Messages".
 """
@@ -26,32 +28,33 @@ Kwargs: TypeAlias = Mapping[str, Any]
 
 
 class Options(Struct, frozen=True, gc=False):
-    """What is known of a dict of options or details; the rest of the dict is ignored."""
+    """The known entries of an options or details dict; other entries are ignored."""
 
 
 class Message(
     Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fields=True, tag_field="code"
 ):
-    """A WAMP message, without its type code, which the class stands for."""
+    """A WAMP message; the class determines its type code."""
 
     type_code: ClassVar[int]
-    """What stands first on the wire."""
+    """The first element of the encoded message."""
     id_positions: ClassVar[tuple[int, ...]] = (1,)
-    """Where ids stand on the wire."""
+    """The positions of ids in the encoded message."""
     options_position: ClassVar[int] = 2
-    """Where the options or details stand on the wire."""
+    """The position of the options or details in the encoded message."""
     id_options: ClassVar[tuple[str, ...]] = ()
-    """Which of the options are lists of ids."""
+    """The names of the options that are lists of ids."""
 
     def wire(self) -> tuple[Any, ...]:
-        """Return the message as the list that goes over the wire."""
+        """Return the elements of the message, as they are encoded."""
         return (self.type_code, *astuple(self))
 
 
 class PayloadMessage(Message, frozen=True):
-    """A message that ends in ``args`` and ``kwargs``; what is empty at its end is not sent."""
+    """A message that ends in ``args`` and ``kwargs``."""
 
     def wire(self) -> tuple[Any, ...]:
+        """Return the elements of the message, without empty arguments at its end."""
         fields = astuple(self)
         if fields[-1]:
             return (self.type_code, *fields[:-2], fields[-2] or (), fields[-1])
@@ -64,18 +67,21 @@ class PayloadMessage(Message, frozen=True):
 
 
 class Role(Options, frozen=True):
+    """A role that a client announces in HELLO."""
+
     features: Mapping[str, bool | None] | None = None
 
 
 class HelloDetails(Options, frozen=True):
+    """The details of HELLO."""
+
     roles: Mapping[str, Role] | None = None
     authmethods: Sequence[str] | None = None
     authid: str | None = None
     authrole: str | None = None
     authextra: Details | None = None
-    agent: str | None = None
 
-    def __repr__(self) -> str:  # authextra may be a secret: it stays out of logs
+    def __repr__(self) -> str:  # without authextra, which may contain a secret
         return f"HelloDetails(authid={self.authid!r}, authmethods={self.authmethods!r}, ...)"
 
 
@@ -98,7 +104,7 @@ class Welcome(Message, tag=2, frozen=True):
 class Abort(PayloadMessage, tag=3, frozen=True):
     """``[ABORT, Details|dict, Reason|uri, Arguments|list, ArgumentsKw|dict]``
 
-    Only the first three are ever sent: Autobahn|Python refuses a longer ABORT.
+    The server never sends arguments, because Autobahn|Python refuses an ABORT with arguments.
     """
 
     id_positions: ClassVar[tuple[int, ...]] = ()
@@ -127,7 +133,7 @@ class Authenticate(Message, tag=5, frozen=True):
     signature: str
     extra: Details
 
-    def __repr__(self) -> str:  # a signature may be a password: it stays out of logs
+    def __repr__(self) -> str:  # without the signature, which may be a password
         return "Authenticate(signature=<hidden>)"
 
 
@@ -160,6 +166,8 @@ class Error(PayloadMessage, tag=8, frozen=True):
 
 
 class PublishOptions(Options, frozen=True):
+    """The options of PUBLISH."""
+
     acknowledge: bool | None = None
     exclude_me: bool | None = None
     exclude: Sequence[int] | None = None
@@ -194,6 +202,8 @@ class Published(Message, tag=17, frozen=True):
 
 
 class SubscribeOptions(Options, frozen=True):
+    """The options of SUBSCRIBE."""
+
     match: MatchPolicy | None = None
     get_retained: bool | None = None
 
@@ -248,6 +258,8 @@ class Event(PayloadMessage, tag=36, frozen=True):
 
 
 class CallOptions(Options, frozen=True):
+    """The options of CALL."""
+
     receive_progress: bool | None = None
     timeout: Milliseconds | None = None
     progress: bool | None = None
@@ -265,6 +277,8 @@ class Call(PayloadMessage, tag=48, frozen=True):
 
 
 class CancelOptions(Options, frozen=True):
+    """The options of CANCEL."""
+
     mode: Literal["skip", "kill", "killnowait"] | None = None
 
 
@@ -288,10 +302,11 @@ class Result(PayloadMessage, tag=50, frozen=True):
 
 
 class RegisterOptions(Options, frozen=True):
+    """The options of REGISTER."""
+
     match: MatchPolicy | None = None
     invoke: InvokePolicy | None = None
     disclose_caller: bool | None = None
-    forward_timeout: bool | None = None
 
 
 class Register(Message, tag=64, frozen=True):
@@ -348,6 +363,8 @@ class Interrupt(Message, tag=69, frozen=True):
 
 
 class YieldOptions(Options, frozen=True):
+    """The options of YIELD."""
+
     progress: bool | None = None
 
 
@@ -393,7 +410,7 @@ BY_CODE: Mapping[int, type[Message]] = {
     for cls in base.__subclasses__()
     if cls is not PayloadMessage
 }
-"""Every message class under its type code."""
+"""The message classes by type code."""
 
 for _code, _cls in BY_CODE.items():
     _cls.type_code = _code

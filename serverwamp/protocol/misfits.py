@@ -1,6 +1,6 @@
-"""Which value in a payload a format can't express.
+"""Find the value in a payload that a format can't express.
 
-The description is for the log. So it says where the value is, and not what it is.
+The description goes to the log. It tells the place and type of the value, but not the value itself.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from serverwamp.protocol.messages import Event
 from serverwamp.protocol.plain import to_plain
 
 Part: TypeAlias = tuple[str, Any]
-"""A value, and the step that leads to it in what holds it."""
+"""The step from a container to one of its values, such as ``[0]``, and that value."""
 
 MOST_STEPS: Final = 100
+"""How deep the search goes."""
 LONGEST_TEXT: Final = 200
+"""How many characters of a path or a reason are logged."""
 
 
 def described_misfit(
     format_: Format, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> str:
-    """Return where in a payload called `name` the first value is that can't be sent, and why."""
+    """Describe where the first value is that can't be sent, and why; `name` names the payload."""
     parts: Sequence[Part] = [(f"{name}.args[{index}]", item) for index, item in enumerate(args)]
     parts = [*parts, *((f"{name}.kwargs[{key!r:.50}]", item) for key, item in kwargs.items())]
     path, value = "", None
@@ -47,7 +49,7 @@ def described_misfit(
 
 
 def _first_misfit(format_: Format, parts: Sequence[Part]) -> Part | None:
-    """Return the first part that can't be sent; found by halves, for there may be many parts."""
+    """Return the first part that can't be sent, by binary search."""
     if _failure_of(format_, [value for _, value in parts]) is None:
         return None
     while len(parts) > 1:
@@ -75,7 +77,7 @@ def _parts_of(value: Any) -> Sequence[Part]:
         return [(f".{shown}", getattr(value, name, None)) for shown, name in names]
     try:
         made = to_plain(value)
-    except Exception:  # of whatever class it is
+    except Exception:  # the value's class may raise anything
         return []
     if isinstance(made, dict):
         return [(f".{name}", item) for name, item in made.items()]

@@ -1,8 +1,8 @@
-"""Objects of pydantic's classes as pydantic makes JSON of them, but with bytes left as they are.
+"""Convert pydantic objects as pydantic does for JSON, except that bytes stay bytes.
 
-pydantic makes texts of bytes, and fails with objects of other libraries. So fields that hold such
-are taken from the object, unless they are declared to be serialized in a certain way. All others
-are left to pydantic, which need not be installed.
+pydantic converts bytes to text, and fails on objects of some other libraries. This module therefore
+reads fields with such values from the object itself, unless their declaration sets how they are
+serialized. pydantic converts all other fields. It needn't be installed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ import msgspec
 ARRAYS: Final = (list, tuple, set, frozenset, deque)
 BINARY_TYPES: Final = (bytes, bytearray, memoryview)
 MAY_HOLD_OTHERS: Final = ("'bytes'", "'any'", "'is-instance'", "'allow'")
-"""What is in the schema of a class if its fields may hold more than pydantic sees to."""
+"""Words in the schema of a class whose fields may hold values that pydantic wouldn't convert as we
+need it."""
 
 
 def is_model(kind: type) -> bool:
-    """Tell whether objects of a class are models, or dataclasses of pydantic's."""
+    """Tell whether a class is a pydantic model or a pydantic dataclass."""
     return hasattr(kind, "model_dump") or hasattr(kind, "__pydantic_serializer__")
 
 
 class ModelClass:
-    """Turns the objects of a class, and of its subclasses, into what is sent of them.
+    """Converts the outermost level of objects of a pydantic class, as they are to be sent.
 
-    What is inside of that can be of any kind still.
+    Values inside the result may still need a conversion.
     """
 
     def __init__(self, kind: Any) -> None:
@@ -93,18 +94,19 @@ model_class: Final[Callable[[Any], ModelClass]] = lru_cache(maxsize=1024)(ModelC
 
 
 class _Field:
-    """What is to be known of a field, or of a computed one."""
+    """A field of a pydantic class, or a computed field."""
 
     def __init__(self, info: Any, hints: Iterable[Any], alias: str | None) -> None:
         parts = list(_parts_of(hints))
         self.alias = alias
         self.classes: set[Any] = {part for part in parts if _is_model_class(part)}
-        """The models that it is declared to hold; of their subclasses no more is sent."""
+        """The models that it is declared to hold. Only their fields are sent, even if the value is
+        of a subclass."""
         self._info = info
         self._is_serialized = any(map(_says_what_is_sent, parts))
 
     def is_taken_from(self, value: Any, name: str) -> bool:
-        """Tell whether the object is asked for the field, and not pydantic."""
+        """Tell whether the field may be read from the object instead of converted by pydantic."""
         if self._is_serialized or getattr(self._info, "exclude", None):
             return False
         excludes = getattr(self._info, "exclude_if", None)  # since pydantic 2.12
@@ -112,7 +114,7 @@ class _Field:
 
 
 def _fields_of(kind: Any, decorators: Any) -> Mapping[str, _Field]:
-    infos = getattr(kind, "__pydantic_fields__", None)  # of models only since pydantic 2.10
+    infos = getattr(kind, "__pydantic_fields__", None)  # models have it since pydantic 2.10
     serialized = {
         name for each in decorators.field_serializers.values() for name in each.info.fields
     }
@@ -129,7 +131,7 @@ def _fields_of(kind: Any, decorators: Any) -> Mapping[str, _Field]:
 
 
 def _parts_of(hints: Iterable[Any]) -> Iterator[Any]:
-    """Yield annotations, with all that they are made of."""
+    """Yield annotations and everything they consist of."""
     parts, seen = list(hints), set()
     for part in parts:
         if id(part) not in seen:
@@ -149,7 +151,7 @@ def _hints_in(kind: Any) -> Iterable[Any]:
         return ()
     try:
         return typing.get_type_hints(kind, include_extras=True).values()
-    except Exception:  # whatever an annotation is; pydantic has been content with it
+    except Exception:  # evaluating an annotation may raise anything; pydantic has accepted it
         return ()
 
 
@@ -158,7 +160,7 @@ def _is_model_class(part: Any) -> bool:
 
 
 def _says_what_is_sent(part: Any) -> bool:
-    """Tell whether a part of an annotation is a serializer, an encoding, or leaves a field out."""
+    """Tell whether a part of an annotation is a serializer or an encoder, or excludes a field."""
     if isinstance(part, type):
         return False
     return (
@@ -169,7 +171,7 @@ def _says_what_is_sent(part: Any) -> bool:
 
 
 def _holds_others(value: Any) -> bool:
-    """Tell whether there are bytes in a value, or objects of other libraries."""
+    """Tell whether a value contains bytes or objects of other libraries."""
     if value is None or isinstance(value, (str, int, float)):
         return False
     if isinstance(value, Mapping):
@@ -185,7 +187,7 @@ def _holds_others(value: Any) -> bool:
 
 
 def _as_declared(value: Any, classes: set[Any]) -> Any:
-    """Return a value with objects of subclasses as if they were of the classes themselves."""
+    """Return a value in which objects of subclasses of `classes` have only the base's fields."""
     if not classes:
         return value
     if isinstance(value, Mapping):

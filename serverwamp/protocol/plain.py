@@ -1,7 +1,8 @@
-"""Values of all kinds as those few that every format knows.
+"""Convert objects to plain values: the few types that every format supports.
 
-Each library turns its own objects into plain values, wherever they are: pydantic its models, with
-their aliases and serializers; msgspec its structs, with their names, tags and defaults.
+The library that defines an object's class converts it, however deep the object is nested. pydantic
+converts its models, with their aliases and serializers. msgspec converts its structs, with their
+field names, tags and defaults.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from serverwamp.protocol.models import BINARY_TYPES, is_model, model_class
 Convert: TypeAlias = Callable[[Any], Any]
 
 SCALARS: Final = frozenset((type(None), bool, int, float, str, bytes))
+"""The most frequent types of single values, none of which needs a conversion."""
 KNOWN_TYPES: Final[frozenset[type[Any]]] = SCALARS | {*BINARY_TYPES, msgspec.UnsetType}
-"""Types that formats, or msgspec's structs, take as they are."""
+"""Types that need no conversion, or that msgspec handles in its structs."""
 
 PLAIN_TYPES: Final[Sequence[tuple[type, Convert]]] = (
-    (str, str.__str__),  # what else subclasses make of themselves is for people
+    (str, str.__str__),  # a subclass's own __str__ is meant for people
     (int, int.__int__),
     (float, float.__float__),
     (Mapping, dict),
@@ -45,23 +47,23 @@ PLAIN_TYPES: Final[Sequence[tuple[type, Convert]]] = (
     (IPv6Address, str),
     (IPv6Network, str),
 )
-"""What objects of a class, and of its subclasses, become."""
+"""Classes, and how their instances and those of subclasses are converted."""
 
 
 def to_plain(value: Any) -> Any:
-    """Turn a value that a format doesn't know into one that it knows.
+    """Convert the outermost level of a value to a type that every format supports.
 
-    What is inside of that can be of any kind still.
+    The values inside it are not converted.
 
-    Raises: TypeError when nothing is known about its class.
+    Raises: TypeError when objects of its class can't be converted.
     """
     return _conversion_of(type(value))(value)
 
 
 def plain(value: Any) -> Any:
-    """Return a value with all that is inside of it as plain values; keys are texts.
+    """Convert a value and everything inside it to plain values; keys become text.
 
-    Raises: TypeError when nothing is known about a class.
+    Raises: TypeError when objects of some class can't be converted.
     """
     return _by_msgspec(value if _suits_msgspec(value) else _unfolded(value))
 
@@ -71,10 +73,11 @@ def _by_msgspec(value: Any) -> Any:
 
 
 def _suits_msgspec(value: Any) -> bool:
-    """Tell whether msgspec makes the right plain values of all that is in `value`.
+    """Tell whether msgspec alone would convert `value` correctly.
 
-    It takes for a dataclass, or for a class of attrs, all that looks like one, and sends attributes
-    that should stay here. orjson looks at everything as fast, and asks about objects.
+    msgspec treats everything that looks like a dataclass or attrs class as one, and would send
+    attributes that must not be sent. This function uses orjson to find such objects, because orjson
+    traverses the value just as fast, and calls a hook for each object.
     """
     try:
         orjson.dumps(value, _parts, orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_NON_STR_KEYS)
@@ -84,9 +87,9 @@ def _suits_msgspec(value: Any) -> bool:
 
 
 def _parts(value: Any) -> Any:
-    """Return what is inside of an object that suits msgspec if its parts do.
+    """Return the parts of an object that msgspec converts correctly if it does so for the parts.
 
-    Raises: TypeError when it doesn't suit msgspec.
+    Raises: TypeError when msgspec would not convert the object correctly.
     """
     convert = _conversion_of(type(value))
     if convert is _leaf or convert is str:
@@ -99,7 +102,7 @@ def _parts(value: Any) -> Any:
 
 
 def _unfolded(value: Any) -> Any:
-    """Return a value without objects that don't suit msgspec."""
+    """Return a value in which all objects that msgspec would convert wrongly are converted."""
     kind = type(value)
     if kind in KNOWN_TYPES:
         return value
@@ -112,7 +115,10 @@ def _unfolded(value: Any) -> Any:
 
 
 def _key(key: Any) -> Any:
-    """Return a key, unless msgspec would make base64 of it, as it does since version 0.23."""
+    """Return a key of a mapping.
+
+    Raises: TypeError for a binary key, which msgspec (since version 0.23) would send as base64.
+    """
     if isinstance(key, BINARY_TYPES):
         raise TypeError("binary data can't be sent as a key")
     return key
@@ -122,7 +128,7 @@ def _key(key: Any) -> Any:
 
 
 def _new_conversion(kind: Any) -> Convert:
-    """Return what makes plain values of the objects of a class."""
+    """Return the function that converts objects of a class to plain values."""
     if is_model(kind):
         return model_class(kind)
     if issubclass(kind, Enum):
@@ -137,7 +143,7 @@ def _new_conversion(kind: Any) -> Convert:
     if hasattr(kind, "__attrs_attrs__"):
         names = [attribute.name for attribute in kind.__attrs_attrs__]
         return _Attributes([name for name in names if not name.startswith("_")])
-    if hasattr(kind, "__get_pydantic_core_schema__"):  # like SecretStr
+    if hasattr(kind, "__get_pydantic_core_schema__"):  # such as SecretStr
         return partial(sys.modules["pydantic"].TypeAdapter(kind).dump_python, mode="json")
     return _leaf
 
@@ -146,7 +152,7 @@ _conversion_of: Final[Callable[[Any], Convert]] = lru_cache(maxsize=1024)(_new_c
 
 
 def _leaf(value: Any) -> Any:
-    """Return dates, numbers and the like as texts."""
+    """Convert a value without parts, such as a date or a Decimal, to text."""
     if type(value) in KNOWN_TYPES:
         return value
     made = msgspec.to_builtins(value, builtin_types=BINARY_TYPES, enc_hook=_refuse)
@@ -158,13 +164,13 @@ def _refuse(value: Any) -> Any:
 
 
 class _Attributes:
-    """Returns attributes of objects by their names, without those that have no value yet."""
+    """Converts objects to a dict of certain attributes, without those that have no value."""
 
     def __init__(self, names: Sequence[str], *, suits_msgspec: bool = False) -> None:
         self._names = names
         self._get = attrgetter(*names) if len(names) > 1 else None
         self.suits_msgspec: bool = suits_msgspec
-        """Whether msgspec takes the same attributes."""
+        """Whether msgspec would send the same attributes."""
 
     def __call__(self, value: Any) -> dict[str, Any]:
         names = self._names
@@ -178,13 +184,13 @@ class _Attributes:
 
 def _of_dataclass(kind: Any) -> _Attributes:
     fields = dataclasses.fields(kind)
-    # msgspec leaves out what only the class has a value for.
+    # msgspec leaves out fields whose value is an attribute of the class only.
     suits_msgspec = all(field.init or not hasattr(kind, field.name) for field in fields)
     return _Attributes([field.name for field in fields], suits_msgspec=suits_msgspec)
 
 
 def _of_struct(value: msgspec.Struct) -> Any:
-    """Return a struct as msgspec has it, with the objects of other libraries as they have them."""
+    """Convert a struct by msgspec, except objects in it that other libraries have to convert."""
     if not _suits_msgspec(value):
         value = copy.copy(value)
         for name in value.__struct_fields__:

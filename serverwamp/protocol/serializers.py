@@ -1,6 +1,7 @@
-"""What a connection speaks: a format in a framing, and the table of subprotocols.
+"""Serializers: a format with a framing, and the table of WebSocket subprotocols.
 
-A *format* turns one unit into one message; a *framing* cuts units out of frames and joins them.
+A *format* encodes and decodes single messages. A *framing* splits frames into encoded messages, and
+joins them.
 """
 
 from __future__ import annotations
@@ -19,55 +20,65 @@ from serverwamp.protocol.shapes import ShapeLimits
 
 
 class Serializer:
-    """What one connection speaks: a format in a framing."""
+    """The format and framing of one connection.
 
-    def __init__(self, subprotocol: str, format_: Format, framing: Framing) -> None:
+    `message_bytes` is the length of the longest message that the peer can receive. Encoding a
+    longer one raises MessageTooLong.
+    """
+
+    def __init__(
+        self,
+        subprotocol: str,
+        format_: Format,
+        framing: Framing,
+        message_bytes: float = math.inf,
+    ) -> None:
         self.subprotocol = subprotocol
         self.format = format_
         self.framing = framing
+        self.message_bytes = message_bytes
         self.frame_type: type[str] | type[bytes] = format_.frame_type
+        is_limited = message_bytes < math.inf
+        # Without a limit, the functions of the format are called directly, to save time.
         self.decode: Callable[[Unit], Message] = format_.decode
-        self.encode: Callable[[Message], Unit] = format_.encode
-        self.encode_wire: Callable[[tuple[Any, ...]], Unit] = format_.encode_wire
+        self.encode: Callable[[Message], Unit] = self._encode if is_limited else format_.encode
+        self.encode_wire: Callable[[tuple[Any, ...]], Unit] = (
+            self._encode_wire if is_limited else format_.encode_wire
+        )
         self.split: Callable[[Frame], Sequence[Unit]] = framing.split
         self.join: Callable[[Sequence[Unit]], Frame] = framing.join
         self.batched: bool = framing.batched
-        self.message_bytes: float = math.inf
-        """How long a message to the peer may be."""
+
+    def _encode(self, message: Message) -> Unit:
+        return self._checked(self.format.encode(message))
+
+    def _encode_wire(self, wire: tuple[Any, ...]) -> Unit:
+        return self._checked(self.format.encode_wire(wire))
+
+    def _checked(self, unit: Unit) -> Unit:
+        if is_longer(unit, self.message_bytes):
+            raise MessageTooLong(f"the message has more than {self.message_bytes} bytes")
+        return unit
 
 
 def limited(serializer: Serializer, message_bytes: int) -> Serializer:
-    """Return a serializer for a peer that can receive messages of so many bytes.
-
-    It raises MessageTooLong for longer ones.
-    """
-    format_ = serializer.format
-
-    def checked(unit: Unit) -> Unit:
-        if is_longer(unit, message_bytes):
-            raise MessageTooLong(f"the message has more than {message_bytes} bytes")
-        return unit
-
-    made = Serializer(serializer.subprotocol, format_, serializer.framing)
-    made.message_bytes = message_bytes
-    made.encode = lambda message: checked(format_.encode(message))
-    made.encode_wire = lambda wire: checked(format_.encode_wire(wire))
-    return made
+    """Return the same serializer for a peer that can receive messages of so many bytes."""
+    return Serializer(serializer.subprotocol, serializer.format, serializer.framing, message_bytes)
 
 
 def is_longer(frame: Frame, limit: float) -> bool:
-    """Tell whether a frame, or a unit, has more than `limit` bytes."""
+    """Tell whether a frame or a unit has more than `limit` bytes."""
     if len(frame) > limit:
         return True
     if len(frame) <= limit / 4 or isinstance(frame, bytes) or frame.isascii():
-        return False  # text has up to 4 bytes a character
+        return False  # a character of text has up to 4 bytes
     return len(frame.encode("utf-8", "surrogatepass")) > limit
 
 
 class EncodedOnce(dict[Format, Unit | None]):
-    """An event to many: its unit in each format, made once, however many receive it.
+    """An event for many receivers: its unit by format, encoded on first access.
 
-    It is None where a format can't hold the event; `failure` says why.
+    The unit is None if the format can't express the event; `failure` tells why.
     """
 
     __slots__ = ("_message", "failure")
@@ -87,7 +98,7 @@ class EncodedOnce(dict[Format, Unit | None]):
 
 
 _FORMATS: Final[dict[str, Callable[[ShapeLimits], Format]]] = {"msgpack": MessagePack, "json": JSON}
-with suppress(ImportError):  # cbor2, which need not be installed
+with suppress(ImportError):  # cbor2 is optional
     from serverwamp.protocol.cbor import CBOR
 
     _FORMATS["cbor"] = CBOR
@@ -113,25 +124,23 @@ _SUBPROTOCOLS: Final[Mapping[str, tuple[str, Callable[[], Framing]]]] = {
 SUBPROTOCOLS: Final = tuple(
     name for name, (format_name, _) in _SUBPROTOCOLS.items() if format_name in _FORMATS
 )
-"""The WebSocket subprotocols that are spoken here."""
+"""The supported WebSocket subprotocols."""
 
 
 @lru_cache
 def _format(name: str, shape: ShapeLimits) -> Format:
-    """Return a format: always the same one, so that an event is encoded once for all of them."""
+    """Return a format, shared by all connections, so that an event is encoded only once for it."""
     return _FORMATS[name](shape)
 
 
 ALL_FORMATS: Final = tuple(_format(name, UNLIMITED) for name in _FORMATS)
-"""The formats that are spoken here."""
+"""The supported formats, without limits."""
 
 
 def serializer_for(subprotocol: str, shape: ShapeLimits = UNLIMITED) -> Serializer:
-    """Return a serializer for a connection that speaks `subprotocol`.
+    """Return a serializer for a subprotocol; it refuses to decode messages that exceed `shape`.
 
-    Messages of another shape than `shape` allows can't be decoded.
-
-    Raises: KeyError.
+    Raises: KeyError for an unknown subprotocol.
     """
     remembers = _SUBPROTOCOLS[subprotocol][1] is SeparatedBatch
     return (_new_serializer if remembers else _shared_serializer)(subprotocol, shape)

@@ -1,9 +1,9 @@
-"""How deep and how long a message may be, which no decoder says of itself.
+"""Limits on the nesting depth of messages and on the lengths of their parts.
 
-A message is looked at once it is decoded, level by level, so that no recursion can end the
-process. Nothing is looked at that is too short to exceed anything, and of what holds many values
-only what may exceed something: counting certain characters of the raw unit, many at a time, gives
-an upper bound.
+The decoders don't check these limits, so they are checked after decoding, level by level without
+recursion. Messages too short to exceed a limit are skipped. For long messages, counting certain
+characters of the encoded message gives upper bounds. The values are examined only if such a bound
+is above a limit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from serverwamp.protocol.messages import (
 )
 
 CONTAINERS: Final = frozenset((list, dict, HelloDetails, Role, PublishOptions))
-"""What decoded messages are made of, beside what holds nothing."""
+"""The types in decoded messages that contain other values."""
 
 URI_FIELDS: Final[Mapping[type[Message], str]] = {
     Hello: "realm",
@@ -47,10 +47,10 @@ NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 NO_CONTAINERS: Final = bytes(
     octet for octet in range(256) if not (0x80 <= octet < 0xA0 or 0xDC <= octet < 0xE0)
 )
-"""The octets that can't be the first of an array or a map in MessagePack."""
+"""The bytes with which no array or map in MessagePack can start."""
 
 MANY: Final = 64
-"""After so many values a message is looked at further only if it may exceed something."""
+"""After so many values, a check goes on only if the encoded message may exceed a limit."""
 
 
 TEXTS: Final[Mapping[str, str]] = {
@@ -64,23 +64,22 @@ TEXTS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class ShapeLimits:
-    """How deep and how long a message may be; the fields are those of `Limits`."""
+    """Limits on the shape of a message; they have the names and meanings of those in `Limits`."""
 
     message_depth: float = inf
-    """How many arrays and maps may stand in one another, the message itself among them."""
     array_length: float = inf
     map_length: float = inf
     uri_length: float = inf
     message_values: float = inf
-    """How many values the message may hold; the decoders check that."""
+    """Checked by the formats before they decode a message."""
 
     @cached_property
     def length(self) -> float:
-        """The least of the numbers: in fewer octets or characters none of them is exceeded."""
+        """The smallest limit on a number; no message with fewer bytes or characters exceeds one."""
         return min(self.message_values, self.array_length, self.map_length, self.uri_length)
 
     def check(self, message: Message, unit: str | bytes) -> None:
-        """Check the message that was decoded from `unit`, JSON or MessagePack.
+        """Check a message that was decoded from a JSON or MessagePack unit.
 
         Raises: LimitExceeded.
         """
@@ -88,19 +87,19 @@ class ShapeLimits:
             self._walk(message, unit)
 
     def check_every_value(self, message: Message) -> None:
-        """Check a message of which nothing is known but that it may exceed something.
+        """Check all values of a message, without first estimating from the encoded message.
 
         Raises: LimitExceeded.
         """
         self._walk(message, None)
 
     def _may_exceed(self, unit: str | bytes) -> bool:
-        if isinstance(unit, bytes):  # of MessagePack the lengths are checked as it is unpacked
+        if isinstance(unit, bytes):  # MessagePack: lengths are checked while unpacking
             return len(unit.translate(None, NO_CONTAINERS)) > self.message_depth
         if unit.count("[") + unit.count("{") > self.message_depth:
             left = unit.encode().translate(SQUARE, NO_BRACKETS)
             for _ in range(int(self.message_depth)):
-                left = left.replace(b"[]", b"")  # one level less
+                left = left.replace(b"[]", b"")  # removes the innermost level
             if left:
                 return True
         return len(unit) > self.length and (
@@ -125,7 +124,7 @@ class ShapeLimits:
                 if seen > MANY and unit is not None:
                     if not self._may_exceed(unit):
                         return
-                    seen = -inf  # it is asked once
+                    seen = -inf  # so that it is estimated only once
                 below.extend(values)
             level = list(compress(below, map(CONTAINERS.__contains__, map(type, below))))
 
@@ -141,7 +140,7 @@ class ShapeLimits:
         return astuple(container)
 
     def exceeded(self, limit: str, message: Message | None) -> LimitExceeded:
-        """Return what says that a message exceeds a limit."""
+        """Return the exception for a message that exceeds a limit."""
         text = TEXTS[limit].format(getattr(self, limit))
         if limit == "uri_length":
             return LimitExceeded(

@@ -1,4 +1,4 @@
-"""The state machine of one session: what may be received, and sent, now.
+"""The state machine of a session: which messages may be received and sent in which state.
 
 ::
 
@@ -8,9 +8,34 @@
                                 ▼      │                  ▼                        ▼
                                CHALLENGED              LEAVING ──GOODBYE sent─▶ CLOSED
 
-ABORT, sent or received, leads from everywhere to CLOSED, but none is sent after GOODBYE. What the
-tables don't hold is a protocol violation when it is received, and a bug of ours when it is sent;
-an illegal move leaves the state as it was. While CLOSING, what the client still sends is ignored.
+The rules, which the tables `RECEIVED` and `SENT` spell out:
+
+* Each side sends messages independently, so both a received and a sent message can change the
+  state. A session has a single state, not one for each side.
+* The client begins, with HELLO. The server answers with WELCOME, with one or more CHALLENGEs and
+  then WELCOME, or with ABORT. Until then, the client may send AUTHENTICATE once for each CHALLENGE,
+  or ABORT, and nothing else.
+* While OPEN, either side may send any message of its role in any order. These don't change the
+  state.
+* Either side ends an open session with GOODBYE, and the other answers with GOODBYE. A client that
+  has sent GOODBYE sends nothing more until it has the answer. After that, a new session, with a new
+  state machine, may begin on the same connection.
+* While CLOSING, the client may not have seen the server's GOODBYE yet. Its messages are ignored,
+  except GOODBYE and ABORT.
+* ABORT ends the session from any state in which it is allowed; there is no answer. The server sends
+  no ABORT after a GOODBYE, sent or received.
+* Losing the transport ends the session from any state.
+* Receiving a message that the tables don't allow raises ProtocolViolation. Sending one raises
+  RuntimeError, because that is a bug of this package. Neither changes the state.
+
+Request ids have rules as well:
+
+* A request is *open* from its arrival until its answer. Its id must not be used for another request
+  before. A PUBLISH without ``acknowledge`` has no answer and is never open.
+* A CALL with ``progress`` announces further CALLs with the same id, which bring more arguments.
+  They have to name the same procedure. The first one without ``progress`` is the last.
+* If such a call is answered early, the client's remaining CALLs for it are ignored. A request with
+  the same id that isn't such a CALL is a new request.
 
 Spec: Basic Profile, "Sessions"; Advanced Profile, "Authentication".
 """
@@ -19,7 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from serverwamp import uris
 from serverwamp.errors import ProtocolViolation
@@ -54,10 +79,10 @@ from serverwamp.protocol.messages import (
 
 
 class State(Enum):
-    """How far a session is."""
+    """The states of a session."""
 
     if not TYPE_CHECKING:
-        __hash__ = object.__hash__  # they are looked up all the time, and Enum's own is slow
+        __hash__ = object.__hash__  # faster than that of Enum; states are looked up very often
 
     AWAITING_HELLO = "awaiting HELLO"
     AUTHENTICATING = "authenticating"
@@ -68,7 +93,8 @@ class State(Enum):
     CLOSED = "closed"
 
 
-Moves = Mapping[type[Message], State]
+Moves: TypeAlias = Mapping[type[Message], State]
+"""The allowed messages, and the state to which each of them leads."""
 
 RECEIVED: Final[Mapping[State, Moves]] = {
     State.AWAITING_HELLO: {Hello: State.AUTHENTICATING, Abort: State.CLOSED},
@@ -130,16 +156,16 @@ SENT: Final[Mapping[State, Moves]] = {
 }
 
 REQUESTS: Final = frozenset((Call, Publish, Subscribe, Unsubscribe, Register, Unregister))
-"""What the client gives an id, which no other open request of its session may have."""
+"""The messages of a client with a request id that must not be in use."""
 
 REMEMBERED_STREAMS: Final = 1_000
-"""How many calls are remembered that were answered before all of their arguments had come."""
+"""How many calls are remembered that were answered before their last arguments arrived."""
 
 WRONG_ID: Final = "wrong id"
-"""The kind of violations by a request whose id is in use, or an answer to what was never asked."""
+"""The kind of violation in which a request has an id in use, or an answer has an unknown id."""
 
 INVALID: Final = "invalid message"
-"""The kind of violations by a message that can be decoded, and makes no sense."""
+"""The kind of violation in which a message can be decoded but has an invalid value."""
 
 CLIENT_ROLES: Final = frozenset(("publisher", "subscriber", "caller", "callee"))
 
@@ -148,20 +174,21 @@ class SessionState:
     """The state of one session, from before its HELLO until after its end."""
 
     def __init__(self) -> None:
-        self._open: set[int] = set()  # the requests that are not answered yet
-        # The procedures of calls whose last arguments are still to come, by their request ids:
+        self.state: State = State.AWAITING_HELLO
+        self._receivable = RECEIVED[self.state]
+        self._open: set[int] = set()  # ids of requests without an answer
+        # Procedures of calls whose last arguments haven't arrived yet, by request id:
         self._streams: dict[int, str] = {}  # of open calls
-        self._answered_streams: dict[int, str] = {}  # the oldest first
-        self._move(State.AWAITING_HELLO)
+        self._answered_streams: dict[int, str] = {}  # of answered calls, oldest first
 
     def _move(self, state: State) -> None:
-        self.state: State = state
+        self.state = state
         self._receivable = RECEIVED[state]
 
     def receive(self, message: Message) -> bool:
-        """Take note of a received message; tell whether it is to be handled, not ignored.
+        """Record a received message; return False if it is to be ignored.
 
-        Raises: ProtocolViolation.
+        Raises: ProtocolViolation when it isn't allowed now, or has an invalid id, URI or role.
         """
         kind = type(message)
         following = self._receivable.get(kind)
@@ -196,9 +223,9 @@ class SessionState:
         return True
 
     def answered(self, request: int) -> None:
-        """Take note that a request is answered: another one may have its id.
+        """Record that a request was answered, so that its id may be used again.
 
-        If the client has yet to send further arguments of it, these are ignored.
+        If the client still has to send arguments for it, these will be ignored.
         """
         self._open.discard(request)
         if request in self._streams:
@@ -207,9 +234,9 @@ class SessionState:
                 del self._answered_streams[next(iter(self._answered_streams))]
 
     def _check_continues(self, request: int, message: Message) -> None:
-        """Check that a message with the id of an open call brings further arguments of it.
+        """Check that a message with the id of an open request brings further arguments for it.
 
-        Raises: ProtocolViolation.
+        Raises: ProtocolViolation when it doesn't.
         """
         if not isinstance(message, Call) or request not in self._streams:
             raise ProtocolViolation(f"request id {request} is in use", kind=WRONG_ID)
@@ -219,9 +246,9 @@ class SessionState:
             )
 
     def _is_leftover(self, request: int, message: Message) -> bool:
-        """Tell whether a message was sent for a call before the client knew that it is answered.
+        """Tell whether a message brings further arguments for a call that was answered already.
 
-        Otherwise it is a new request, and no more is expected of that call.
+        Otherwise it is a new request, and no further arguments for that call are expected.
         """
         procedure = self._answered_streams.pop(request)
         if not isinstance(message, Call) or message.procedure != procedure:
@@ -231,9 +258,9 @@ class SessionState:
         return True
 
     def send(self, message: Message) -> None:
-        """Take note of a message that is about to be sent.
+        """Record a message that is about to be sent.
 
-        Raises: RuntimeError when it can't be sent now, which is a mistake on this side.
+        Raises: RuntimeError when it may not be sent now, which is a bug of this package.
         """
         following = SENT[self.state].get(type(message))
         if following is None:
@@ -243,14 +270,14 @@ class SessionState:
         self._move(following)
 
     def lose(self) -> None:
-        """Take note that the transport is gone."""
+        """Record that the transport is gone."""
         self._move(State.CLOSED)
 
 
 def _check_hello(hello: Hello) -> None:
     if hello.realm is not None and not uris.is_valid_uri(hello.realm):
         raise ProtocolViolation("the realm is not a valid URI", uri=uris.INVALID_URI, kind=INVALID)
-    if (hello.details.authid or "").startswith("\0"):  # it would stand for binary in JSON
+    if (hello.details.authid or "").startswith("\0"):  # in JSON it would mean binary data
         raise ProtocolViolation("the authid starts with NUL", kind=INVALID)
     _check_roles(hello.details)
 

@@ -1,11 +1,11 @@
-"""Whether a message holds too many values, found out before any of them is made.
+"""Count the values of an encoded message before it is decoded.
 
-An empty array takes one octet on the wire and more than sixty in memory. So what is longer than the
-number of values that a message may hold is read once, from its first value to the one that is too
-many, and nothing is built of it. What is shorter can't hold too many.
+An empty array takes one byte on the wire and more than sixty bytes in memory. A message with many
+values is therefore refused before decoding. Only messages with more bytes than the maximum number
+of values need counting, and counting stops at the first value above the maximum.
 
-Every array, map, key and other value counts, the message itself included. CBOR's tags, the ends of
-its arrays of unknown length, and the pieces of its texts count too.
+Every array, map, key and other value counts, including the message itself. In CBOR, each tag, each
+"break" and each chunk of a string counts as well.
 
 Spec: RFC 8259; RFC 8949, "Specification of the CBOR Encoding"; the formats of MessagePack.
 """
@@ -21,18 +21,22 @@ VALUE: Final = re.compile(
     r"""(?=.) (?: [^",:\[{]++ | "(?: [^"\\]++ | \\.? )*+ "? )*+ (?: [,:\[{] | \Z )""",
     re.DOTALL | re.VERBOSE,
 )
-"""JSON text up to where another value begins, or up to its end.
+"""Matches JSON text up to the beginning of the next value, or to the end of the text.
 
-Another one begins behind a comma, a colon, and the bracket of what isn't empty, outside of texts.
-The pattern matches everywhere and never goes back: hostile text takes no longer than other text.
+Outside strings, a value begins after a comma, a colon, or the opening bracket of a container that
+isn't empty. The pattern matches at every position and never backtracks, so hostile text takes no
+longer than other text.
 """
 
 
 class JSONValues:
-    """The values in JSON text."""
+    """Counts the values in JSON text."""
 
     def exceed(self, unit: str, most: float) -> bool:
-        """Tell whether there are more than `most`; what is empty but for a space counts twice."""
+        """Tell whether `unit` has more than `most` values.
+
+        An empty array or map with white space between its brackets counts twice.
+        """
         if len(unit) <= most:
             return False
         unit = unit.replace("[]", "0").replace("{}", "0")
@@ -42,11 +46,12 @@ class JSONValues:
 
 
 class BinaryValues:
-    """The values in a binary format: each begins with an octet that says how long it is.
+    """Counts the values in a binary format, in which the first byte of a value tells its size.
 
-    `sizes` tells how many octets what begins with an octet has; of an array or a map that is what
-    comes before its first value. What isn't in there is in `prefixed`: how many octets of length
-    follow, and how many other octets besides as many as these say.
+    `sizes` maps the first byte to the size in bytes of the value; for an array or a map, to the
+    size of its header. `prefixed` is for values with a length field after the first byte: it maps
+    the first byte to the size of that field, and to the number of further bytes that the field
+    doesn't include. A byte in neither is a value of one byte.
     """
 
     def __init__(self, sizes: Mapping[int, int], prefixed: Mapping[int, tuple[int, int]]) -> None:
@@ -54,7 +59,7 @@ class BinaryValues:
         self._prefixed = prefixed
 
     def exceed(self, unit: bytes, most: float) -> bool:
-        """Tell whether there are more than `most`; false when the message is cut off before."""
+        """Tell whether `unit` has more than `most` values; False if it is cut off before that."""
         if len(unit) <= most:
             return False
         sizes, position, end = self._sizes, 0, len(unit)

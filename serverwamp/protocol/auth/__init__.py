@@ -1,1 +1,1 @@
-"""The mathematics of the challenge-based login methods."""
+"""The cryptography of the login methods that use challenges."""

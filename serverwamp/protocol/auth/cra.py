@@ -1,4 +1,4 @@
-"""The mathematics of challenges, as pure functions.
+"""The cryptography of WAMP-CRA, as pure functions.
 
 Spec: Advanced Profile, "Challenge Response Authentication".
 """
@@ -16,20 +16,22 @@ from typing import Any
 def derive_cra_secret(
     secret: str | bytes, salt: str, iterations: int = 1000, keylen: int = 32
 ) -> str:
-    """Return the key to store and to sign with instead of `secret`: PBKDF2-HMAC-SHA256 as base64.
+    """Derive the key that is stored and used to sign instead of `secret`: PBKDF2 as base64.
 
-    `keylen` is in bytes, before base64. It takes about half a microsecond an iteration.
+    PBKDF2 uses HMAC-SHA256. `keylen` is the number of bytes before base64. The time is about half
+    a microsecond per iteration.
 
-    Spec: "Salted Passwords". That the key is the base64 *text* isn't said there; all clients do it.
+    Spec: "Salted Passwords". It doesn't say that the key is the base64 *text*, but all clients do
+    it that way.
     """
     key = hashlib.pbkdf2_hmac("sha256", _encoded(secret), salt.encode(), iterations, keylen)
     return b64encode(key).decode()
 
 
 def cra_credential(secret: str | bytes, *, iterations: int = 10_000) -> dict[str, Any]:
-    """Return what to store of a password: ``CRAAuthRequirement(**stored)`` is made of it.
+    """Return the credential to store for a password; pass it to ``CRAAuthRequirement(**stored)``.
 
-    It can be written as JSON. Clients in JavaScript may need a second for 100000 iterations.
+    It can be stored as JSON. JavaScript clients may need a second for 100000 iterations.
     """
     salt = secrets.token_urlsafe(16)
     key = derive_cra_secret(secret, salt, iterations)
@@ -37,9 +39,9 @@ def cra_credential(secret: str | bytes, *, iterations: int = 10_000) -> dict[str
 
 
 def salt_like(example: str, key: bytes, authid: str) -> str:
-    """Return a salt that looks as if it were made like `example`; one `authid` has always the same.
+    """Return a decoy salt in the format of `example`; the same `authid` always gets the same salt.
 
-    It is hexadecimal if the example is, and otherwise base64, URL-safe unless the example isn't.
+    It is hexadecimal if the example is. Otherwise it is base64 in the example's alphabet.
     """
     seed = hmac.digest(key, authid.encode(), "sha256")
     text = example.rstrip("=")
@@ -47,7 +49,7 @@ def salt_like(example: str, key: bytes, authid: str) -> str:
     if set(example) <= set("0123456789abcdef"):
         return hashlib.shake_256(seed).hexdigest(len(text))[: len(text)]
     encoded = b64encode if padding or set(text) & set("+/") else urlsafe_b64encode
-    # As many bytes as base64 of this length stands for: its last character would tell.
+    # Exactly the bytes that base64 of this length encodes: else the last character would look odd.
     size = len(text) * 3 // 4 + (len(text) % 4 == 1)
     return encoded(hashlib.shake_256(seed).digest(size)).decode()[: len(text)] + padding
 
@@ -61,7 +63,7 @@ def cra_challenge(
     nonce: str,
     timestamp: str,
 ) -> str:
-    """Return the text that a client has to sign; `timestamp` is UTC in ISO 8601."""
+    """Return the text that the client has to sign; `timestamp` is UTC in ISO 8601."""
     return json.dumps(
         {
             "authid": authid,
@@ -83,7 +85,7 @@ def cra_signature(secret: str | bytes, challenge: str) -> str:
 
 
 def is_signature_of(secret: str | bytes, challenge: str, signature: str) -> bool:
-    """Tell whether `signature` answers `challenge`, in a time that says nothing about it."""
+    """Tell whether `signature` answers `challenge`; compares in constant time."""
     expected = cra_signature(secret, challenge)
     return hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace"))
 

@@ -1,8 +1,8 @@
-"""The mathematics of SCRAM, as pure functions.
+"""The cryptography of SCRAM, as pure functions.
 
-There are two dialects. `wamp-scram` is that of the specification; Autobahn and Crossbar speak an
-older draft, `scram`, which knows Argon2 alone, takes the *base64 text* of its result for the salted
-password, and prepares and escapes nothing.
+There are two dialects. `wamp-scram` is the method of the specification. Autobahn and Crossbar
+implement an older draft, `scram`. It supports only Argon2, uses the *base64 text* of the hash as
+the salted password, and doesn't apply SASLprep to passwords or escape names.
 
 Spec: Advanced Profile, "Salted Challenge Response Authentication Mechanism"; RFC 5802, RFC 4013.
 """
@@ -17,7 +17,7 @@ from base64 import b64decode, b64encode
 from typing import Final, Literal, TypeAlias
 
 KDF: TypeAlias = Literal["argon2id13", "pbkdf2"]
-"""How a password is hashed: RFC 5802 has PBKDF2 with SHA-256, and Argon2 costs memory as well."""
+"""How a password is hashed. PBKDF2 uses SHA-256, as in RFC 7677. Argon2 also costs memory."""
 
 PROHIBITED: Final = (
     stringprep.in_table_c12,
@@ -33,11 +33,12 @@ PROHIBITED: Final = (
 
 
 def saslprep(text: str) -> str:
-    """Return a name or password as SASLprep has it, so that it is the same however it was typed.
+    """Normalize a name or password, so that different ways of typing it give the same text.
 
-    Characters that are newer than SASLprep, as most emoji, stay what they are.
+    Characters that are newer than SASLprep, such as most emoji, stay unchanged.
 
-    Raises: ValueError for control characters, and the like, and for mixed directions.
+    Raises: ValueError for prohibited characters, such as control characters, and for text that
+        mixes directions of writing.
     """
     mapped = "".join(
         " " if stringprep.in_table_c12(c) else c for c in text if not stringprep.in_table_b1(c)
@@ -55,9 +56,10 @@ def saslprep(text: str) -> str:
 def salted_password(
     password: str | bytes, salt: bytes, kdf: KDF, iterations: int, memory: int | None = None
 ) -> bytes:
-    """Hash a password, slowly; `memory` is in KiB.
+    """Hash a password, deliberately slowly; `memory` is in KiB and only used by Argon2.
 
-    Raises: ImportError for Argon2 without PyNaCl; ValueError for what it can't be told.
+    Raises: ImportError for Argon2 when PyNaCl isn't installed; ValueError for parameters that the
+        function doesn't support.
     """
     secret = password.encode() if isinstance(password, str) else password
     if kdf == "pbkdf2":
@@ -69,22 +71,22 @@ def salted_password(
 
 
 def autobahn_salted_password(salted: bytes) -> bytes:
-    """Return what Autobahn's dialect makes of the result of Argon2: base64 without its padding."""
+    """Return the salted password of Autobahn's dialect: the hash in base64 without padding."""
     return b64encode(salted).rstrip(b"=")
 
 
 def client_key(salted: bytes) -> bytes:
-    """Return the key that a client proves to have."""
+    """Return the key that a client has to prove it knows."""
     return hmac.digest(salted, b"Client Key", "sha256")
 
 
 def stored_key(salted: bytes) -> bytes:
-    """Return what the server keeps to check that."""
+    """Return the hash of the client key, with which the server checks a client's proof."""
     return hashlib.sha256(client_key(salted)).digest()
 
 
 def server_key(salted: bytes) -> bytes:
-    """Return the key by which the server proves that it knows the client."""
+    """Return the key with which the server proves that it knows the user."""
     return hmac.digest(salted, b"Server Key", "sha256")
 
 
@@ -98,9 +100,9 @@ def auth_message(
     channel_binding: str | None = None,
     cbind_data: bytes = b"",
 ) -> str:
-    """Return the text that both sides sign: everything that was said, in the order of RFC 5802.
+    """Return the text that both sides sign: the exchanged values, in the order of RFC 5802.
 
-    Raises: ValueError for a name that SASLprep refuses.
+    Raises: ValueError when SASLprep doesn't allow `authid`.
     """
     name = saslprep(authid).replace("=", "=3D").replace(",", "=2C")
     flag = "n,," if channel_binding is None else f"p={channel_binding},,"
@@ -111,22 +113,22 @@ def auth_message(
 def autobahn_auth_message(
     authid: str, client_nonce: str, nonce: str, salt: str, iterations: int
 ) -> str:
-    """Return the same text in Autobahn's dialect.
+    """Return the text that both sides sign in Autobahn's dialect.
 
-    Raises: ValueError for a name that SASLprep refuses.
+    Raises: ValueError when SASLprep doesn't allow `authid`.
     """
     name = saslprep(authid)
     return f"n={name},r={client_nonce},r={nonce},s={salt},i={iterations},c=,r={nonce}"
 
 
 def client_proof(salted: bytes, message: str) -> str:
-    """Return what a client answers: its key, hidden behind a signature, as base64."""
+    """Return a client's answer in base64: the XOR of its key and a signature."""
     signature = hmac.digest(stored_key(salted), message.encode(), "sha256")
     return b64encode(_xor(client_key(salted), signature)).decode()
 
 
 def is_client_proof(stored: bytes, message: str, proof: str) -> bool:
-    """Tell whether `proof` has the client's key in it, in a time that says nothing about it."""
+    """Tell whether `proof` contains the client's key; compares in constant time."""
     try:
         given = b64decode(proof, validate=True)
     except ValueError:
@@ -137,12 +139,12 @@ def is_client_proof(stored: bytes, message: str, proof: str) -> bool:
 
 
 def server_signature(server: bytes, message: str) -> str:
-    """Return the server's own proof, as base64."""
+    """Return the server's proof in base64."""
     return b64encode(hmac.digest(server, message.encode(), "sha256")).decode()
 
 
 def is_nonce(value: object) -> bool:
-    """Tell whether a client's nonce can stand in an `auth_message`: printable, without a comma."""
+    """Tell whether a client's nonce is valid: short printable ASCII without commas and spaces."""
     return (
         isinstance(value, str)
         and 0 < len(value) <= 256
