@@ -78,6 +78,10 @@ class Session:
     ``session[key]`` stores data of the application for the lifetime of the session. The session
     that a subscription handler receives is *bound* to that subscription: it is the same session
     and shares its data, but `send_event` needs no topic.
+
+    Other threads may read the attributes and the data. In the worker threads of plain functions,
+    `send_event` may be called and `expires_at` may be set. All other methods must be called in the
+    event loop.
     """
 
     # A bound handle shares the __dict__ of its session, so both always have the same state.
@@ -212,6 +216,9 @@ class Session:
 
         Authenticators and handlers can set it. At that time the session is closed with
         ``wamp.close.killed``, even if calls are running.
+
+        Worker threads of plain functions can set it, too; in other threads that raises
+        RuntimeError.
         """
         return self._expires_at
 
@@ -250,7 +257,7 @@ class Session:
         without that subscription receives nothing, which is no error.
 
         Plain functions, which run in worker threads, can call this method too, but can't await its
-        result.
+        result. In other threads it raises RuntimeError.
 
         If the client's serialization format can't express the arguments, the event is dropped; that
         is logged once per connection.
