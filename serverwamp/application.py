@@ -1,6 +1,6 @@
-"""The application: realms, put together, as an ASGI callable.
+"""The application: an ASGI callable that serves one or several realms.
 
-One module, though a long one: it is where everything comes together.
+One module, because it is where all parts of the package are put together.
 """
 
 from __future__ import annotations
@@ -55,30 +55,37 @@ Lifespan: TypeAlias = Callable[["Application"], AbstractAsyncContextManager[None
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>WAMP</title>
 <body style="font-family: system-ui; max-width: 40em; margin: 4em auto; line-height: 1.5">
 <h1>This is a WAMP endpoint</h1>
-<p>It serves calls and events over a WebSocket. Connect to it with a WAMP client, which asks for
-one of these WebSocket subprotocols:</p><ul>{subprotocols}</ul></body></html>
+<p>It serves calls and events over a WebSocket. Connect to it with a WAMP client that supports one
+of these WebSocket subprotocols:</p><ul>{subprotocols}</ul></body></html>
 """
 
 
 class Application(Realm):
     """A WAMP application: an ASGI callable, and the configuration of its default realm.
 
+    Configure it completely before the first connection; see `freeze`.
+
     Arguments:
-        allow_default_realm: whether clients that ask for a realm that isn't added get the default
-            one; otherwise they are refused.
-        synchronize_requests: run the calls of each session one after the other.
-        camel_snake_conversion: let clients write ``countTo`` for a parameter ``count_to``.
-        allowed_origins: other hosts whose pages may connect, as ``https://example.com``; ``*`` for
-            all. Pages of the application's own host always may.
-        overflow: what becomes of events for a client that is too slow for them, by the name of an
-            `OverflowPolicy`; topics, and realms that are added, may say something else.
-        client_register: what clients may serve for one another: URIs, of which one that ends with a
-            dot is a prefix, and one with an empty component a wildcard.
-        limits: what a client may ask of the server.
-        lifespan: an async context manager, given the application, that spans the server's life;
-            as in Starlette, it runs only where the server sends lifespan events to this
-            application, which isn't so for a mounted one.
-        debug: tell clients the text of unexpected exceptions. Never in production.
+        allow_default_realm: let clients that name an unknown realm in HELLO join the default
+            realm. If false, they are refused with ``wamp.error.no_such_realm``.
+        synchronize_requests: run the calls of each session one after the other, not concurrently.
+        camel_snake_conversion: let clients write ``countTo`` for a parameter ``count_to``, for all
+            procedures and publication handlers of the default realm.
+        allowed_origins: other origins whose web pages may connect, such as
+            ``https://example.com``; ``*`` allows all. Pages from the application's own host may
+            always connect.
+        overflow: what happens to events for a client that reads too slowly, as an
+            `OverflowPolicy`. Topic routes and added realms can override it.
+        client_register: the URIs that clients of the default realm may register for one another. A
+            URI that ends with a dot is a prefix; a URI with an empty component is a wildcard
+            pattern. The method `client_register` has more options.
+        limits: the limits that apply to clients.
+        lifespan: a function that receives the application and returns an async context manager,
+            which is open while the server runs. As in Starlette, it is used only if the server
+            sends lifespan events to this application. A mounted application receives none.
+        debug: send the text of unexpected exceptions to clients. Don't use it in production.
+
+    Raises: ConfigurationError when an argument is invalid.
     """
 
     def __init__(
@@ -115,10 +122,10 @@ class Application(Realm):
     # ---- realms
 
     def add_realm(self, realm: Realm) -> None:
-        """Serve a realm beside the default one.
+        """Serve a realm in addition to the default realm.
 
-        Raises: ConfigurationError when it has no URI, or one that is taken, or belongs to another
-            application.
+        Raises: ConfigurationError when the realm has no URI, when its URI is in use, and when it
+            belongs to an application already.
         """
         self._check_not_frozen()
         if realm.uri is None or realm.uri in self._realms:
@@ -129,10 +136,10 @@ class Application(Realm):
         self._realms[realm.uri] = realm
 
     def _router_for(self, uri: str | None) -> RealmRouter | None:
-        """Return the router of the realm that a client joins when it asks for `uri`.
+        """Return the router of the realm that a client joins when it names `uri` in HELLO.
 
-        A client that names no realm is authenticated by the application, whose authenticators
-        choose the realm. Without authenticators it is refused.
+        A client that names no realm is authenticated by the default realm, whose authenticators
+        choose the realm. Without authenticators it is refused: the result is None.
         """
         default = self.freeze()
         if uri is None:
@@ -143,42 +150,48 @@ class Application(Realm):
         return default if self._allow_default_realm else None
 
     def freeze(self) -> RealmRouter:
-        """Check the whole configuration, with all realms, and end it: nothing can be added then.
+        """Check and end the configuration of the application and all its realms.
 
-        The first connection does that, and so do the lifespan of the application and
-        `graceful_shutdown`. Call it at the end of the configuration where none of these happens at
-        start, as in aiohttp: then mistakes are found there, and not by the first client.
+        Afterwards, methods that would change the configuration raise `ConfigurationError`.
 
-        Raises: ConfigurationError when something doesn't fit together.
+        The lifespan of the application, `graceful_shutdown` and the first connection call it. If
+        neither of the first two runs at startup, as with aiohttp, call `freeze` after the
+        configuration. Then mistakes show up at startup and not at the first connection.
+
+        Raises: ConfigurationError when the configuration is inconsistent.
         """
         if self._router is not None:
             return self._router
         limits, counters = self._server.limits, self._server.counters
         policy = self._overflow or "disconnect"
-        for realm in (*self._realms.values(), self):  # in this order: it counts as frozen then
+        # The application is the last: when it has a router, everything is frozen.
+        for realm in (*self._realms.values(), self):
             router = realm._frozen(limits, counters, MemoryBackplane(), policy)
         if not self._allow_default_realm and self._routes:
-            logger.warning("nobody can reach the routes of the default realm: it isn't allowed")
+            logger.warning(
+                "nobody can reach the routes of the default realm: allow_default_realm is False"
+            )
         return router
 
     # ---- sessions
 
     @property
     def sessions(self) -> Mapping[int, Session]:
-        """The open sessions of all realms by their ids, those of this process.
+        """The open sessions of all realms in this process, by id.
 
-        A read-only view, in which sessions come and go: copy it before awaiting in a loop.
+        It is a read-only view that changes as sessions begin and end. Copy it before a loop that
+        awaits.
         """
         return self._server.sessions
 
     def statistics(self) -> Statistics:
-        """Return what the application has done, and is doing now, in numbers."""
+        """Return a snapshot of the application's counters and current load."""
         return self._server.statistics()
 
     # ---- serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI scope: ``websocket``, ``http``, or ``lifespan``."""
+        """Serve one ASGI scope: ``websocket``, ``http`` or ``lifespan``."""
         if scope["type"] != "lifespan":
             self.freeze()
         if scope["type"] == "websocket":
@@ -199,13 +212,13 @@ class Application(Realm):
             try:
                 await refuse(scope, send, reason.status)
             except OSError as error:
-                logger.debug("refusing failed, the client is gone: %r", error)
+                logger.debug("refusing a handshake failed, the client is gone: %r", error)
             return
         with self._server.counted():
             try:
                 await send({"type": "websocket.accept", "subprotocol": subprotocol})
             except OSError as error:
-                logger.debug("accepting failed, the client is gone: %r", error)
+                logger.debug("accepting a WebSocket failed, the client is gone: %r", error)
                 return
             serializer = self._server.serializer_for(subprotocol)
             await Connection(self._server, scope, receive, send, serializer).serve()
@@ -219,20 +232,29 @@ class Application(Realm):
         ssl_context: ssl.SSLContext | None = None,
         task_status: TaskStatus[int | str] = TASK_STATUS_IGNORED,
     ) -> NoReturn:
-        """Serve RawSocket clients at a TCP port, or at the Unix socket `path`, until cancelled.
+        """Serve RawSocket clients at a TCP port or a Unix socket, until cancelled.
 
-        In a task group ``await tasks.start(app.serve_rawsocket, host, port)`` returns when clients
-        can connect, with the port, which the system chooses if it is 0. With an `ssl_context` they
-        speak TLS. The sessions are ended in good order by `close_sessions`; when this is cancelled,
-        what is left of them is cut off.
+        In a task group, ``await tasks.start(app.serve_rawsocket, host, port)`` returns when clients
+        can connect. The result is the port, which the system chooses if `port` is 0, or the path of
+        the Unix socket.
 
-        Raises: TypeError unless there is either a port or a path; OSError when it can't listen
-        there.
+        Call `close_sessions` before cancelling, to close the sessions cleanly. Connections that are
+        left when this function is cancelled are cut off.
+
+        Arguments:
+            host: the address to listen on.
+            port: the TCP port. Give either `port` or `path`.
+            path: the path of the Unix socket.
+            ssl_context: serve TLS with this context.
+            task_status: for ``tasks.start``.
+
+        Raises: TypeError when both or neither of `port` and `path` are given; OSError when the
+            address can't be used.
 
         Spec: Advanced Profile, "RawSocket Transport".
         """
         if (port is None) == (path is None):
-            raise TypeError("serve_rawsocket() needs a port, or the path of a Unix socket")
+            raise TypeError("serve_rawsocket() needs either a port or the path of a Unix socket")
         self.freeze()
 
         server = RawSocketServer(self._server, ssl_context)
@@ -255,7 +277,7 @@ class Application(Realm):
                 self.freeze()
                 if self._lifespan is not None:
                     await stack.enter_async_context(self._lifespan(self))
-                if not self._is_graceful:  # else the lifespan sees to it
+                if not self._is_graceful:  # the lifespan function has entered it already
                     await stack.enter_async_context(self.graceful_shutdown())
                 await send({"type": "lifespan.startup.complete"})
                 phase = "shutdown"
@@ -267,12 +289,13 @@ class Application(Realm):
         await send({"type": "lifespan.shutdown.complete"})
 
     def asgi_application(self, paths: Collection[str] | None = None) -> ASGIApplication:
-        """Return an ASGI application that serves WAMP at `paths`, or at every path.
+        """Return an ASGI application that serves WAMP at `paths` only; at every path if None.
 
-        Below a mount, or the `root_path` of the server, they are what follows this prefix. At other
-        paths plain HTTP is answered with 404, and WebSockets are refused.
+        Below a mount or the server's ``root_path``, `paths` are relative to that prefix. At other
+        paths, HTTP requests are answered with 404 and WebSockets are refused.
 
-        Raises: ConfigurationError for a path without a slash in front, and for a single text.
+        Raises: ConfigurationError for a path that doesn't start with a slash, and for a single
+            string instead of a collection.
         """
         if paths is None:
             return self
@@ -294,7 +317,7 @@ class Application(Realm):
         return serve_paths
 
     def aiohttp_websocket_handler(self) -> Callable[..., Any]:
-        """Return an aiohttp request handler that serves WAMP: ``web.get("/ws", handler)``."""
+        """Return an aiohttp request handler that serves WAMP, for ``web.get("/ws", handler)``."""
         from serverwamp.adapters.aiohttp import request_handler
 
         return request_handler(self)
@@ -311,12 +334,20 @@ class Application(Realm):
         reason: str = uris.KILLED,
         message: str | None = None,
     ) -> int:
-        """Say GOODBYE to a session, to all sessions of somebody, or to all of a role or realm.
+        """Send GOODBYE to all sessions that match every given criterion; return their number.
 
-        Sessions have to be all of what is given, and their number is returned. Those that are just
-        being authenticated are refused, by what they claim to be.
+        A client that is being authenticated is matched by the names that it claims, and is refused
+        with ABORT.
 
-        Raises: TypeError when it isn't said whom; ValueError when `reason` is not a valid URI.
+        Arguments:
+            session: a session, or its id.
+            auth_id: the `auth_id` of the sessions.
+            auth_role: the `auth_role` of the sessions.
+            realm: the URI of the sessions' realm.
+            reason: the URI that GOODBYE or ABORT gives as the reason.
+            message: a text for the client.
+
+        Raises: TypeError without any criterion; ValueError when `reason` is not a valid URI.
         """
         if not uris.is_valid_uri(reason):
             raise ValueError(f"{reason!r} is not a valid URI for a reason")
@@ -328,17 +359,17 @@ class Application(Realm):
         }
         wanted = {name: value for name, value in given.items() if value is not None}
         if not wanted:
-            raise TypeError("disconnect() has to be told whom")
+            raise TypeError("disconnect() needs a session, auth_id, auth_role or realm")
         return await self._server.disconnect(wanted, reason, message)
 
     # ---- shutting down
 
     @property
     def is_draining(self) -> bool:
-        """Whether sessions are being closed and none may begin.
+        """Whether the application is closing its sessions and refuses new ones.
 
-        True while `close_sessions` runs, and from the signal on that `graceful_shutdown` waits
-        for. A readiness check can ask for it.
+        True while `close_sessions` runs, and from the signal that starts the shutdown in
+        `graceful_shutdown` until its block ends. Use it for readiness checks.
         """
         return self._server.is_draining
 
@@ -350,16 +381,20 @@ class Application(Realm):
         batch_interval: float = 0.1,
         goodbye: bool = True,
     ) -> None:
-        """Close every session and its connection, and wait until they have ended.
+        """Close all sessions and connections; return when they have ended.
 
-        Running calls have `grace` seconds to finish. Then they are cancelled and answered with
-        ``wamp.error.canceled``. Until this returns, no connection and no session may begin. After
-        about `batch_interval` seconds the next `batch_size` sessions are closed, so that not all
-        clients come back at once.
+        New connections and sessions are refused until this returns.
 
-        With `goodbye` each client gets GOODBYE ``wamp.close.system_shutdown``, and the connection
-        is closed with code 1001 when it has answered. Widespread clients then stay away. Without,
-        the connection is only closed, with code 1012, and they reconnect by themselves.
+        Arguments:
+            grace: how many seconds running calls have to finish. Calls that take longer are
+                cancelled and answered with ``wamp.error.canceled``.
+            batch_size: how many connections are closed at a time. Batches prevent all clients from
+                reconnecting at once.
+            batch_interval: about how many seconds to wait between batches.
+            goodbye: with True, each client gets GOODBYE ``wamp.close.system_shutdown``, and its
+                connection is closed with code 1001 when it has answered. Common clients don't
+                reconnect after that. With False, the connection is closed with code 1012, after
+                which common clients reconnect.
         """
         await self._server.close_sessions(
             grace, batch_size=batch_size, batch_interval=batch_interval, goodbye=goodbye
@@ -374,16 +409,20 @@ class Application(Realm):
         batch_interval: float = 0.1,
         goodbye: bool = False,
     ) -> AsyncIterator[None]:
-        """Close all sessions when the process is told to end, before the server closes them.
+        """Close all sessions at SIGINT or SIGTERM, before the server closes their connections.
 
-        An async context manager for the lifespan of a site that the application is a part of. An
-        application that is served by itself needs it only for other arguments. At SIGINT or
-        SIGTERM it calls `close_sessions`, normally without GOODBYE, so that clients reconnect.
-        Then the server's own handler gets the signal. From then on nobody may connect until the
-        block ends. Some servers do not take signals by ``signal.signal``: there the connections
-        that are left are closed when the block ends.
+        This is an async context manager for the lifespan of a site that mounts the application. An
+        application that is served by itself enters it automatically; use it in your ``lifespan``
+        only to pass other arguments.
 
-        Raises: ConfigurationError when something doesn't fit together, as `freeze` does.
+        At the signal it calls `close_sessions` with the same arguments, but by default without
+        GOODBYE, so that clients reconnect. Then the server's own signal handler runs. New
+        connections are refused from the signal until the block ends.
+
+        Some servers don't handle signals by ``signal.signal``. With them, the sessions are closed
+        when the block ends.
+
+        Raises: ConfigurationError when the configuration is inconsistent; see `freeze`.
         """
         self.freeze()
         with ExitStack() as until_the_end:
@@ -408,7 +447,7 @@ class Application(Realm):
 def _path_below_root(scope: Scope) -> str:
     """Return the path without the prefix at which this application is mounted.
 
-    Some servers and frameworks have removed the prefix from the path already.
+    Some servers and frameworks remove the prefix from ``path`` themselves.
 
     Spec: ASGI, "HTTP Connection Scope".
     """

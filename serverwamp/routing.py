@@ -1,9 +1,9 @@
 """Route sets, the decorators that fill them, and the lookup of a URI.
 
-A route is a pattern and a function. Route sets are plain tables, usable without an application;
-`RouteTable` is the compiled form, in which a realm looks up what a client asked for.
+A route is a URI or pattern with a function. A route set is a table of routes; it needs no
+application. A realm compiles routes into a `RouteTable`, where it looks up the URIs of requests.
 
-One module, though a long one: there are many decorators, and all say the same of what they make.
+One module, because all decorators have the same options and the same documentation.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ RouteKind: TypeAlias = Literal["exact", "prefix", "wildcard", "regex"]
 
 @dataclass(frozen=True)
 class Route:
-    """A pattern of URIs and the function that serves them.
+    """A URI or a pattern of URIs, and the function that serves it.
 
-    Raises: ConfigurationError when the pattern is no valid URI, or is reserved for the protocol.
+    Raises: ConfigurationError when the URI or pattern is invalid, or is reserved for the protocol.
     """
 
     uri: str
@@ -44,9 +44,9 @@ class Route:
     kind: RouteKind = "exact"
     camel_snake_conversion: bool = False
     requires: Requirements = ()
-    """What a session needs to be served: all of it."""
+    """The requirements that a session must satisfy, all of them."""
     is_of_protocol: ClassVar[bool] = False
-    """Whether the protocol itself defines what is served, so that it stands below ``wamp.``."""
+    """Whether WAMP itself defines the procedure or topic, so that its URI starts with ``wamp.``."""
 
     def __post_init__(self) -> None:
         if self.kind == "regex":
@@ -58,7 +58,7 @@ class Route:
         note_surroundings(self.handler)
 
     def below(self, prefix: str) -> Route:
-        """Return the same route with `prefix` before its URI."""
+        """Return a copy of the route with `prefix` before its URI."""
         if self.kind == "regex":
             return replace(self, uri=re.escape(uris.joined(prefix, "")) + f"(?:{self.uri})")
         return replace(self, uri=uris.joined(prefix, self.uri))
@@ -90,7 +90,7 @@ class TopicRoute(Route):
 
 @dataclass(frozen=True)
 class PublicationRoute(Route):
-    """A route to what decides about the publications of clients."""
+    """A route to a publication handler: a function that is called when a client publishes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,13 +104,13 @@ Definition: TypeAlias = RPCRoute | TopicRoute | PublicationRoute
 
 
 class ProtocolRoute(RPCRoute):
-    """A route to a procedure that the protocol itself defines."""
+    """A route to a procedure that WAMP itself defines."""
 
     is_of_protocol = True
 
 
 class ProtocolTopicRoute(TopicRoute):
-    """A route to the handler of a topic that the protocol itself defines."""
+    """A route to the handler of a topic that WAMP itself defines."""
 
     is_of_protocol = True
 
@@ -119,7 +119,7 @@ class ProtocolTopicRoute(TopicRoute):
 
 
 class RPCDecorators:
-    """Decorators that register procedures; each returns the function unchanged."""
+    """Decorators that register procedures. Each returns the function unchanged."""
 
     @abstractmethod
     def _add_rpc_route(self, route: RPCRoute) -> None: ...
@@ -133,11 +133,15 @@ class RPCDecorators:
     ) -> Callable[[Function], Function]:
         """Serve calls of exactly `uri`.
 
-        With `camel_snake_conversion` a client may write ``countTo`` for a parameter ``count_to``.
-        `requires` is what it takes to call it: a role, a collection of roles of which one is
-        needed, or a function that returns whether the session may, as for `Realm.set_authorizer`.
+        Arguments:
+            uri: the URI of the procedure.
+            camel_snake_conversion: let clients write ``countTo`` for a parameter ``count_to``.
+            requires: the requirement for calling it: a role, a collection of roles of which the
+                session needs one, or a function as for `Realm.set_authorizer`.
+
+        Raises: ConfigurationError when `uri` or `requires` is invalid.
         """
-        return self._rpc_decorator(uri, "exact", camel_snake_conversion, requires)
+        return self._rpc_decorator("exact", uri, camel_snake_conversion, requires)
 
     def prefix_route(
         self,
@@ -146,8 +150,14 @@ class RPCDecorators:
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
-        """Serve calls of every URI that starts with `uri_prefix`, unless a longer one matches."""
-        return self._rpc_decorator(uri_prefix, "prefix", camel_snake_conversion, requires)
+        """Serve calls of every URI that starts with `uri_prefix`.
+
+        An exact route, or a route with a longer prefix, takes precedence. The other arguments are
+        those of `route`.
+
+        Spec: Advanced Profile, "Pattern-based Registrations", prefix matching.
+        """
+        return self._rpc_decorator("prefix", uri_prefix, camel_snake_conversion, requires)
 
     def wildcard_route(
         self,
@@ -156,11 +166,14 @@ class RPCDecorators:
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
-        """Serve calls of URIs with as many components as `uri_pattern`, its empty ones being any.
+        """Serve calls of every URI that matches a pattern with empty components.
+
+        ``com..get`` matches ``com.`` + any one component + ``.get``. Exact and prefix routes take
+        precedence. The other arguments are those of `route`.
 
         Spec: Advanced Profile, "Pattern-based Registrations", wildcard matching.
         """
-        return self._rpc_decorator(uri_pattern, "wildcard", camel_snake_conversion, requires)
+        return self._rpc_decorator("wildcard", uri_pattern, camel_snake_conversion, requires)
 
     def regex_route(
         self,
@@ -169,35 +182,41 @@ class RPCDecorators:
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
-        """Serve calls of URIs that `uri_pattern` matches from their start, as `re.match` does."""
-        return self._rpc_decorator(_text(uri_pattern), "regex", camel_snake_conversion, requires)
+        """Serve calls of every URI that a regular expression matches from its start.
+
+        The expression is applied by `re.match`. All other kinds of routes take precedence; several
+        expressions are tried in the order of registration. The other arguments are those of
+        `route`.
+        """
+        return self._rpc_decorator("regex", uri_pattern, camel_snake_conversion, requires)
 
     def _rpc_decorator(
         self,
-        uri: str,
         kind: RouteKind,
+        uri: Any,
         camel_snake_conversion: bool,
         requires: Requirement | None,
     ) -> Callable[[Function], Function]:
-        _check_is_text(uri)
-        needed = checked_requirements(requires)
-
-        def decorate(function: Function) -> Function:
-            self._add_rpc_route(RPCRoute(uri, function, kind, camel_snake_conversion, needed))
-            return function
-
-        return decorate
+        return _decorator(
+            self._add_rpc_route,
+            RPCRoute,
+            kind,
+            uri,
+            requires,
+            camel_snake_conversion=camel_snake_conversion,
+        )
 
 
 class TopicDecorators:
-    """Decorators that register handlers of topics; each returns the function unchanged.
+    """Decorators that register handlers of topics. Each returns the function unchanged.
 
-    A subscription handler is an async generator with one ``yield``: what is before it happens when
-    a session subscribes, what is after it when that subscription ends, in whatever way.
+    A subscription handler is an async generator with one ``yield``. The code before the ``yield``
+    runs when a session subscribes. The code after it runs when that subscription ends for any
+    reason.
 
-    A publication handler is called with what a client wants to publish: it takes the arguments as
-    the handler of a call does. If it returns None they are published as they are, anything else is
-    published instead, and raising `WAMPError` refuses.
+    A publication handler is called with the event that a client publishes. It receives the
+    arguments like the handler of a call. If it returns None, the event is published unchanged; any
+    other result replaces the arguments; a `WAMPError` refuses the publication.
     """
 
     @abstractmethod
@@ -216,13 +235,20 @@ class TopicDecorators:
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to exactly `uri`.
 
-        `overflow` says what becomes of events for a client that is too slow for them: it is the
-        `OverflowPolicy` of the realm where it isn't given. With `client_publish` every client may
-        publish there, what and to whom it likes, unless a publication handler decides about that.
-        `requires` is what that and subscribing takes, as for `RPCDecorators.route`. `history` is
-        how much is kept for clients that have missed it.
+        Arguments:
+            uri: the URI of the topic.
+            overflow: what happens to events for a client that reads too slowly. Default: the
+                realm's policy.
+            client_publish: let clients publish to the topic, with any arguments and any recipients.
+                If the topic has a publication handler, that handler decides.
+            requires: the requirement for subscribing, and for publishing by `client_publish`, as
+                for `RPCDecorators.route`.
+            history: how many events are stored for clients that ask for them later.
+
+        Raises: ConfigurationError when an argument is invalid, or when the function is not an async
+            generator.
         """
-        return self._topic_decorator(uri, "exact", overflow, client_publish, requires, history)
+        return self._topic_decorator("exact", uri, overflow, client_publish, requires, history)
 
     def prefix_topic(
         self,
@@ -233,9 +259,13 @@ class TopicDecorators:
         requires: Requirement | None = None,
         history: History | None = None,
     ) -> Callable[[Function], Function]:
-        """Handle subscriptions to every topic that starts with `uri_prefix`."""
+        """Handle subscriptions to every topic that starts with `uri_prefix`.
+
+        An exact route, or a route with a longer prefix, takes precedence. The other arguments are
+        those of `topic`.
+        """
         return self._topic_decorator(
-            uri_prefix, "prefix", overflow, client_publish, requires, history
+            "prefix", uri_prefix, overflow, client_publish, requires, history
         )
 
     def wildcard_topic(
@@ -247,9 +277,13 @@ class TopicDecorators:
         requires: Requirement | None = None,
         history: History | None = None,
     ) -> Callable[[Function], Function]:
-        """Handle subscriptions to topics with as many components, the empty ones being any."""
+        """Handle subscriptions to every topic that matches a pattern with empty components.
+
+        ``com..news`` matches ``com.`` + any one component + ``.news``. Exact and prefix routes take
+        precedence. The other arguments are those of `topic`.
+        """
         return self._topic_decorator(
-            uri_pattern, "wildcard", overflow, client_publish, requires, history
+            "wildcard", uri_pattern, overflow, client_publish, requires, history
         )
 
     def regex_topic(
@@ -261,37 +295,34 @@ class TopicDecorators:
         requires: Requirement | None = None,
         history: History | None = None,
     ) -> Callable[[Function], Function]:
-        """Handle subscriptions to topics that `uri_pattern` matches from their start."""
+        """Handle subscriptions to every topic that a regular expression matches from its start.
+
+        The expression is applied by `re.match`. All other kinds of routes take precedence. The
+        other arguments are those of `topic`.
+        """
         return self._topic_decorator(
-            _text(uri_pattern), "regex", overflow, client_publish, requires, history
+            "regex", uri_pattern, overflow, client_publish, requires, history
         )
 
     def _topic_decorator(
         self,
-        uri: str,
         kind: RouteKind,
+        uri: Any,
         overflow: OverflowPolicy | None,
         client_publish: bool,
         requires: Requirement | None,
         history: History | None,
     ) -> Callable[[Function], Function]:
-        _check_is_text(uri)
-        needed = checked_requirements(requires)
-
-        def decorate(function: Function) -> Function:
-            route = TopicRoute(
-                uri,
-                function,
-                kind,
-                requires=needed,
-                overflow=overflow,
-                client_publish=client_publish,
-                history=history,
-            )
-            self._add_topic_route(route)
-            return function
-
-        return decorate
+        return _decorator(
+            self._add_topic_route,
+            TopicRoute,
+            kind,
+            uri,
+            requires,
+            overflow=overflow,
+            client_publish=client_publish,
+            history=history,
+        )
 
     # ---- publications
 
@@ -302,12 +333,17 @@ class TopicDecorators:
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
-        """Decide about what clients publish to exactly `uri`.
+        """Handle the events that clients publish to exactly `uri`.
 
-        With `camel_snake_conversion` a client may write ``sentBy`` for a parameter ``sent_by``.
-        `requires` is what publishing takes, as for `RPCDecorators.route`.
+        Arguments:
+            uri: the URI of the topic.
+            camel_snake_conversion: let clients write ``sentBy`` for a parameter ``sent_by``.
+            requires: the requirement for publishing, as for `RPCDecorators.route`.
+
+        Raises: ConfigurationError when an argument is invalid, or when the function is an async
+            generator.
         """
-        return self._publication_decorator(uri, "exact", camel_snake_conversion, requires)
+        return self._publication_decorator("exact", uri, camel_snake_conversion, requires)
 
     def prefix_publication(
         self,
@@ -316,8 +352,12 @@ class TopicDecorators:
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
-        """Decide about what clients publish to every topic that starts with `uri_prefix`."""
-        return self._publication_decorator(uri_prefix, "prefix", camel_snake_conversion, requires)
+        """Handle the events that clients publish to every topic that starts with `uri_prefix`.
+
+        An exact route, or a route with a longer prefix, takes precedence. The other arguments are
+        those of `publication`.
+        """
+        return self._publication_decorator("prefix", uri_prefix, camel_snake_conversion, requires)
 
     def wildcard_publication(
         self,
@@ -326,9 +366,13 @@ class TopicDecorators:
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
-        """Decide about publications to topics with as many components, the empty ones being any."""
+        """Handle the events that clients publish to topics that match a wildcard pattern.
+
+        ``com..news`` matches ``com.`` + any one component + ``.news``. Exact and prefix routes take
+        precedence. The other arguments are those of `publication`.
+        """
         return self._publication_decorator(
-            uri_pattern, "wildcard", camel_snake_conversion, requires
+            "wildcard", uri_pattern, camel_snake_conversion, requires
         )
 
     def regex_publication(
@@ -338,37 +382,50 @@ class TopicDecorators:
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
     ) -> Callable[[Function], Function]:
-        """Decide about publications to topics that `uri_pattern` matches from their start."""
-        return self._publication_decorator(
-            _text(uri_pattern), "regex", camel_snake_conversion, requires
-        )
+        """Handle the events that clients publish to topics that a regular expression matches.
+
+        The expression is applied by `re.match`. All other kinds of routes take precedence. The
+        other arguments are those of `publication`.
+        """
+        return self._publication_decorator("regex", uri_pattern, camel_snake_conversion, requires)
 
     def _publication_decorator(
         self,
-        uri: str,
         kind: RouteKind,
+        uri: Any,
         camel_snake_conversion: bool,
         requires: Requirement | None,
     ) -> Callable[[Function], Function]:
-        _check_is_text(uri)
-        needed = checked_requirements(requires)
-
-        def decorate(function: Function) -> Function:
-            self._add_topic_route(
-                PublicationRoute(uri, function, kind, camel_snake_conversion, needed)
-            )
-            return function
-
-        return decorate
+        return _decorator(
+            self._add_topic_route,
+            PublicationRoute,
+            kind,
+            uri,
+            requires,
+            camel_snake_conversion=camel_snake_conversion,
+        )
 
 
-def _text(pattern: str | re.Pattern[str]) -> str:
-    return pattern.pattern if isinstance(pattern, re.Pattern) else pattern
-
-
-def _check_is_text(uri: Any) -> None:
-    if not isinstance(uri, str):  # as in `@app.route` without parentheses
+def _decorator(
+    add: Callable[[Any], None],
+    route_type: type[Route],
+    kind: RouteKind,
+    uri: Any,
+    requires: Requirement | None,
+    **options: Any,
+) -> Callable[[Function], Function]:
+    """Return a decorator that makes a route of a function and passes it to `add`."""
+    if kind == "regex" and isinstance(uri, re.Pattern):
+        uri = uri.pattern
+    if not isinstance(uri, str):  # for example, `@app.route` without parentheses
         raise ConfigurationError(f'a route needs a URI, as in route("com.example"), not {uri!r}')
+    requirements = checked_requirements(requires)
+
+    def decorate(function: Function) -> Function:
+        add(route_type(uri, function, kind, requires=requirements, **options))
+        return function
+
+    return decorate
 
 
 # ---- route sets
@@ -377,9 +434,11 @@ RouteType = TypeVar("RouteType", bound=Route)
 
 
 class RouteSet(Sequence[RouteType]):
-    """A table of route definitions, below a common prefix if one is given.
+    """A sequence of routes.
 
-    What it `requires` it does for each route, beside what that requires itself.
+    Arguments:
+        prefix: put before the URI of every route, with a dot in between.
+        requires: a requirement for every route, in addition to the route's own.
     """
 
     def __init__(self, prefix: str = "", *, requires: Requirement | None = None) -> None:
@@ -412,7 +471,13 @@ class RouteSet(Sequence[RouteType]):
 
 
 class RPCRouteSet(RouteSet[RPCRoute], RPCDecorators):
-    """A table of procedures; `Application.add_routes` and `Realm.add_routes` take it over."""
+    """A table of procedures, for `Realm.add_routes`.
+
+    Arguments:
+        prefix: put before the URI of every procedure, with a dot in between.
+        camel_snake_conversion: let clients write ``countTo`` for a parameter ``count_to``.
+        requires: a requirement for calling any of the procedures, in addition to its own.
+    """
 
     def __init__(
         self,
@@ -433,7 +498,13 @@ class RPCRouteSet(RouteSet[RPCRoute], RPCDecorators):
 class TopicRouteSet(
     RouteSet[TopicRoute | PublicationRoute], TopicDecorators, TopicRouteSetSpellings
 ):
-    """A table of subscription and publication handlers, taken over by ``add_topics``."""
+    """A table of subscription and publication handlers, for `Realm.add_topics`.
+
+    Arguments:
+        prefix: put before the URI of every topic, with a dot in between.
+        requires: a requirement for subscribing and publishing to any of the topics, in addition to
+            the route's own.
+    """
 
     def _add_topic_route(self, route: TopicRoute | PublicationRoute) -> None:
         self._add(route)
@@ -443,10 +514,10 @@ class TopicRouteSet(
 
 
 class RouteTable(Generic[Target]):
-    """What is served, by URI: exact before the longest prefix before the best wildcard.
+    """Routes by URI. An exact URI precedes the longest prefix, which precedes the best wildcard.
 
-    Regular expressions come last, in the order in which they were added. Only they are tried one
-    by one.
+    Regular expressions come last, in the order in which they were added. Only their number affects
+    the time of a lookup.
 
     Spec: Advanced Profile, "Pattern-based Registrations", for the precedence.
     """
@@ -456,9 +527,9 @@ class RouteTable(Generic[Target]):
         self._regexes: list[tuple[re.Pattern[str], Target]] = []
 
     def add(self, uri: str, kind: RouteKind, target: Target) -> None:
-        """Serve the URIs that `uri`, understood as `kind`, matches.
+        """Add a target for a URI, or for a pattern of the given kind.
 
-        Raises: ConfigurationError when that pattern is taken.
+        Raises: ConfigurationError when the pattern has a target already.
         """
         if kind == "regex":
             self._regexes.append((re.compile(uri), target))
@@ -469,21 +540,21 @@ class RouteTable(Generic[Target]):
             raise ConfigurationError(f"there is a route for {uri!r} already") from None
 
     def resolve(self, uri: str) -> Target | None:
-        """Return what serves `uri`, or None."""
+        """Return the target that serves `uri`; None if there is none."""
         target = self._patterns.best(uri)
         if target is not None or not self._regexes:
             return target
         return next((target for pattern, target in self._regexes if pattern.match(uri)), None)
 
     def resolve_pattern(self, uri: str, match: MatchPolicy) -> Target | None:
-        """Return what serves everything that a pattern matches, or None.
+        """Return a target that serves everything that a pattern matches; None if there is none.
 
-        Of regular expressions that isn't known.
+        Regular expressions are never found by a pattern, because what they cover isn't known.
         """
         if match == "exact":
             return self.resolve(uri)
         return next(self._patterns.covering(uri, match), None)
 
     def has(self, uri: str, match: MatchPolicy) -> bool:
-        """Tell whether something is served by just this pattern."""
+        """Tell whether there is a target for exactly this URI or pattern."""
         return self._patterns.get(uri, match) is not None
