@@ -26,7 +26,7 @@ from serverwamp import (
     Session,
     WAMPError,
 )
-from serverwamp.peer import caller, joining
+from serverwamp.peer import caller, deadlines, joining
 from serverwamp.testing import ASGIEvent, connect
 from tests.helpers import connections_of
 
@@ -376,7 +376,7 @@ async def test_a_bug_in_what_a_session_started(
         raise ZeroDivisionError("a bug")
 
     async with connect(app) as other:
-        monkeypatch.setattr(caller.CallerRole, "_time_out", broken)
+        monkeypatch.setattr(deadlines.Deadlines, "_time_out", broken)
         async with connect(app) as client:
             await client.start_call("wait", options={"timeout": 1})
             assert await client.expect_close() == 1011

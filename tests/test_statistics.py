@@ -268,7 +268,10 @@ async def test_what_waits(subprotocol: str) -> None:
     ],
 )
 async def test_violations(kind: str, messages: list[Any]) -> None:
-    limits = Limits(array_length=100, uri_length=100, message_bytes=3000, hello_timeout=0.2)
+    hello_timeout = 0.2 if kind == "hello_timeout" else 10
+    limits = Limits(
+        array_length=100, uri_length=100, message_bytes=3000, hello_timeout=hello_timeout
+    )
     app = Application(limits=limits)
     app.route("wait")(anyio.sleep_forever)
     async with connect(app, None) as client:

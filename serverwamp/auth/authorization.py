@@ -20,7 +20,7 @@ import msgspec
 from serverwamp import uris
 from serverwamp.binding.handler import Handler
 from serverwamp.concurrency.contexts import in_own_context
-from serverwamp.concurrency.tasks import part_to_reraise
+from serverwamp.concurrency.failures import raise_unless_failure
 from serverwamp.errors import (
     AuthorizationFailed,
     ConfigurationError,
@@ -150,8 +150,7 @@ async def _decision(decides: Handler, question: Question, limits: Limits) -> Ans
             return answer
         raise TypeError(f"{decides.name} returned {answer!r}, which is neither True nor False")
     except BaseException as error:
-        if part_to_reraise(error) is not None:
-            raise
+        raise_unless_failure(error)
         refusal = next((part for part in parts_of(error) if isinstance(part, WAMPError)), None)
         unknown = without(error, refusal)
         if unknown is not None:

@@ -15,9 +15,10 @@ from typing import Any, Final
 import anyio
 import anyio.lowlevel
 
+from serverwamp.concurrency.changes import Changes
 from serverwamp.concurrency.tasks import StartedTask, Starter
 from serverwamp.limits import LimitLog, Limits
-from serverwamp.outbound.backlog import Backlog, Origin
+from serverwamp.outbound.backlog import Backlog, EventReceiver
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.serializers import Serializer, is_longer
 
@@ -45,7 +46,8 @@ class Capacity:
 
     @property
     def is_exhausted(self) -> bool:
-        return self._outbound.is_above_share if self._for_events else self._outbound.blocks_reader
+        backlog = self._outbound.backlog
+        return backlog.is_above_share if self._for_events else backlog.blocks_reader
 
     def __await__(self) -> Generator[Any, None, None]:
         self._awaited += 1
@@ -55,7 +57,7 @@ class Capacity:
             yield from anyio.lowlevel.checkpoint().__await__()
 
 
-class Outbound(Backlog):
+class Outbound:
     """What waits to be sent to one client, and what sends it.
 
     `send` is ASGI's; `lose` is called when it fails, and `give_up` when a client reads too little,
@@ -73,7 +75,8 @@ class Outbound(Backlog):
         lose: Callable[[Exception], None],
         give_up: Callable[[], None],
     ) -> None:
-        super().__init__(limits)
+        self.backlog: Backlog = Backlog(limits)
+        self._limits = limits
         self._asgi_send = send
         self._join = serializer.join
         self._batched = serializer.batched
@@ -84,7 +87,7 @@ class Outbound(Backlog):
         self._lose = lose
         self._give_up = give_up
         self._closed = False
-        self._changed: anyio.Event | None = None
+        self._changes = Changes()
         self._sender: StartedTask | None = None
         self._watcher: StartedTask | None = None
         self._has_moved = False
@@ -98,7 +101,7 @@ class Outbound(Backlog):
         """Queue a reply: never refused, never waits."""
         if self._closed:
             return
-        self._bytes += len(unit)
+        self.backlog.bytes += len(unit)
         if self.is_sending:
             self._append(unit)
         else:
@@ -112,7 +115,7 @@ class Outbound(Backlog):
         """
         if self._closed:
             return False
-        self._bytes += len(unit)
+        self.backlog.bytes += len(unit)
         if self.is_sending:
             self._append(unit)
             return False
@@ -121,56 +124,48 @@ class Outbound(Backlog):
         return True
 
     def _append(self, unit: Unit) -> None:
-        self._queue.append(unit)
-        if len(self._queue) > self._many or self._bytes > self._much:
+        self.backlog.queue.append(unit)
+        if self.backlog.is_above_share:
             self._watch()
 
-    def offer(self, unit: Unit, origin: Origin) -> None:
-        """Queue an event: never waits; for a client that is too far behind `origin` has a policy.
+    def offer(self, unit: Unit, receiver: EventReceiver) -> None:
+        """Queue an event: never waits; for a client that is too far behind `receiver` has a policy.
 
         It is told when there is no room, and when an event is dropped.
         """
-        if self.takes(unit, origin):
+        if self.takes(unit, receiver):
             self.runs_in(self.starter.start(self.run, unit))
 
-    def takes(self, unit: Unit, origin: Origin) -> bool:
+    def takes(self, unit: Unit, receiver: EventReceiver) -> bool:
         """Queue an event like `offer`; tell whether it isn't queued, but to be sent by `run`."""
         if self._closed:
-            origin.note_lost()
+            receiver.note_lost()
         elif not self.is_sending:
-            self._bytes += len(unit)
+            self.backlog.bytes += len(unit)
             self.is_sending = True
             return True
-        elif (
-            self._overflow is None
-            and len(self._queue) < self._many
-            and self._bytes + len(unit) <= self._much
-        ) or self._has_room_for(origin):
-            if origin.overflow == "disconnect":
-                self._bytes += len(unit)
-                self._queue.append(unit)
-            else:
-                self._append_droppable(unit, origin)
+        elif self.backlog.has_ample_room_for(unit) or self._has_room_for(receiver):
+            self.backlog.append_event(unit, receiver)
         return False
 
-    def _has_room_for(self, origin: Origin) -> bool:
+    def _has_room_for(self, receiver: EventReceiver) -> bool:
         self._watch()  # for there is much by now
-        limit = self.exceeded_limit()
+        limit = self.backlog.exceeded_limit()
         if limit is not None:
-            self.overflow(limit, origin)
-        if not self._closed and (self._overflow is None or self._makes_room(origin)):
+            self.overflow(limit, receiver)
+        if not self._closed and self.backlog.makes_room(receiver):
             return True
-        origin.note_refused()
+        receiver.note_refused()
         return False
 
     def is_first_loss(self) -> bool:
         """Tell whether it is to be logged that the client can't receive an event: only once."""
         return self._limit_log.is_first("lost event")
 
-    def overflow(self, limit: str, origin: Origin) -> None:
-        """Let the policy of `origin` begin to work, as its events find a limit reached."""
-        self.begin_overflow(limit, origin)
-        if origin.overflow == "disconnect":
+    def overflow(self, limit: str, receiver: EventReceiver) -> None:
+        """Let the policy of `receiver` begin to work, as its events find a limit reached."""
+        self.backlog.begin_overflow(limit, receiver)
+        if receiver.overflow == "disconnect":
             self.discard()
             self._give_up()
 
@@ -186,17 +181,17 @@ class Outbound(Backlog):
         frame, size = unit, len(unit)
         try:
             if self._batched:
-                self._queue.appendleft(unit)  # others may have come before this task began
+                self.backlog.queue.appendleft(unit)  # others may have come before this task began
                 await anyio.lowlevel.checkpoint()
                 frame, size = self._next_frame()
             while True:
                 await self._asgi_send({"type": "websocket.send", self._key: frame})
-                if not self._queue:
-                    self._bytes = 0  # as it was already, if it has been discarded meanwhile
+                if not self.backlog.queue:
+                    self.backlog.bytes = 0  # as it was already, if it has been discarded meanwhile
                     break
-                self._bytes -= size
-                if self._changed is not None and not self.blocks_reader:
-                    self._notify()
+                self.backlog.bytes -= size
+                if self._changes.event is not None and not self.backlog.blocks_reader:
+                    self._changes.notify()
                 self._has_moved = True
                 frame, size = self._next_frame()
         except Exception as error:
@@ -214,44 +209,33 @@ class Outbound(Backlog):
         finally:
             self._sender = None
             self.is_sending = False
-            if self._overflow is not None and not self._queue:
-                self._overflow = None
-            if self._changed is not None:
-                self._notify()
+            if self.backlog.overflow is not None:
+                self.backlog.end_overflow()
+            self._changes.notify()
 
     def _next_frame(self) -> tuple[str | bytes, int]:
         """Return the next frame, and the size of the units in it."""
-        units = [self._pop()]
+        units = [self.backlog.pop()]
         size = len(units[0])
         if self._batched:
-            while self._queue and size < BATCH_SIZE:
-                units.append(self._pop())
+            while self.backlog.queue and size < BATCH_SIZE:
+                units.append(self.backlog.pop())
                 size += len(units[-1])
         return self._join(units), size
 
     # ---- waiting
 
-    def _notify(self) -> None:
-        assert self._changed is not None
-        self._changed.set()
-        self._changed = None
-
-    async def _wait_for_change(self) -> None:
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
-
     async def wait_for(self, room: Capacity) -> None:
         """Return when less is queued."""
         while room.is_exhausted:
             self._watch()
-            await self._wait_for_change()
+            await self._changes.wait()
 
     async def flush(self) -> None:
         """Return when everything that is queued has been handed to the server."""
         while self.is_sending and not self._closed:
             self._watch()
-            await self._wait_for_change()
+            await self._changes.wait()
 
     def _watch(self) -> None:
         """See to it that the client is given up when it takes nothing for too long."""
@@ -277,22 +261,21 @@ class Outbound(Backlog):
     def discard(self) -> None:
         """Drop what is queued or being sent, and whatever is queued from now on."""
         self._closed = True
-        self._clear()
+        self.backlog.clear()
         if self._sender is not None:
             self._sender.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
-        if self._changed is not None:
-            self._notify()
+        self._changes.notify()
 
 
 class LimitedOutbound(Outbound):
     """The same for a client that can't receive messages of any length: longer events are lost."""
 
-    def takes(self, unit: Unit, origin: Origin) -> bool:
+    def takes(self, unit: Unit, receiver: EventReceiver) -> bool:
         if is_longer(unit, self._message_bytes):
             if self.is_first_loss():
                 logger.warning("an event is lost: the client can't receive %d bytes", len(unit))
-            origin.note_lost()
+            receiver.note_lost()
             return False
-        return super().takes(unit, origin)
+        return super().takes(unit, receiver)

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final, Protocol, TypeAlias
 
-import anyio
-
 from serverwamp import uris
+from serverwamp.concurrency.changes import Changes
 from serverwamp.errors import (
     CallCanceled,
     FeatureNotSupported,
@@ -132,7 +131,7 @@ class CalleeRole:
         self._by_id: dict[int, OwnRegistration] = {}
         self._pending: dict[int, PendingInvocation] = {}
         self._last_id = 0
-        self._all_answered: anyio.Event | None = None
+        self._changes = Changes()  # when an invocation ends
 
     @cached_property
     def features(self) -> CalleeFeatures:
@@ -213,7 +212,7 @@ class CalleeRole:
         self._by_id.clear()
         pending = list(self._pending.values())
         self._pending.clear()
-        self._note_end()
+        self._changes.notify()
         for invocation in pending:
             invocation._observer.take_error(CallCanceled("the client that was called is gone"))
 
@@ -238,7 +237,8 @@ class CalleeRole:
         conversation = self._conversation
         if not conversation.is_open:
             raise CallCanceled("the client that was called is gone")
-        if len(self._pending) >= self.limits.invocations_in_flight or self._outbound.blocks_reader:
+        is_full = len(self._pending) >= self.limits.invocations_in_flight
+        if is_full or self._outbound.backlog.blocks_reader:
             text = "session %s has %s calls to answer, or doesn't read them"
             count = len(self._pending)
             conversation.limit_log.record("invocations_in_flight", text, self.session.id, count)
@@ -287,18 +287,11 @@ class CalleeRole:
     def forget(self, invocation: PendingInvocation) -> None:
         """Ignore what the client says of an invocation from now on."""
         self._pending.pop(invocation.id, None)
-        self._note_end()
+        self._changes.notify()
 
     async def wait_idle(self) -> None:
         """Return when the client has answered everything that it was asked."""
-        if self._pending:
-            self._all_answered = self._all_answered or anyio.Event()
-            await self._all_answered.wait()
-
-    def _note_end(self) -> None:
-        if self._all_answered is not None and not self._pending:
-            self._all_answered.set()
-            self._all_answered = None
+        await self._changes.wait_until(lambda: not self._pending)
 
     # ---- answers
 
@@ -313,7 +306,7 @@ class CalleeRole:
             invocation._observer.take_progress(args, kwargs)
             return
         del self._pending[message.request]
-        self._note_end()
+        self._changes.notify()
         invocation._observer.take_result(args, kwargs)
 
     def on_error(self, message: Error) -> None:
@@ -327,7 +320,7 @@ class CalleeRole:
         if invocation is None:
             self._check_is_late(message.request)
             return
-        self._note_end()
+        self._changes.notify()
         uri = message.error if uris.is_valid_uri(message.error) else uris.RUNTIME_ERROR
         invocation._observer.take_error(WAMPError(uri, message.args or (), message.kwargs or {}))
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Final
 
 import anyio
 
 from serverwamp.binding.handler import NONE_BY_NAME, Handler, shielded_exit_stack
 from serverwamp.binding.results import RPCProgressReport
-from serverwamp.concurrency.tasks import split_to_reraise
+from serverwamp.concurrency.failures import handle_failure
 from serverwamp.errors import (
     CallCanceled,
-    CallTimeout,
     FeatureNotSupported,
     Unavailable,
     WAMPError,
 )
+from serverwamp.peer.active_calls import ActiveCalls
 from serverwamp.peer.call import RunningCall
 from serverwamp.peer.conversation import Conversation
-from serverwamp.peer.deadlines import LONGEST, Deadlines
+from serverwamp.peer.deadlines import Deadlines
 from serverwamp.peer.forwarding import ForwardedCalls
 from serverwamp.peer.replies import Replies
 from serverwamp.peer.streams import Streams
@@ -47,30 +47,19 @@ class CallerRole:
         self._counters = conversation.router.counters
         self._outbound = conversation.outbound
         self._start = conversation.starter.start
-        self._has_timeout = conversation.limits.call_timeout < math.inf
-        self._is_over = False
-        self._running: dict[int, RunningCall] = {}  # those that had to wait, by their request ids
-        self._displaced: set[RunningCall] = set()  # those that are answered, and lost their id
+        self._calls = ActiveCalls(conversation)
         self._waiting: deque[RunningCall] | None = deque() if synchronize else None
         self._is_serving_waiting = False
         self._turn: anyio.Event | None = None
-        self._streams = Streams(conversation, self.refuse, self._renew_deadline)
         self._replies = Replies(conversation)
         self._encoded_reply = self._replies.encoded
-        self._deadlines = Deadlines(self._running, conversation.starter, self._time_out)
-        self._one_has_ended: anyio.Event | None = None
-        self._routed: ForwardedCalls | None = None
+        self._deadlines = Deadlines(conversation, self._calls, self._replies)
+        self._streams = Streams(conversation, self._replies, self._deadlines)
+        self._forwarded: ForwardedCalls | None = None
         if conversation.router.registration_policies:
-            self._routed = ForwardedCalls(
-                conversation,
-                self._replies,
-                keep=self._keep,
-                remove=self._remove,
-                renew_deadline=self._renew_deadline,
+            self._forwarded = ForwardedCalls(
+                conversation, self._calls, self._replies, self._deadlines
             )
-        self._most = conversation.limits.calls_in_flight
-        self._ended = 0
-        self._ended_when_stuck = -1
 
     # ---- requests
 
@@ -80,15 +69,13 @@ class CallerRole:
         Returns None or, when too many calls are running, what waits and runs it then; nothing may
         be read from the client before.
         """
-        known = self._running.get(call.request)
-        if known is not None and not known.answered:
+        known = self._calls.open(call.request)
+        if known is not None:
             return self._streams.go_on(known, call, unit)
-        if self._count() >= self._most:
+        if self._calls.is_full:
             return self._start_later(call, unit)
         self._counters.calls += 1
-        if self._routed is not None and self._routed.start(call, unit):
-            if self.is_open(call.request):
-                self._limit(call)
+        if self._forwarded is not None and self._forwarded.start(call, unit):
             return None
         running = RunningCall(call, unit)
         if call.options.progress:
@@ -99,9 +86,9 @@ class CallerRole:
             running.task = self._start(self._run, running)
             if running.ended:
                 return None
-        self._keep(running)
-        self._limit(call)
-        if self._is_over:  # it has closed the session
+        self._calls.add(running)
+        self._deadlines.begin(running)
+        if self._calls.is_closed:  # it has closed the session
             self.cancel_all()
         elif self._waiting is not None and not self._is_serving_waiting:
             self._is_serving_waiting = True
@@ -109,36 +96,23 @@ class CallerRole:
         return None
 
     async def _start_later(self, call: Call, unit: Unit) -> None:
-        """Run a call as soon as another has ended; refuse it if that takes too long.
-
-        After that no call waits until another has ended: CANCEL, and the end of the connection,
-        can only be found by reading.
-        """
-        count = self._count()
-        note, timeout = self._conversation.limit_log.record, self._conversation.limits.busy_timeout
-        if self._ended != self._ended_when_stuck:
-            note("calls_in_flight", "session %s has %s calls running", self._session.id, count)
-            with anyio.move_on_after(timeout):
-                while self._count() >= self._most and not self._is_over:
-                    await self._wait_for_end()
-        if self._is_over:
-            return
-        if self._count() < self._most:
-            self.start(call, unit)
-            return
-        self._ended_when_stuck = self._ended
-        text = "none of %s calls of session %s has ended in %s seconds: more are refused"
-        note("busy_timeout", text, count, self._session.id, timeout)
-        self.refuse(call, Unavailable("the session has as many calls running as it may have"))
+        """Run a call as soon as another has ended; refuse it if that takes too long."""
+        try:
+            await self._calls.wait_for_room()
+        except Unavailable as error:
+            self.refuse(call, error)
+        else:
+            if not self._calls.is_closed:
+                self.start(call, unit)
 
     def refuse(self, call: Call, error: WAMPError) -> None:
-        """Answer a call that isn't to be run, or whose further arguments can't be taken."""
-        if self.is_open(call.request):
-            running = self._running[call.request]
+        """Answer a call that isn't to be run, or end it if its further arguments can't be taken."""
+        running = self._calls.open(call.request)
+        if running is None:
+            self._conversation.send_error(CALL, call.request, error)
+        else:
             self._replies.answer_error(running, error)
             running.cancel()
-            return
-        self._conversation.send_error(CALL, call.request, error)
 
     async def _serve_waiting(self) -> None:
         """Run the calls that wait, one after the other, each as a task of its own."""
@@ -159,8 +133,8 @@ class CallerRole:
 
         Spec: Advanced Profile, "Call Canceling".
         """
-        running = self._running.get(cancel.request)
-        if running is None or running.answered:
+        running = self._calls.open(cancel.request)
+        if running is None:
             return  # it crossed the reply on the wire
         mode = cancel.options.mode or "killnowait"
         if mode != "kill" or not running.can_be_cancelled:
@@ -172,11 +146,10 @@ class CallerRole:
 
     def cancel_all(self) -> None:
         """Cancel every call, and answer none."""
-        self._is_over = True
-        self._notify_of_end()
+        self._calls.close()
         if self._waiting is not None:
             self._waiting.clear()
-        for running in [*self._running.values(), *self._displaced]:
+        for running in self._calls:
             self._replies.answer_error(running, CallCanceled())  # which nobody hears any more
             running.cancel()
             if running.task is None:
@@ -185,52 +158,21 @@ class CallerRole:
 
     def answer_all(self, error: WAMPError) -> None:
         """Answer every call that has no answer yet; their handlers go on."""
-        for running in self._running.values():
+        for running in self._calls:
             self._replies.answer_error(running, error)
 
     def is_open(self, request: int) -> bool:
         """Tell whether a call of that request id is running and has no answer yet."""
-        running = self._running.get(request)
-        return running is not None and not running.answered
-
-    def _count(self) -> int:
-        return len(self._running) + len(self._displaced)
+        return self._calls.open(request) is not None
 
     @property
     def are_running(self) -> bool:
-        """Whether any call is."""
-        return self._count() > 0
+        """Whether any call is running."""
+        return self._calls.count > 0
 
     async def wait_idle(self) -> None:
         """Return when no call is running."""
-        while self.are_running:
-            await self._wait_for_end()
-
-    async def _wait_for_end(self) -> None:
-        if self._one_has_ended is None:
-            self._one_has_ended = anyio.Event()
-        await self._one_has_ended.wait()
-
-    def _keep(self, running: RunningCall) -> None:
-        """Put a call among those that are running; one that had its id goes on without."""
-        previous = self._running.get(running.call.request)
-        if previous is not None:
-            self._displaced.add(previous)
-        self._running[running.call.request] = running
-
-    def _remove(self, running: RunningCall) -> None:
-        """Take a call from those that are running; one that isn't among them is ignored."""
-        if self._running.get(running.call.request) is running:
-            del self._running[running.call.request]
-        else:
-            self._displaced.discard(running)
-        self._ended += 1
-        self._notify_of_end()
-
-    def _notify_of_end(self) -> None:
-        if self._one_has_ended is not None:
-            self._one_has_ended.set()
-            self._one_has_ended = None
+        await self._calls.wait_idle()
 
     # ---- one call
 
@@ -253,14 +195,8 @@ class CallerRole:
                 encoded = await self._result(running, handler, None)
             if self._replies.take(running):
                 reply = encoded
-        except Exception as error:
-            await self._replies.answer_exception(running, error)
         except BaseException as error:
-            escapes, failure = split_to_reraise(error)
-            if failure is not None:
-                await self._replies.answer_exception(running, failure)
-            if escapes is not None:
-                raise escapes from None
+            await handle_failure(error, partial(self._replies.answer_exception, running))
         finally:
             running.ended = True
             if running.task is not None or self._waiting is not None or not running.answered:
@@ -274,7 +210,7 @@ class CallerRole:
     def _end(self, running: RunningCall) -> None:
         if not running.answered:  # however it came here: a call has an answer when it ends
             self._replies.answer_error(running, CallCanceled("the call was cancelled"))
-        self._remove(running)
+        self._calls.remove(running)
         if self._turn is not None:
             self._turn.set()
 
@@ -353,32 +289,9 @@ class CallerRole:
 
     async def _report(self, running: RunningCall, report: RPCProgressReport) -> None:
         if running.call.options.receive_progress and not running.answered:
-            self._renew_deadline(running)
+            self._deadlines.renew(running)
             self._replies.report(running, report)
         await self._outbound.room_for_replies  # sent or not: a handler may wait nowhere else
-
-    # ---- deadlines
-
-    def _limit(self, call: Call) -> None:
-        if call.options.timeout or self._has_timeout:
-            self._deadlines.set(call.request, self._seconds_for(call))
-
-    def _seconds_for(self, call: Call) -> float:
-        limit = min(self._conversation.limits.call_timeout, LONGEST)
-        milliseconds = call.options.timeout
-        return limit if not milliseconds or milliseconds > limit * 1000 else milliseconds / 1000
-
-    def _renew_deadline(self, running: RunningCall) -> None:
-        if running.deadline:  # it limits each wait: for a result, and for a chunk
-            self._deadlines.set(running.call.request, self._seconds_for(running.call))
-
-    def _time_out(self, running: RunningCall) -> None:
-        call, limit = running.call, self._conversation.limits.call_timeout
-        if not call.options.timeout or call.options.timeout > limit * 1000:
-            text = "a call of %.100r had no result in %s seconds"
-            self._conversation.limit_log.record("call_timeout", text, call.procedure, limit)
-        self._replies.answer_error(running, CallTimeout("the call took too long"))
-        running.cancel()
 
 
 async def _close(iterator: Any) -> None:

@@ -1,58 +1,49 @@
-"""Deadlines: one task watches over all of them, for as long as there are any."""
+"""The deadlines of running calls: one task watches over all of them, while there are any."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
-from typing import Final, Generic, Protocol, TypeVar
+import math
+from typing import Final
 
 import anyio
 
-from serverwamp.concurrency.tasks import Starter
+from serverwamp.errors import CallTimeout
+from serverwamp.peer.active_calls import ActiveCalls
+from serverwamp.peer.call import RunningCall
+from serverwamp.peer.conversation import Conversation
+from serverwamp.peer.replies import Replies
 
 LONGEST: Final = 365 * 24 * 3600.0
 """Seconds: as good as no deadline, and still a number that clocks can add."""
 
 
-class Limited(Protocol):
-    """What has to be over at its deadline; `answered` is true when it is, or as good as."""
+class Deadlines:
+    """Ends calls that take too long, for the client or for `Limits.call_timeout`.
 
-    deadline: float
-    answered: bool
+    A deadline limits each wait of the caller, for progress or for a result.
+    """
 
-
-T = TypeVar("T", bound=Limited)
-
-
-class Deadlines(Generic[T]):
-    """The deadlines of what is `running`, under its ids; what is late is given to `expire`."""
-
-    def __init__(
-        self, running: Mapping[int, T], starter: Starter, expire: Callable[[T], None]
-    ) -> None:
-        self._running = running
-        self._starter = starter
-        self._expire = expire
-        # A heap of when to look at which id. Something else may have that id by then.
+    def __init__(self, conversation: Conversation, calls: ActiveCalls, replies: Replies) -> None:
+        self._conversation = conversation
+        self._starter = conversation.starter
+        self._calls = calls
+        self._replies = replies
+        self._limit = conversation.limits.call_timeout
+        self._is_limited = self._limit < math.inf
+        # A heap of times, and of the request ids to look at then. Another call can have that id.
         self._entries: list[tuple[float, int]] = []
         self._sleeping: anyio.CancelScope | None = None
 
-    def set(self, id_: int, seconds: float) -> None:
-        """Set, or move, a deadline."""
-        limited = self._running[id_]
-        was_set = limited.deadline > 0
-        limited.deadline = anyio.current_time() + seconds
-        if was_set:
-            return  # its entry is renewed when its time has come
-        if len(self._entries) > 2 * len(self._running) + 100:  # mostly of what is over
-            self._entries = [entry for entry in self._entries if entry[1] in self._running]
-            heapq.heapify(self._entries)
-        heapq.heappush(self._entries, (limited.deadline, id_))
-        if self._sleeping is None:
-            self._sleeping = anyio.CancelScope()
-            self._starter.start(self._watch)
-        elif self._entries[0][0] < self._sleeping.deadline:
-            self._sleeping.deadline = self._entries[0][0]
+    def begin(self, running: RunningCall) -> None:
+        """Set the deadline of a call, if it has one."""
+        if self._is_limited or running.call.options.timeout:
+            self._set(running)
+
+    def renew(self, running: RunningCall) -> None:
+        """Let the time of a call begin anew, if it has a deadline."""
+        if running.deadline:
+            self._set(running)
 
     def stop(self) -> None:
         """Forget all deadlines."""
@@ -60,19 +51,47 @@ class Deadlines(Generic[T]):
         if self._sleeping is not None:
             self._sleeping.cancel()
 
+    def _set(self, running: RunningCall) -> None:
+        had_deadline = running.deadline > 0
+        running.deadline = anyio.current_time() + self._seconds_for(running)
+        if had_deadline:
+            return  # its entry is renewed when its time has come
+        if len(self._entries) > 2 * self._calls.count + 100:  # most of them are of ended calls
+            self._entries = [e for e in self._entries if self._calls.get(e[1]) is not None]
+            heapq.heapify(self._entries)
+        heapq.heappush(self._entries, (running.deadline, running.call.request))
+        if self._sleeping is None:
+            self._sleeping = anyio.CancelScope()
+            self._starter.start(self._watch)
+        elif self._entries[0][0] < self._sleeping.deadline:
+            self._sleeping.deadline = self._entries[0][0]
+
+    def _seconds_for(self, running: RunningCall) -> float:
+        limit, milliseconds = min(self._limit, LONGEST), running.call.options.timeout
+        return limit if not milliseconds or milliseconds > limit * 1000 else milliseconds / 1000
+
     async def _watch(self) -> None:
         while self._entries:
-            deadline, id_ = self._entries[0]
-            limited = self._running.get(id_)
-            if limited is None or limited.answered or not limited.deadline:
+            deadline, request = self._entries[0]
+            running = self._calls.get(request)
+            if running is None or running.answered or not running.deadline:
                 heapq.heappop(self._entries)
-            elif limited.deadline > deadline:
-                heapq.heapreplace(self._entries, (limited.deadline, id_))
+            elif running.deadline > deadline:
+                heapq.heapreplace(self._entries, (running.deadline, request))
             elif deadline > anyio.current_time():
                 self._sleeping = anyio.CancelScope(deadline=deadline)
                 with self._sleeping:
                     await anyio.sleep_forever()
             else:
                 heapq.heappop(self._entries)
-                self._expire(limited)
+                self._time_out(running)
         self._sleeping = None
+
+    def _time_out(self, running: RunningCall) -> None:
+        call = running.call
+        if not call.options.timeout or call.options.timeout > self._limit * 1000:
+            text = "a call of %.100r had no result in %s seconds"
+            record = self._conversation.limit_log.record
+            record("call_timeout", text, call.procedure, self._limit)
+        self._replies.answer_error(running, CallTimeout("the call took too long"))
+        running.cancel()

@@ -18,7 +18,8 @@ from serverwamp import uris
 from serverwamp.auth.authorization import Authorization, forget_answers, question_about
 from serverwamp.client_call import ClientCall
 from serverwamp.concurrency.contexts import in_own_context
-from serverwamp.concurrency.tasks import StartedTask, open_starter, part_to_reraise
+from serverwamp.concurrency.failures import raise_unless_failure
+from serverwamp.concurrency.tasks import StartedTask, open_starter
 from serverwamp.errors import (
     CallCanceled,
     LimitExceeded,
@@ -156,8 +157,7 @@ class SessionEngine:
                 if self._state.state is State.AUTHENTICATING:
                     await self._converse()
         except BaseException as error:
-            if part_to_reraise(error) is not None:
-                raise
+            raise_unless_failure(error)
             logger.exception("the end of a session failed")
 
     # ---- the open session
@@ -294,7 +294,7 @@ class SessionEngine:
             await anyio.sleep(timeout / 4)
             is_silent = conversation.connection.received == before
             is_busy = self._calls.are_running or self.publications.are_waiting
-            is_waited_for = is_busy or conversation.outbound.blocks_reader
+            is_waited_for = is_busy or conversation.outbound.backlog.blocks_reader
             silent_quarters = silent_quarters + 1 if is_silent and not is_waited_for else 0
         text = f"nothing has come for {timeout} seconds"
         conversation.limit_log.record("idle_timeout", "%s", text)

@@ -9,26 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Protocol
 
 from serverwamp.auth.authorization import Answer, Authorizer, Question
 from serverwamp.concurrency.tasks import StartedTask, cancel_once
-from serverwamp.outbound.backlog import Origin
+from serverwamp.outbound.backlog import EventReceiver
 from serverwamp.peer.conversation import Conversation
 from serverwamp.protocol.formats import Format, Unit
-from serverwamp.router.broker import Subscription
-
-
-class Receiver(Origin, Protocol):
-    """What receives the events of a subscription for one session."""
-
-    subscription: Subscription
-    format: Format
-
-    @property
-    def is_open(self) -> bool: ...
-
-    def receive(self, unit: Unit) -> None: ...
 
 
 class EventAuthorization:
@@ -37,11 +23,13 @@ class EventAuthorization:
     def __init__(self, conversation: Conversation, authorizer: Authorizer) -> None:
         self._conversation = conversation
         self._authorizer = authorizer
-        self._waiting: deque[tuple[Receiver, Question | None, Unit]] = deque()
+        self._waiting: deque[tuple[EventReceiver, Question | None, Unit]] = deque()
         self._bytes = 0
         self._task: StartedTask | None = None
 
-    def admits(self, receiver: Receiver, topic: str, event: Mapping[Format, Unit | None]) -> bool:
+    def is_allowed(
+        self, receiver: EventReceiver, topic: str, event: Mapping[Format, Unit | None]
+    ) -> bool:
         """Tell whether an event is to be queued now; if it waits, that is seen to."""
         question: Question | None = None
         answer: bool | None = True
@@ -61,16 +49,16 @@ class EventAuthorization:
         self._hold(receiver, question, unit)
         return False
 
-    def precede(self, receiver: Receiver, unit: Unit) -> bool:
+    def precede(self, receiver: EventReceiver, unit: Unit) -> bool:
         """Tell whether others wait that an event has to follow; then that is seen to."""
         if not self._waiting:
             return False
         self._hold(receiver, None, unit)
         return True
 
-    def _hold(self, receiver: Receiver, question: Question | None, unit: Unit) -> None:
+    def _hold(self, receiver: EventReceiver, question: Question | None, unit: Unit) -> None:
         outbound = self._conversation.outbound
-        limit = outbound.exceeded_limit(len(self._waiting), self._bytes)
+        limit = outbound.backlog.exceeded_limit(len(self._waiting), self._bytes)
         if limit is not None:
             outbound.overflow(limit, receiver)
             receiver.note_refused()

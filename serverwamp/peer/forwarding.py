@@ -6,7 +6,6 @@ Spec: Basic Profile, "Remote Procedure Call"; Advanced Profile, "Caller Identifi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -19,9 +18,11 @@ from serverwamp.errors import (
     Unavailable,
     WAMPError,
 )
+from serverwamp.peer.active_calls import ActiveCalls
 from serverwamp.peer.call import RunningCall
 from serverwamp.peer.callee import PendingInvocation
 from serverwamp.peer.conversation import Conversation
+from serverwamp.peer.deadlines import Deadlines
 from serverwamp.peer.replies import Replies
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Args, Call, Kwargs, Result
@@ -32,12 +33,14 @@ logger: logging.Logger = logging.getLogger(__name__)
 class ForwardedCall(RunningCall):
     """A call that another client is to answer."""
 
-    invocation: PendingInvocation | None = None
-    stream: ForwardedChunks | None = None
+    __slots__ = ("_forwarded", "invocation")
 
-    def __init__(self, call: Call, unit: Unit, calls: ForwardedCalls) -> None:
+    stream: ForwardedChunks | None
+
+    def __init__(self, call: Call, unit: Unit, forwarded: ForwardedCalls) -> None:
         super().__init__(call, unit)
-        self._calls = calls
+        self.invocation: PendingInvocation | None = None
+        self._forwarded = forwarded
 
     @property
     def can_be_cancelled(self) -> bool:
@@ -49,7 +52,7 @@ class ForwardedCall(RunningCall):
         assert self.invocation is not None
         if self.answered:
             self.invocation.abandon()
-            self._calls.end(self)
+            self._forwarded.end(self)
         elif not was_cancelled:
             self.invocation.interrupt()
 
@@ -59,20 +62,20 @@ class ForwardedCall(RunningCall):
             self.invocation.forget()
         else:  # it would wait for ever for what doesn't come any more
             self.invocation.abandon()
-        self._calls.end(self)
+        self._forwarded.end(self)
 
     # ---- what the client says
 
     def take_progress(self, args: Args, kwargs: Kwargs) -> None:
-        self._calls.report(self, args, kwargs)
+        self._forwarded.report(self, args, kwargs)
 
     def take_result(self, args: Args, kwargs: Kwargs) -> None:
-        self._calls.answer(self, args, kwargs)
+        self._forwarded.answer(self, args, kwargs)
 
     def take_error(self, error: WAMPError) -> None:
         # Some clients answer an INTERRUPT with an error of their own.
         error = CallCanceled("the call was cancelled") if self.cancelled else error
-        self._calls.answer_error(self, error)
+        self._forwarded.answer_error(self, error)
 
 
 class ForwardedChunks:
@@ -107,28 +110,24 @@ class ForwardedChunks:
 class ForwardedCalls:
     """The calls of a session that go to other clients.
 
-    `keep` puts one among the running calls of the session, and `remove` takes it out. No task
-    waits for them: their callees' sessions say what becomes of them.
+    No task waits for them. The sessions of their callees say what becomes of them.
     """
 
     def __init__(
         self,
         conversation: Conversation,
+        calls: ActiveCalls,
         replies: Replies,
-        *,
-        keep: Callable[[RunningCall], None],
-        remove: Callable[[RunningCall], None],
-        renew_deadline: Callable[[RunningCall], None],
+        deadlines: Deadlines,
     ) -> None:
         self._conversation = conversation
         self._session = conversation.session
         self._outbound = conversation.outbound
         self._endpoints = conversation.router.endpoints
         self._dealer = conversation.router.dealer
+        self._calls = calls
         self._replies = replies
-        self._keep = keep
-        self._remove = remove
-        self._renew_deadline = renew_deadline
+        self._deadlines = deadlines
 
     def start(self, call: Call, unit: Unit) -> bool:
         """Give a call to who has registered the procedure; tell whether anybody has.
@@ -142,7 +141,7 @@ class ForwardedCalls:
             return False
         if registration.match != "exact" and not uris.is_valid_uri(call.procedure):
             return False  # a prefix matches more than URIs; the caller is told so elsewhere
-        routed = ForwardedCall(call, unit, self)
+        forwarded = ForwardedCall(call, unit, self)
         details: dict[str, Any] = {}
         if call.options.progress:
             details["progress"] = True
@@ -154,49 +153,51 @@ class ForwardedCalls:
                 caller=session.id, caller_authid=session.auth_id, caller_authrole=session.auth_role
             )
         try:
-            routed.invocation = registration.pick().invoke(
-                registration, call.procedure, call.args or (), call.kwargs or {}, routed, details
+            forwarded.invocation = registration.pick().invoke(
+                registration, call.procedure, call.args or (), call.kwargs or {}, forwarded, details
             )
         except WAMPError as error:
-            self._replies.answer_error(routed, error)
-        if not routed.answered:
+            self._replies.answer_error(forwarded, error)
+        if not forwarded.answered:
             if call.options.progress:
-                assert routed.invocation is not None
-                routed.stream = ForwardedChunks(routed.invocation)
-            self._keep(routed)
+                assert forwarded.invocation is not None
+                forwarded.stream = ForwardedChunks(forwarded.invocation)
+            self._calls.add(forwarded)
+            self._deadlines.begin(forwarded)
         return True
 
-    def report(self, routed: ForwardedCall, args: Args, kwargs: Kwargs) -> None:
+    def report(self, forwarded: ForwardedCall, args: Args, kwargs: Kwargs) -> None:
         """Send what a client has reported of its progress."""
-        call = routed.call
-        if routed.answered or not call.options.receive_progress:
+        call = forwarded.call
+        if forwarded.answered or not call.options.receive_progress:
             return
-        if self._outbound.blocks_reader:  # the callee has others, and can't be made to wait for one
+        # The callee serves other callers, too, so it can't be made to wait for this one.
+        if self._outbound.backlog.blocks_reader:
             error = Unavailable("progress is reported faster than it is read")
-            self._replies.answer_error(routed, error)
-            routed.cancel()
+            self._replies.answer_error(forwarded, error)
+            forwarded.cancel()
             return
-        self._renew_deadline(routed)
+        self._deadlines.renew(forwarded)
         try:
             self._conversation.send(Result(call.request, {"progress": True}, args, kwargs))
         except SerializationError as error:
             if self._conversation.limit_log.is_first("a lost report"):
                 logger.error("a report to session %s is lost: %s", self._session.id, error)
 
-    def answer(self, routed: ForwardedCall, args: Args, kwargs: Kwargs) -> None:
+    def answer(self, forwarded: ForwardedCall, args: Args, kwargs: Kwargs) -> None:
         """Send a client's result."""
         try:
-            self._replies.answer(routed, RPCResult(args, kwargs))
+            self._replies.answer(forwarded, RPCResult(args, kwargs))
         except SerializationError as error:
             text = f"the result can't be sent: {error}"
-            self._replies.answer_error(routed, error.answer_to_receiver(text))
-        self.end(routed)
+            self._replies.answer_error(forwarded, error.answer_to_receiver(text))
+        self.end(forwarded)
 
-    def answer_error(self, routed: ForwardedCall, error: WAMPError) -> None:
+    def answer_error(self, forwarded: ForwardedCall, error: WAMPError) -> None:
         """Send a client's error."""
-        self._replies.answer_error(routed, error)
-        self.end(routed)
+        self._replies.answer_error(forwarded, error)
+        self.end(forwarded)
 
-    def end(self, routed: ForwardedCall) -> None:
+    def end(self, forwarded: ForwardedCall) -> None:
         """Take note that a call is over for whoever has called."""
-        self._remove(routed)
+        self._calls.remove(forwarded)

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from serverwamp import uris
-from serverwamp.concurrency.tasks import part_to_reraise
+from serverwamp.concurrency.failures import raise_unless_failure
 from serverwamp.errors import (
     AuthenticationFailed,
     NoSuchRealm,
@@ -127,8 +127,7 @@ class Joining:
         except _ClientLeft:
             conversation.close_code = REFUSED
         except BaseException as error:
-            if part_to_reraise(error) is not None:
-                raise
+            raise_unless_failure(error)
             doing = f"the beginning of session {session.id}"
             self._refuse(await conversation.error_for(error, doing))
         if conversation.state.state is State.AUTHENTICATING:
@@ -180,8 +179,7 @@ class Joining:
             if session.expires_at is not None and session.expires_at <= time():
                 raise AuthenticationFailed("the credentials have expired")
         except BaseException as error:
-            if part_to_reraise(error) is not None:
-                raise
+            raise_unless_failure(error)
             raise self._reason_of(error) from None
 
     def _reason_of(self, error: BaseException) -> Exception:

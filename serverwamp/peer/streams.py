@@ -11,48 +11,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 
 from serverwamp.binding.handler import NO_CHUNK, Handler
+from serverwamp.concurrency.changes import Changes
 from serverwamp.errors import (
     CallCanceled,
     Unavailable,
     WAMPError,
 )
 from serverwamp.limits import Limits
+from serverwamp.peer.call import ChunkTaker, RunningCall
 from serverwamp.peer.conversation import Conversation
+from serverwamp.peer.deadlines import Deadlines
+from serverwamp.peer.replies import Replies
 from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.messages import Call
-
-
-class ChunkTaker(Protocol):
-    """Who gets the chunks of a call as they are read."""
-
-    is_over: bool
-    """Whether it takes nothing any more."""
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another chunk may be put in."""
-        ...
-
-    def put(self, call: Call, unit: Unit) -> None:
-        """Take what a further CALL brings, before the call is answered.
-
-        Raises: WAMPError.
-        """
-        ...
-
-    async def wait_for_room(self) -> None:
-        """Return when another chunk may be put in."""
-        ...
-
-    def break_off(self) -> None:
-        """Take no more chunks."""
-        ...
 
 
 class Stream(AsyncGenerator[Any, None]):
@@ -62,16 +39,17 @@ class Stream(AsyncGenerator[Any, None]):
     they are taken: what is wrong with one is raised there.
     """
 
-    _changed: anyio.Event | None = None
-    _is_broken = False
-    is_over: bool = False
-    """Whether it takes nothing any more."""
-
     def __init__(self, call: Call, limits: Limits) -> None:
         self._waiting: deque[tuple[Call, Unit]] = deque()
         self._size = 0
         self._limits = limits
         self._is_complete = not call.options.progress
+        self._is_broken = False
+        self._changes = Changes()
+        self._first: Any = NO_CHUNK
+        self._convert: Callable[[Call, Unit], Any] | None = None
+        self.is_over: bool = False
+        """Whether it takes nothing any more."""
 
     def open(self, first: Any, convert: Callable[[Call, Unit], Any]) -> None:
         """Begin with a chunk, or `NO_CHUNK`; `convert` makes others of messages and their units."""
@@ -93,12 +71,11 @@ class Stream(AsyncGenerator[Any, None]):
             self._waiting.append((call, unit))
             self._size += len(unit)
             self._is_complete = not call.options.progress
-            self._notify()
+            self._changes.notify()
 
     async def wait_for_room(self) -> None:
         """Return when another chunk may be put in."""
-        while not self.has_room:
-            await self._change()
+        await self._changes.wait_until(lambda: self.has_room)
 
     def break_off(self) -> None:
         """Take no more chunks: unless the last one has come, iterating fails with CallCanceled."""
@@ -109,17 +86,7 @@ class Stream(AsyncGenerator[Any, None]):
     def _close(self) -> None:
         self.is_over = True
         self._waiting.clear()
-        self._notify()
-
-    def _notify(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
-    async def _change(self) -> None:
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
+        self._changes.notify()
 
     # ---- what the handler does
 
@@ -134,13 +101,14 @@ class Stream(AsyncGenerator[Any, None]):
             elif self._is_complete or self.is_over:
                 raise StopAsyncIteration
             else:
-                await self._change()
+                await self._changes.wait()
         return chunk
 
     def _next_waiting(self) -> Any:
+        assert self._convert is not None
         call, unit = self._waiting.popleft()
         self._size -= len(unit)
-        self._notify()
+        self._changes.notify()
         try:
             return self._convert(call, unit)
         except Exception:
@@ -157,29 +125,13 @@ class Stream(AsyncGenerator[Any, None]):
         raise typ if val is None else val
 
 
-class Streamed(Protocol):
-    """A call, as far as its stream is concerned."""
-
-    call: Call
-    stream: ChunkTaker | None
-
-
 class Streams:
-    """What a session does about the streams of its calls.
+    """What a session does about the streams of its calls."""
 
-    `refuse` ends a call with an error, `renew` its deadline; both are given its first or a further
-    CALL.
-    """
-
-    def __init__(
-        self,
-        conversation: Conversation,
-        refuse: Callable[[Call, WAMPError], None],
-        renew: Callable[[Any], None],
-    ) -> None:
+    def __init__(self, conversation: Conversation, replies: Replies, deadlines: Deadlines) -> None:
         self._conversation = conversation
-        self._refuse = refuse
-        self._renew = renew
+        self._replies = replies
+        self._deadlines = deadlines
 
     def begin(self, call: Call) -> Stream:
         """Return the stream of a call that others will follow."""
@@ -187,7 +139,7 @@ class Streams:
 
     def bind(
         self,
-        running: Streamed,
+        running: RunningCall,
         handler: Handler,
         values: Sequence[Any],
         values_by_name: Mapping[str, Any],
@@ -207,7 +159,7 @@ class Streams:
             exact = self._conversation.serializer.format.exact_payload(unit, call)
         return handler.chunk(args, kwargs, exact)
 
-    def go_on(self, running: Streamed, call: Call, unit: Unit) -> Awaitable[None] | None:
+    def go_on(self, running: RunningCall, call: Call, unit: Unit) -> Awaitable[None] | None:
         """Take a further CALL of a call; what is returned, if anything, waits until it can."""
         stream = running.stream
         assert stream is not None  # the session's state lets no other CALL have its id
@@ -217,7 +169,7 @@ class Streams:
         return None
 
     async def _go_on_later(
-        self, running: Streamed, stream: ChunkTaker, call: Call, unit: Unit
+        self, running: RunningCall, stream: ChunkTaker, call: Call, unit: Unit
     ) -> None:
         """Wait until the handler has taken chunks; end its call if that takes too long.
 
@@ -233,11 +185,15 @@ class Streams:
             return
         text = "a call of %.100r has taken none of its chunks in %s seconds"
         self._conversation.limit_log.record("busy_timeout", text, call.procedure, timeout)
-        self._refuse(call, Unavailable("the call doesn't keep up with what is streamed into it"))
+        self._end(running, Unavailable("the call doesn't keep up with what is streamed into it"))
 
-    def _put(self, running: Streamed, stream: ChunkTaker, call: Call, unit: Unit) -> None:
-        self._renew(running)
+    def _put(self, running: RunningCall, stream: ChunkTaker, call: Call, unit: Unit) -> None:
+        self._deadlines.renew(running)
         try:
             stream.put(call, unit)
         except WAMPError as error:
-            self._refuse(call, error)
+            self._end(running, error)
+
+    def _end(self, running: RunningCall, error: WAMPError) -> None:
+        self._replies.answer_error(running, error)
+        running.cancel()

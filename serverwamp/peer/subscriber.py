@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -16,7 +17,8 @@ import anyio.lowlevel
 from serverwamp import uris
 from serverwamp.binding.handler import Handler
 from serverwamp.concurrency.contexts import in_own_context
-from serverwamp.concurrency.tasks import StartedTask, cancel_once, part_to_reraise, split_to_reraise
+from serverwamp.concurrency.failures import handle_failure, raise_unless_failure
+from serverwamp.concurrency.tasks import StartedTask, cancel_once
 from serverwamp.errors import (
     NoSuchSubscription,
     RuntimeFailure,
@@ -77,10 +79,10 @@ class Subscriber:
         self._subscriptions = session
         self._counters = session.counters
 
-    def admits(self, topic: str, event: Mapping[Format, Unit | None]) -> bool:
+    def is_allowed(self, topic: str, event: Mapping[Format, Unit | None]) -> bool:
         """Tell whether an event is to be queued now: it may have to wait, or be none of theirs."""
         questioned = self._subscriptions.questioned
-        return questioned is None or questioned.admits(self, topic, event)
+        return questioned is None or questioned.is_allowed(self, topic, event)
 
     @property
     def is_open(self) -> bool:
@@ -229,11 +231,7 @@ class SubscriberRole:
                 self._confirm(subscriber)
                 await subscriber.closing.wait()
         except BaseException as error:
-            escapes, failure = split_to_reraise(error)
-            if failure is not None:
-                await self._fail(subscriber, failure)
-            if escapes is not None:
-                raise escapes from None
+            await handle_failure(error, partial(self._fail, subscriber))
         finally:
             self._refuse(subscriber, RuntimeFailure("the handler failed"))
             self._leave(subscriber)
@@ -311,9 +309,7 @@ class SubscriberRole:
             try:
                 await in_own_context(handler.call(sources))
             except BaseException as error:
-                escapes = part_to_reraise(error)
-                if escapes is not None:
-                    raise escapes from None
+                raise_unless_failure(error)
                 logger.exception("an overflow handler failed for session %s", self.session.id)
 
     # ---- events
@@ -399,7 +395,7 @@ class SubscriberRole:
         limit = self._limit_with_held()
         if limit is not None:
             self.outbound.overflow(limit, subscriber)
-        if subscriber.overflow == "latest" and self.outbound.is_overflowing:
+        if subscriber.overflow == "latest" and self.outbound.backlog.overflow is not None:
             while held:
                 self._drop_oldest(subscriber, held)
         elif limit is not None:
@@ -418,7 +414,7 @@ class SubscriberRole:
         subscriber.note_refused()
 
     def _limit_with_held(self) -> str | None:
-        return self.outbound.exceeded_limit(self._held_messages, self._held_bytes)
+        return self.outbound.backlog.exceeded_limit(self._held_messages, self._held_bytes)
 
     def _take_held(self, subscriber: Subscriber) -> Collection[Unit]:
         """Return what is held back, which it is no longer."""

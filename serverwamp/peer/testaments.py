@@ -12,7 +12,7 @@ import anyio
 
 from serverwamp.auth.authorization import question_about
 from serverwamp.concurrency.contexts import in_own_context
-from serverwamp.concurrency.tasks import part_to_reraise
+from serverwamp.concurrency.failures import raise_unless_failure
 from serverwamp.errors import SerializationError, Unavailable, WAMPError, parts_of, without
 from serverwamp.peer.conversation import Conversation
 from serverwamp.peer.publisher import publication_of
@@ -74,8 +74,7 @@ class Testaments:
                 session, publication_of(message, session)
             )
         except BaseException as error:
-            if part_to_reraise(error) is not None:
-                raise
+            raise_unless_failure(error)
             refusals = (WAMPError, SerializationError)
             refusal = next((part for part in parts_of(error) if isinstance(part, refusals)), None)
             if refusal is not None and conversation.limit_log.is_first("a testament"):

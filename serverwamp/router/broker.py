@@ -8,19 +8,13 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from serverwamp.outbound.backlog import EventReceiver
 from serverwamp.patterns import PatternTable
-from serverwamp.session import Session
 from serverwamp.uris import MatchPolicy
 
 MISSING: Final = object()
-
-
-class Subscriber(Protocol):
-    """What receives the events of a subscription for one session."""
-
-    session: Session
 
 
 class Subscription:
@@ -90,11 +84,11 @@ class Broker:
                 self._has_patterns = self._patterns.has_patterns
             del self._by_id[subscription.id]
 
-    def join(self, subscription: Subscription, subscriber: Subscriber) -> None:
+    def join(self, subscription: Subscription, subscriber: EventReceiver) -> None:
         """Let `subscriber` receive what is published to the subscription from now on."""
         subscription._subscribers[subscriber] = None
 
-    def leave(self, subscription: Subscription, subscriber: Subscriber) -> bool:
+    def leave(self, subscription: Subscription, subscriber: EventReceiver) -> bool:
         """End what `join` began; tell whether it had not ended before."""
         return subscription._subscribers.pop(subscriber, MISSING) is None
 
@@ -103,7 +97,7 @@ class Broker:
     def __iter__(self) -> Iterator[Subscription]:
         return iter(self._by_id.values())
 
-    def subscribers(self, subscription: Subscription) -> Collection[Subscriber]:
+    def subscribers(self, subscription: Subscription) -> Collection[EventReceiver]:
         """Return who receives the events of a subscription."""
         return subscription._subscribers.keys()
 

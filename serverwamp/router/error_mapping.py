@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from serverwamp.binding.results import RPCErrorResult
-from serverwamp.concurrency.tasks import part_to_reraise
+from serverwamp.concurrency.failures import raise_unless_failure
 from serverwamp.errors import RuntimeFailure, WAMPError, parts_of, without
 from serverwamp.limits import LimitLog
 
@@ -56,8 +56,7 @@ class ErrorMapping:
         try:
             return await self._made_answer(error)
         except BaseException as failure:
-            if part_to_reraise(failure) is not None:
-                raise
+            raise_unless_failure(failure)
             logger.exception("the error handler for %s failed", type(error).__name__)
             return None
 

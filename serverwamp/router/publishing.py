@@ -126,7 +126,7 @@ class Publishing:
                 else [s for s in subscribers if publication.is_for(s.session)]
             )
             if self._asks_subscribers:
-                receivers = [s for s in receivers if s.admits(topic, event)]
+                receivers = [s for s in receivers if s.is_allowed(topic, event)]
             self._counters.events += len(receivers)
             start_many(
                 (subscriber.outbound, unit)

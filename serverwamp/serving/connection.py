@@ -138,7 +138,7 @@ class Connection:
 
         Raises: ProtocolViolation.
         """
-        if self.outbound.is_sending and self.outbound.blocks_reader:
+        if self.outbound.is_sending and self.outbound.backlog.blocks_reader:
             await self.outbound.room_for_replies
         if self.received >= self._readable:
             await self._slow_down()

@@ -100,7 +100,7 @@ class Server:
 
     def statistics(self) -> Statistics:
         """Return the application's counters and its current load."""
-        backlogs = [connection.outbound for connection in self.connections]
+        backlogs = [connection.outbound.backlog for connection in self.connections]
         return self.counters.statistics(
             sessions=len(self._sessions),
             connections=self._connected,

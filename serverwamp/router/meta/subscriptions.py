@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from serverwamp import uris
 from serverwamp.binding.results import RPCResult
 from serverwamp.errors import NoSuchSubscription, WAMPError
+from serverwamp.outbound.backlog import EventReceiver
 from serverwamp.protocol.messages import SubscribeOptions
-from serverwamp.router.broker import Subscriber, Subscription
+from serverwamp.router.broker import Subscription
 from serverwamp.router.meta.tables import TableMetaAPI
 from serverwamp.session import Session
 
@@ -62,7 +63,7 @@ class SubscriptionMetaAPI(TableMetaAPI[Subscription]):
         is_found = subscription is not None and self._is_shown(subscription)
         return subscription if is_found else None
 
-    def _holders(self, entry: Subscription) -> Collection[Subscriber]:
+    def _holders(self, entry: Subscription) -> Collection[EventReceiver]:
         return self._broker.subscribers(entry)
 
     def _described(self, entry: Subscription) -> dict[str, Any]:
