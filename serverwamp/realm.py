@@ -24,15 +24,9 @@ from serverwamp.auth.configuration import Authenticators, LoginConfiguration
 from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
 from serverwamp.binding.annotations import Converter
-from serverwamp.binding.handler import (
-    DefaultArg,
-    Function,
-    Handler,
-    check_factory,
-    is_async_generator,
-    name_of,
-    note_surroundings,
-)
+from serverwamp.binding.default_args import DefaultArg, check_factory
+from serverwamp.binding.handler import Handler
+from serverwamp.binding.signature import Function, is_async_generator, name_of, note_surroundings
 from serverwamp.client_call import ClientCall
 from serverwamp.errors import ConfigurationError, checked_args
 from serverwamp.limits import Limits

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
 
 from serverwamp import uris
 from serverwamp.auth.authorization import Requirement, Requirements, checked_requirements
-from serverwamp.binding.handler import is_async_generator, name_of, note_surroundings
+from serverwamp.binding.signature import is_async_generator, name_of, note_surroundings
 from serverwamp.errors import ConfigurationError
 from serverwamp.history import History
 from serverwamp.migration import TopicRouteSetSpellings

@@ -15,7 +15,7 @@ from serverwamp.auth.authentication import (
 )
 from serverwamp.auth.cryptosign import CryptosignMethod, ServerProof
 from serverwamp.auth.scram import scram_methods
-from serverwamp.binding.handler import Function
+from serverwamp.binding.signature import Function
 from serverwamp.errors import ConfigurationError
 
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import anyio
 
-from serverwamp.binding.handler import NONE_BY_NAME, Handler, shielded_exit_stack
+from serverwamp.binding.default_args import shielded_exit_stack
+from serverwamp.binding.handler import NONE_BY_NAME, Handler
 from serverwamp.binding.results import RPCProgressReport
 from serverwamp.concurrency.failures import handle_failure
 from serverwamp.errors import (

@@ -7,7 +7,9 @@ from typing import Final
 
 from serverwamp.auth.authorization import SOURCES_OF_QUESTIONS, Requirements, Rule
 from serverwamp.binding.annotations import Converter
-from serverwamp.binding.handler import DefaultArg, Function, Handler
+from serverwamp.binding.default_args import DefaultArg
+from serverwamp.binding.handler import Handler
+from serverwamp.binding.signature import Function
 from serverwamp.errors import ConfigurationError
 from serverwamp.publication import Publication
 from serverwamp.router.broker import Subscription

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 from msgspec.structs import replace
 
 from serverwamp.backplanes.base import Backplane
-from serverwamp.binding.handler import Handler, shielded_exit_stack
+from serverwamp.binding.default_args import shielded_exit_stack
+from serverwamp.binding.handler import Handler
 from serverwamp.binding.results import RPCErrorResult, as_result
 from serverwamp.concurrency.tasks import start_many
 from serverwamp.errors import SerializationError, WAMPError

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from typing import Any, ClassVar
 
 from serverwamp.auth.authorization import Requirement, checked_requirements
-from serverwamp.binding.handler import name_of
+from serverwamp.binding.signature import name_of
 from serverwamp.errors import ConfigurationError, NotAuthorized
 from serverwamp.publication import Audience, Publication
 from serverwamp.router.broker import Broker
