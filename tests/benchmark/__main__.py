@@ -127,8 +127,8 @@ def parsed_options(arguments: Sequence[str] | None = None) -> argparse.Namespace
         action="append",
         default=[],
         metavar="NAME=PYTHON",
-        help='"serverwamp 2.0.0", "fastapi-headless-wamp", "python-socketio" or "crossbar", and the'
-        " Python interpreter that has it",
+        help='"serverwamp, before", "serverwamp 2.0.0", "fastapi-headless-wamp", "python-socketio"'
+        ' or "crossbar", and the Python interpreter that has it',
     )
     return parser.parse_args(arguments)
 

@@ -352,6 +352,7 @@ def run_hypercorn_trio(app: Any, listener: socket.socket) -> None:
 SERVICES: dict[str, Callable[[socket.socket], None]] = {
     "bare": lambda listener: run_uvicorn(bare, listener),
     "serverwamp": lambda listener: run_uvicorn(ours(), listener),
+    "serverwamp, before": lambda listener: run_uvicorn(ours(), listener),
     "serverwamp, batched": lambda listener: run_uvicorn(ours(), listener),
     "bare, aiohttp": lambda listener: run_aiohttp(bare_on_aiohttp, listener),
     "serverwamp, aiohttp": lambda listener: run_aiohttp(

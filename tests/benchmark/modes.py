@@ -14,11 +14,14 @@ from tests.benchmark.load import Address, Calls, Events, ForwardedCalls, Frames,
 JSON, MSGPACK, BATCHED = "wamp.2.json", "wamp.2.msgpack", "wamp.2.json.batched"
 
 PAIR = ("bare", "serverwamp")
-FRAMEWORKS = ("serverwamp 2.0.0", "fastapi-headless-wamp", "python-socketio")
+BEFORE = "serverwamp, before"
+"""An earlier version, which an interpreter of its own has."""
+FRAMEWORKS = (BEFORE, "serverwamp 2.0.0", "fastapi-headless-wamp", "python-socketio")
 
 REFERENCES = {
     "serverwamp, aiohttp": "bare, aiohttp",
     "serverwamp, batched": "serverwamp",
+    BEFORE: "serverwamp",
 }
 """What servers are measured by, where that isn't the bare one."""
 
@@ -97,11 +100,11 @@ def _sessions(address: Address, subprotocols: Sequence[str], operations: int) ->
 
 COMPARISONS = (
     Mode("calls, 32 x 8, JSON", [JSON] * 32, _calls(8), 8192, 1.35, peers=FRAMEWORKS),
-    Mode("calls, 32 x 8, MessagePack", [MSGPACK] * 32, _calls(8), 8192, 1.35),
+    Mode("calls, 32 x 8, MessagePack", [MSGPACK] * 32, _calls(8), 8192, 1.35, peers=(BEFORE,)),
     Mode("calls, 1 x 1, JSON", [JSON], _calls(1), 2048, 1.25, peers=FRAMEWORKS),
     Mode("events to 100, JSON", [JSON] * 100, _events(), 20_000, 1.15, peers=FRAMEWORKS),
     Mode("events to 1,000, JSON", [JSON] * 1000, _events(), 20_000, servers=PAIR, peers=FRAMEWORKS),
-    Mode("events to 1,000, both", [JSON, MSGPACK] * 500, _events(), 20_000, 1.15),
+    Mode("events to 1,000, both", [JSON, MSGPACK] * 500, _events(), 20_000, 1.15, peers=(BEFORE,)),
     Mode("sessions, JSON", [JSON], _sessions, 256, 1.20, peers=FRAMEWORKS),
     Mode(
         "client to client, 16 x 8",
@@ -109,7 +112,7 @@ COMPARISONS = (
         _routed_calls(8),
         4096,
         servers=PAIR,
-        peers=("crossbar",),
+        peers=(BEFORE, "crossbar"),
     ),
 )
 """Modes in which servers are compared."""
