@@ -82,7 +82,7 @@ class WAMPError(Exception):
 
     @property
     def message(self) -> str:
-        """The text for people: the first argument, or the URI if there are no arguments."""
+        """The text for people, which is the first argument, or the URI without arguments."""
         return str(self.args[0]) if self.args else self.uri
 
 

@@ -74,7 +74,7 @@ class Limits:
     """How many publications of a session may wait for earlier ones. At this limit, the server reads
     nothing more from the client until a publication is complete."""
     testaments: float = 100
-    """How many testaments a session may have: publications that are made when it ends."""
+    """How many testaments (publications that are made when the session ends) a session may have."""
     busy_timeout: float = 30.0
     """How long reading may pause at one of these limits. After that, the next call or publication
     is refused, and reading resumes. A call whose handler takes none of its waiting chunks for so

@@ -21,12 +21,12 @@ class Statistics:
     sessions: int
     """Open sessions."""
     unauthenticated_sessions: int
-    """Further connections: those before WELCOME, and those whose session has ended."""
+    """Other connections, which are before WELCOME or whose session has ended."""
     calls_in_flight: int
     """Calls that have no final answer yet, including those that are queued."""
     calls: Mapping[str, int]
-    """Completed calls by outcome: ``result``, ``error``, ``timeout`` or ``canceled``. The client,
-    the end of the session, or the shutdown of the server can cancel a call."""
+    """Completed calls by outcome, which is ``result``, ``error``, ``timeout`` or ``canceled``. The
+    client, the end of the session, or the shutdown of the server can cancel a call."""
     events_delivered: int
     """Events that were queued for a session, counted once per session. Events that were dropped
     later are not included. Whether a client received an event is not known."""
@@ -37,7 +37,7 @@ class Statistics:
     outbound_bytes: int
     """Bytes that wait to be sent or are being sent."""
     violations: Mapping[str, int]
-    """How often clients broke a rule, by kind: ``undecodable``, ``unexpected message``,
+    """How often clients broke a rule, by kind. A kind is ``undecodable``, ``unexpected message``,
     ``wrong id``, ``invalid message``, ``wrong frame type``, or the field of `Limits` that was
     exceeded. Kinds that never occurred are left out."""
 
