@@ -161,15 +161,15 @@ async def connect_socket(
                                 whole = type(event.data)().join(parts)
                                 parts.clear()
                                 key = "text" if isinstance(whole, str) else "bytes"
-                                client._take({"type": "websocket.send", key: whole})
+                                client.feed({"type": "websocket.send", key: whole})
                         elif isinstance(event, Ping):
                             await put(event.response())
                         elif isinstance(event, CloseConnection):
-                            client._take({"type": "websocket.close", "code": event.code})
+                            client.feed({"type": "websocket.close", "code": event.code})
                             await put(event.response())
                     protocol.receive_data(await stream.receive())
             except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
-                client._end()
+                client.feed_end()
 
         async with from_client, to_socket, from_socket, to_client, anyio.create_task_group() as t:
             t.start_soon(write)

@@ -85,7 +85,7 @@ async def refusal(app: Application, **login: Any) -> str:
         with pytest.raises(WAMPError) as refused:
             await client.join(**login)
         assert await client.expect_close() == 1000
-        assert client._inbox == []
+        assert client.take_all() == []
         assert "who" not in "".join(client.transcript)
         return refused.value.uri
 
@@ -444,7 +444,7 @@ async def test_a_challenge_is_answered_once(first: str) -> None:
         reason = "wamp.error.protocol_violation" if first == "right" else FAILED
         assert replies[0][::2] == [3, reason]
         assert await client.expect_close() in (1000, 1002)
-        assert client._inbox == []
+        assert client.take_all() == []
 
 
 async def test_an_identity_provider_may_still_say_no() -> None:
@@ -574,7 +574,7 @@ async def test_the_client_gives_up() -> None:
         await client.receive()
         await client.send([3, {}, "wamp.error.cannot_authenticate"])
         assert await client.expect_close() == 1000
-        assert client._inbox == []
+        assert client.take_all() == []
 
 
 async def test_the_client_vanishes_while_it_is_challenged() -> None:

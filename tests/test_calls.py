@@ -75,7 +75,6 @@ async def test_a_call_has_one_answer() -> None:
         await client.send([48, 2, {}, "nobody.serves.this"])
         reply = await client.receive()
         assert reply[:5] == [8, 48, 2, {}, "wamp.error.no_such_procedure"]
-        client._last_request = 2
         await client.expect_nothing()
 
 
@@ -900,7 +899,6 @@ async def test_progress() -> None:
             [50, 1, {"progress": True}],
             [50, 1, {}, ["end"]],
         ]
-        client._last_request = 1
         await client.expect_nothing()
 
 
@@ -972,7 +970,7 @@ async def test_how_progress_can_end() -> None:
             except WAMPError as error:
                 result = error.uri
             assert result == ending, handler.__name__
-        client._inbox.clear()  # the progress
+        client.take_all()  # the progress
         await client.expect_nothing()
 
 

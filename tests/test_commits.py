@@ -384,7 +384,7 @@ async def test_a_call_that_is_over_while_it_commits(
                 with pytest.raises(WAMPError, match=uri):
                     await call.result()
             await anyio.wait_all_tasks_blocked()
-            assert not client._inbox
+            assert client.take_all() == []
             database.proceed.set()
             if is_told_of_result:
                 assert (await call.result()).args == ("answer",)

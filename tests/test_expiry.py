@@ -56,7 +56,7 @@ async def test_a_session_ends_when_its_credentials_expire() -> None:
         assert goodbye[1:] == [{"message": "the credentials have expired"}, KILLED]
         await client.send([6, {}, "wamp.close.goodbye_and_out"])
         assert await client.expect_close() == 1000
-        assert not [m for m in client._inbox if m[1] == running.request]
+        assert not [m for m in client.take_all() if m[1] == running.request]
 
 
 async def test_credentials_that_have_expired_already() -> None:

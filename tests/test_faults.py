@@ -474,7 +474,7 @@ async def test_a_subscription_handler_that_closes_its_session() -> None:
         assert await client.receive() == [6, {}, "com.app.no_more"]
         await client.send([6, {}, "wamp.close.goodbye_and_out"])
         assert await client.expect_close() == 1000
-        assert client._inbox == []
+        assert client.take_all() == []
 
 
 async def test_a_session_that_ends_while_a_subscription_closes() -> None:

@@ -170,7 +170,7 @@ async def test_a_session_does_not_hear_of_its_own_end() -> None:
         await alice.subscribe("wamp.session.on_join")
         await alice.subscribe("wamp.session.on_leave")
         await alice.leave()
-        assert not alice._inbox
+        assert alice.take_all() == []
 
 
 async def test_who_is_refused_has_not_joined() -> None:
@@ -361,7 +361,7 @@ async def test_subscriptions_end_with_their_session(how: str) -> None:
         assert await heard(alice, topics) == ("on_delete", (session, subscription.id))
         assert await heard(alice, topics) == ("on_leave", (session, "bob", "user"))
         await alice.expect_nothing()
-        assert not bob._inbox
+        assert bob.take_all() == []
 
 
 async def test_a_subscription_that_is_refused_is_none() -> None:
@@ -575,7 +575,7 @@ async def test_who_leaves_does_not_hear_of_its_own_registrations() -> None:
         await register(bob, "shared.a")
         await alice.call("wamp.session.kill", (bob.session,))
         await expect_goodbye(bob, "wamp.close.killed", {})
-        assert not bob._inbox
+        assert bob.take_all() == []
         await alice.expect_event()
 
 

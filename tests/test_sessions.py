@@ -270,7 +270,7 @@ async def test_the_server_says_goodbye() -> None:
         await client.send([1, "realm1", {"roles": {"caller": {}}}])
         await client.send([6, {}, "wamp.close.goodbye_and_out"])
         assert await client.expect_close() == 1000
-        assert client._inbox == []
+        assert client.take_all() == []
     assert len(sessions) == 1
     async with connect(app) as client:  # one that doesn't answer
         await client.call("remember")

@@ -191,11 +191,27 @@ async def test_sending_after_disconnecting() -> None:
             await client.send([48, 1, {}, "echo"])
 
 
+async def test_raw_requests_use_up_their_ids() -> None:
+    async with connect(serving()) as client:
+        await client.send([48, 1, {}, "echo", [1]])
+        await client.send([48, 3, {}, "echo"])  # not the next one
+        assert (await client.receive())[:2] == [50, 1]
+        assert client.next_request() == 2
+
+
+async def test_taking_all_messages() -> None:
+    async with connect(serving()) as client:
+        await client.send([48, 1, {}, "echo", [1]], [48, 2, {}, "nothing"], [48, 3, {}, "echo"])
+        await client.expect(lambda m: m[0] == 8)
+        await client.expect(lambda m: m[1] == 3)
+        assert client.take_all() == [[50, 1, {}, [1]]]
+        assert client.take_all() == []
+
+
 async def test_nan_is_not_json() -> None:
-    client = Client.__new__(Client)
-    client._is_text = True
-    with pytest.raises(ValueError, match="NaN"):
-        client._decode("[36, NaN]")
+    async with connect(serving()) as client:
+        with pytest.raises(ValueError, match="NaN"):
+            client.feed({"type": "websocket.send", "text": "[36, NaN]"})
 
 
 async def test_publishing_to_an_application_that_takes_it() -> None:

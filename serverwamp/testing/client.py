@@ -56,6 +56,8 @@ ROLES: Mapping[str, Any] = {
     "publisher": {"features": {}},
     "callee": {"features": {"progressive_call_results": True, "call_canceling": True}},
 }
+REQUESTS = frozenset((16, 32, 34, 48, 64, 66))
+"""The types of the messages that begin a request of the client."""
 FRAMES_IN_FLIGHT = 64
 """How many frames either side can send before the other has taken one."""
 
@@ -250,10 +252,15 @@ class Client:
     # ---- raw messages
 
     async def send(self, *messages: Sequence[Any]) -> None:
-        """Send raw messages, as lists, in one frame each; in one altogether when batched."""
+        """Send raw messages, as lists, in one frame each; in one altogether when batched.
+
+        A request with the next id uses up that id, as if `call` or another method had sent it.
+        """
         units = [self._encode(message) for message in messages]
         for message in messages:
             self.transcript.append(f"client: {message!r}")
+            if len(message) > 1 and message[0] in REQUESTS and message[1] == self._last_request + 1:
+                self._last_request += 1
         frames = [units] if self._serializer.batched else [[unit] for unit in units]
         for frame in frames:
             await self._send_frame(self._serializer.join(frame))
@@ -292,6 +299,11 @@ class Client:
                     self._fail(f"the connection was closed while waiting for {what}")
                 await self._arrived.wait()
         self._fail(f"waited {seconds} seconds in vain for {what}")
+
+    def take_all(self) -> list[list[Any]]:
+        """Return the messages that have arrived and that nothing else has taken; don't wait."""
+        messages, self._inbox = self._inbox, []
+        return messages
 
     async def expect_nothing(self) -> None:
         """Check that everything that has been received was expected.
@@ -560,8 +572,12 @@ class Client:
         """Read again."""
         self._resumed.set()
 
-    def _take(self, event: ASGIEvent) -> None:
-        """Note what the application sends."""
+    def feed(self, event: ASGIEvent) -> None:
+        """Take an event that the application sends; only a transport calls this.
+
+        `connect` has a transport of its own. Others, such as one over a real socket, hand over
+        `websocket.send` and `websocket.close` here.
+        """
         if event["type"] == "websocket.close":
             self.close_code = event.get("code", 1000)
             self.transcript.append(f"server: closes the connection ({self.close_code})")
@@ -575,8 +591,8 @@ class Client:
         self._arrived.set()
         self._arrived = anyio.Event()
 
-    def _end(self) -> None:
-        """Note that the application has returned."""
+    def feed_end(self) -> None:
+        """Note that the application sends nothing more; only a transport calls this."""
         self._closed.set()
         self._arrived.set()
 
@@ -732,10 +748,10 @@ async def _connected(
                 async for event in from_app:
                     if not client._resumed.is_set():
                         await client._resumed.wait()
-                    client._take(event)
+                    client.feed(event)
             except anyio.ClosedResourceError:
                 pass  # the client has disconnected
-            client._end()
+            client.feed_end()
 
         taking = tasks.start(take)
         try:
