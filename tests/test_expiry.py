@@ -221,7 +221,7 @@ async def test_disconnect_of_who_is_just_logging_in() -> None:
         await silent.join(ticket="joe user never")
 
 
-async def test_disconnect_has_to_be_told_whom() -> None:
+async def test_disconnect_needs_a_criterion() -> None:
     app = Application()
     with pytest.raises(TypeError, match="whom"):
         await app.disconnect()

@@ -1,10 +1,11 @@
-"""How a realm finds out who a client is.
+"""The authentication of a realm's clients.
 
-Transport authenticators come first, in their order; then the first challenge-based method that
-the client offers and the realm has. Whatever an authenticator raises is a failed authentication.
+Transport authenticators run first, in the order in which they were added. If none of them admits
+the client, the first challenge-based method is used that the client offers and the realm has. An
+exception in an authenticator is a failed authentication.
 
-A client says its name in HELLO. A challenge proves that name; where there is none, it counts only
-if the authenticator that admits the session assigns it.
+A client claims a name in HELLO. A challenge verifies that name. Without a challenge, the session
+keeps the name only if the authenticator that admits the session assigns it.
 
 Spec: Advanced Profile, "Authentication Methods".
 """
@@ -28,40 +29,42 @@ from serverwamp.protocol.auth import cra
 logger: logging.Logger = logging.getLogger(__name__)
 
 TRANSPORT_METHODS = ("cookie", "tls", "anonymous")
-"""The names by which clients offer what needs no challenge."""
+"""The names of authentication methods without a challenge, as clients offer them."""
 
 
 @dataclass(frozen=True)
 class CRAAuthRequirement:
-    """What a client has to prove to know, and what it is once it has.
+    """The secret that a client must prove to know in WAMP-CRA, and the role that it gets.
 
-    With `salt` the secret is a derived one, as `derive_cra_secret` makes it of a password: the
-    client gets `salt`, `iterations` and `keylen` (bytes) with its challenge and derives it again.
+    With `salt`, the secret is a key that `derive_cra_secret` derives from a password. The client
+    receives `salt`, `iterations` and `keylen` with the challenge and derives the same key.
     """
 
     secret: str | bytes | None = field(repr=False)
-    """The secret itself, or with a salt what `derive_cra_secret` has made of it. None for somebody
-    unknown, who is to be challenged like everybody and can't succeed."""
+    """The secret; with a salt, the result of `derive_cra_secret`. None for an unknown user: the
+    client is challenged like any other and always refused."""
     auth_role: str = "user"
-    """What the session may be; told to the client."""
+    """The role of the session; the client is told."""
     auth_provider: str = "dynamic"
-    """Who vouches for the session; told to the client."""
+    """The name of the party that authenticates the user; the client is told."""
     salt: str | None = None
-    """The salt of a derived secret."""
+    """The salt of a derived secret; None if the secret is not derived."""
     iterations: int = 1000
-    """How often a derived secret was hashed."""
+    """The number of PBKDF2 iterations of a derived secret."""
     keylen: int = 32
     """The length of a derived secret in bytes, before base64."""
 
 
 class CompiledHandler(Protocol):
-    """A compiled handler: takes what it wants by the names of `sources`."""
+    """A compiled function of the application."""
 
-    async def call(self, sources: Mapping[str, Any]) -> Any: ...
+    async def call(self, sources: Mapping[str, Any]) -> Any:
+        """Call the function with the values in `sources` that it has parameters for."""
+        ...
 
 
 class ChallengeMethod(Protocol):
-    """A method that asks the client to prove something."""
+    """An authentication method that challenges the client."""
 
     name: str
 
@@ -71,7 +74,7 @@ class ChallengeMethod(Protocol):
 
 
 class TicketMethod:
-    """The client sends a secret that the application knows what to do with."""
+    """Ticket authentication: the client sends a secret, which the application checks."""
 
     name = "ticket"
 
@@ -79,18 +82,20 @@ class TicketMethod:
         self._authenticator = authenticator
 
     async def identify(self, session: Any) -> Any:
+        """Ask the client for a ticket; return its identity, or None."""
         ticket, _ = await session.challenge(self.name, {})
         return await self.identity_of(session, ticket)
 
     async def identity_of(self, session: Any, ticket: str) -> Any:
-        """Return whom a ticket identifies."""
+        """Return the identity that a ticket proves, or None."""
         return await self._authenticator.call({"session": session, "ticket": ticket})
 
 
 class CRAMethod:
-    """The client signs a text with a secret that it shares with the application.
+    """WAMP-CRA: the client signs a text with a secret that it shares with the application.
 
-    Who is unknown is challenged, too, and refused after the same steps as for a wrong signature.
+    Unknown users are challenged as well, and refused after the same steps as a wrong signature, so
+    that clients can't find out which users exist.
     """
 
     name = "wampcra"
@@ -104,8 +109,9 @@ class CRAMethod:
         self._usual: CRAAuthRequirement | None = None
 
     async def identify(self, session: Any) -> Any:
+        """Challenge the client to sign a text; return its identity, or None."""
         required = await self._requirement_provider.call({"session": session})
-        requirement = self._completed(required or None, session.auth_id or "")
+        requirement = self._required_or_decoy(required or None, session.auth_id or "")
         challenge = cra.cra_challenge(
             session=session.id,
             authid=session.auth_id or "",
@@ -130,27 +136,36 @@ class CRAMethod:
         session.auth_provider = requirement.auth_provider
         return await self._identity_provider.call({"session": session})
 
-    def _completed(self, required: CRAAuthRequirement | None, authid: str) -> CRAAuthRequirement:
-        """Return what is required, or for nobody the like of what was required of somebody."""
-        if self._usual is None:  # the first, so that nobody's challenge stays the same
+    def _required_or_decoy(
+        self, required: CRAAuthRequirement | None, authid: str
+    ) -> CRAAuthRequirement:
+        """Return the requirement; for an unknown user, a decoy modelled on a real one.
+
+        All decoys are modelled on the first requirement, so that the challenge of an unknown user
+        has the same parameters each time.
+        """
+        if self._usual is None:
             if required is None:
                 return CRAAuthRequirement(secret=None)
             self._usual = replace(required, secret=None)
         salt = self._usual.salt
         if salt is not None:
             salt = cra.salt_like(salt, self._nobodys_secret, authid)
-        nobody = replace(self._usual, salt=salt)
-        return required or nobody
+        decoy = replace(self._usual, salt=salt)  # made for known users, too: it takes time
+        return required or decoy
 
 
 Compile = Callable[[Callable[..., Any], Sequence[str]], CompiledHandler]
-"""Compiles a function, given the names of the sources that lead its parameters."""
+"""Compiles a function, given the sources of its leading parameters."""
 
 
 class Authentication:
-    """The compiled authenticators of a realm, and their order.
+    """The compiled authenticators of a realm.
 
-    A `handler` takes the place of all others. `methods` stand in the order of preference.
+    Arguments:
+        handler: if given, it authenticates all clients, and the others aren't used.
+        transport: the transport authenticators, in their order.
+        methods: the challenge-based methods.
     """
 
     def __init__(
@@ -163,17 +178,18 @@ class Authentication:
         self._transport = transport
         self._methods = {method.name: method for method in methods}
 
-    # ---- what happens to a session
+    # ---- authenticating a session
 
     @property
     def is_open(self) -> bool:
-        """Whether everybody is admitted, and nobody asked anything."""
+        """Whether there is no authenticator, so that all clients are admitted."""
         return self._handler is None and not self._transport and not self._methods
 
     async def authenticate(self, session: Any) -> None:
-        """Find out who the session is, and write it there.
+        """Authenticate a session, and set its ``auth_...`` attributes and its identity.
 
-        Raises: WAMPError to refuse it; whatever else an authenticator raises refuses it too.
+        Raises: WAMPError to refuse the session. Any other exception of an authenticator also
+            refuses it.
         """
         if self._handler is not None:
             await self._authenticate_by_handler(session, self._handler)
@@ -183,9 +199,10 @@ class Authentication:
             await self._authenticate_by_challenge(session)
 
     async def refresh(self, session: Any, renewed: Any, ticket: str) -> None:
-        """Find out by a ticket who `renewed` is, and let `session` go on if it is the same.
+        """Authenticate `renewed` by a ticket; if it is the same principal, update `session`.
 
-        Raises: WAMPError if it isn't; whatever else the authenticator raises.
+        Raises: WAMPError if the ticket is refused or the principal is another one; any exception of
+            the authenticator.
         """
         method = self._methods.get(TicketMethod.name)
         if not isinstance(method, TicketMethod):
@@ -193,7 +210,7 @@ class Authentication:
         identity = await method.identity_of(renewed, ticket)
         _complete(renewed, role="user", method=method.name)
         if not _is_identity(identity) or _principal(renewed) != _principal(session):
-            logger.debug("session %s: its new ticket was refused", session.id)
+            logger.debug("the new ticket of session %s was refused", session.id)
             raise AuthenticationFailed("authentication failed")
         session.identity = identity
         session.expires_at = renewed.expires_at
@@ -210,13 +227,13 @@ class Authentication:
 
     @staticmethod
     def _admit_anonymous(session: Any) -> None:
-        session.auth_id = None  # whatever it claimed, nobody has checked
+        session.auth_id = None  # nobody has verified the claimed name
         _complete(session, role="anonymous", provider="static", method=_offered_transport(session))
 
     async def _authenticate_by_transport(self, session: Any) -> bool:
         claim = session.auth_id
         for authenticator in self._transport:
-            session._claim(claim)  # whatever one has assigned that didn't admit the session
+            session._claim(claim)  # undo what an authenticator assigned that didn't admit it
             identity = await authenticator.call({"session": session})
             if _is_identity(identity):
                 await session.mark_authenticated(identity)
@@ -248,35 +265,35 @@ class Authentication:
                 return self._methods[name]
         offered = " and ".join(self._methods)
         if set(session.auth_methods) <= {"anonymous"}:
-            raise AuthenticationRequired(f"this realm wants authentication by {offered}")
+            raise AuthenticationRequired(f"this realm requires authentication by {offered}")
         raise NoMatchingAuthMethod(f"this realm offers authentication by {offered}")
 
 
 def _is_identity(value: Any) -> bool:
-    """Tell whether an authenticator returned an identity: anything but nothing, or a plain no."""
+    """Tell whether an authenticator returned an identity: anything except None and False."""
     return value is not None and value is not False
 
 
 def _principal(session: Any) -> tuple[str, str, str]:
-    """Return what stays the same for as long as a session lasts."""
+    """Return the attributes that identify a principal; they can't change during a session."""
     return session.realm, session.auth_role, session.auth_id
 
 
 def _drop_claim(session: Any) -> None:
-    """Forget the name that the client has claimed, unless an authenticator has assigned it."""
+    """Remove the name that the client claimed, unless an authenticator has assigned a name."""
     if session._is_claimed:
         session.auth_id = None
 
 
 def _offered_transport(session: Any) -> str | None:
-    """Return the name of a method without a challenge that the client would accept."""
+    """Return a method without a challenge that the client accepts; None if it accepts none."""
     if not session.auth_methods:
         return "anonymous"
     return next((name for name in session.auth_methods if name in TRANSPORT_METHODS), None)
 
 
 def _complete(session: Any, *, role: str, method: str | None, provider: str = "dynamic") -> None:
-    """Fill in what the authenticators left open."""
+    """Set the attributes that the authenticators didn't set."""
     session.auth_id = session.auth_id or secrets.token_urlsafe(12)
     session.auth_role = session.auth_role or role
     session.auth_provider = session.auth_provider or provider

@@ -1,4 +1,4 @@
-"""How a realm is told who its clients are: its authenticators."""
+"""The methods that configure the authenticators of a realm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from serverwamp.errors import ConfigurationError
 
 
 class Authenticators:
-    """The functions that authenticate the clients of a realm, until they are compiled."""
+    """The authenticators of a realm before they are compiled."""
 
     def __init__(self) -> None:
         self._handler: Function | None = None
@@ -28,7 +28,7 @@ class Authenticators:
         self._methods: dict[str, Callable[[Compile], Sequence[ChallengeMethod]]] = {}
 
     def set_handler(self, handler: Function) -> None:
-        """Leave the whole authentication to `handler`.
+        """Let `handler` do the whole authentication.
 
         Raises: ConfigurationError when there is such a handler already.
         """
@@ -37,24 +37,24 @@ class Authenticators:
         self._handler = handler
 
     def add_transport(self, authenticator: Function) -> None:
-        """Ask `authenticator` after those that were added before."""
+        """Add a transport authenticator, to run after those that were added before."""
         self._transport.append(authenticator)
 
     def set_methods(
         self, kind: str, methods: Callable[[Compile], Sequence[ChallengeMethod]]
     ) -> None:
-        """Offer what ``methods(compile_function)`` returns once functions can be compiled.
+        """Add challenge-based methods: ``methods(compile_function)`` returns them later.
 
-        Raises: ConfigurationError when the realm has that kind already.
+        Raises: ConfigurationError when the realm has methods of the same `kind` already.
         """
         if kind in self._methods:
             raise ConfigurationError(f"the realm has {kind} already")
         self._methods[kind] = methods
 
     def compiled(self, compile_function: Compile) -> Authentication:
-        """Return all of them compiled.
+        """Compile the authenticators.
 
-        Raises: ConfigurationError when a function can't be called.
+        Raises: ConfigurationError when the parameters of a function can't be filled in.
         """
         handler = self._handler
         return Authentication(
@@ -70,17 +70,32 @@ class LoginConfiguration(ABC):
     @property
     @abstractmethod
     def _authenticators(self) -> Authenticators:
-        """Where they are kept.
+        """The authenticators of the realm.
 
         Raises: ConfigurationError when the realm is serving already.
         """
 
     def add_transport_authenticator(self, authenticator: Function) -> None:
-        """Ask ``authenticator(session)`` for an identity, after those that were added before."""
+        """Add a function that authenticates clients by their connection, without a challenge.
+
+        ``authenticator(session)`` returns an identity to admit the session, or None or False to
+        leave it to the next authenticator. Transport authenticators run in the order in which they
+        were added, and before challenge-based methods.
+
+        ``session.connection.transport_info`` describes the connection. The authenticator can set
+        `Session.auth_id`, `Session.auth_role` and so on. A `WAMPError` refuses the session with
+        that error; any other exception refuses it and is logged.
+        """
         self._authenticators.add_transport(authenticator)
 
     def set_ticket_authenticator(self, authenticator: Function) -> None:
-        """Ask ``authenticator(session, ticket)`` for the identity of who brings a ticket."""
+        """Authenticate by ticket: the client sends a secret.
+
+        ``authenticator(session, ticket)`` returns the identity of the client, or None to refuse the
+        session.
+
+        Raises: ConfigurationError when the realm has a ticket authenticator already.
+        """
         self._authenticators.set_methods(
             "a ticket authenticator",
             lambda compiled: [TicketMethod(compiled(authenticator, ("session", "ticket")))],
@@ -89,8 +104,11 @@ class LoginConfiguration(ABC):
     def set_cra_handlers(self, requirement_provider: Function, identity_provider: Function) -> None:
         """Authenticate by WAMP-CRA.
 
-        ``requirement_provider(session)`` returns a `CRAAuthRequirement`, or None for who is unknown
-        and challenged all the same; ``identity_provider(session)`` is asked after the proof.
+        ``requirement_provider(session)`` returns a `CRAAuthRequirement`, or None for an unknown
+        user, who is challenged as well and then refused. After a correct signature,
+        ``identity_provider(session)`` returns the identity, or None to refuse the session.
+
+        Raises: ConfigurationError when the realm has CRA handlers already.
         """
         self._authenticators.set_methods(
             "CRA handlers",
@@ -105,11 +123,13 @@ class LoginConfiguration(ABC):
     def set_scram_handlers(
         self, requirement_provider: Function, identity_provider: Function
     ) -> None:
-        """Authenticate by SCRAM: ``wamp-scram``, and ``scram``, which is what Autobahn has.
+        """Authenticate by SCRAM: the method ``wamp-scram``, and Autobahn's variant ``scram``.
 
-        ``requirement_provider(session)`` returns a `SCRAMAuthRequirement`, or None for who is
-        unknown and challenged all the same; ``identity_provider(session)`` is asked after the
-        proof.
+        ``requirement_provider(session)`` returns a `SCRAMAuthRequirement`, or None for an unknown
+        user, who is challenged as well and then refused. After a correct proof,
+        ``identity_provider(session)`` returns the identity, or None to refuse the session.
+
+        Raises: ConfigurationError when the realm has SCRAM handlers already.
         """
         self._authenticators.set_methods(
             "SCRAM handlers",
@@ -126,15 +146,21 @@ class LoginConfiguration(ABC):
         *,
         private_key: str | None = None,
     ) -> None:
-        """Authenticate by WAMP-cryptosign.
+        """Authenticate by WAMP-cryptosign: the client signs with its private key.
 
-        ``requirement_provider(session)`` returns a `CryptosignAuthRequirement`, or None for who is
-        unknown; ``session.auth_extra["pubkey"]`` is the key that the client announces.
-        ``identity_provider(session)`` is asked after the proof. A client that says no name gets
-        one by `requirement_provider`, or else its key is its name. With a `private_key`, which has
-        to be used for nothing else, the server proves who it is, too, to clients that ask for it.
+        ``requirement_provider(session)`` returns a `CryptosignAuthRequirement`, or None for an
+        unknown user, who is challenged as well and then refused. The client can announce its
+        public key as ``session.auth_extra["pubkey"]``. After a correct signature,
+        ``identity_provider(session)`` returns the identity, or None to refuse the session.
 
-        Raises: ConfigurationError without the extra ``crypto``, or for what isn't a key.
+        If the client claims no name, `requirement_provider` can set `Session.auth_id`; otherwise
+        the public key becomes the name.
+
+        With `private_key`, 64 hexadecimal digits, the server also signs the challenges of clients
+        that want to verify the server. Don't use that key for anything else.
+
+        Raises: ConfigurationError when the realm has cryptosign handlers already, without the extra
+            ``crypto``, and when `private_key` is not a key.
         """
         proof = ServerProof(private_key)
         self._authenticators.set_methods(
@@ -149,9 +175,12 @@ class LoginConfiguration(ABC):
         )
 
     def set_authentication_handler(self, handler: Function) -> None:
-        """Leave the whole authentication to ``handler(session)``.
+        """Let ``handler(session)`` do the whole authentication; no other authenticator is used.
 
-        It returns an identity or awaits ``session.mark_authenticated(identity)``; otherwise the
-        session is refused. It may challenge the client with ``await session.challenge(...)``.
+        To admit the session, the handler returns an identity or awaits
+        ``session.mark_authenticated(identity)``. Otherwise the session is refused. The handler can
+        challenge the client with ``await session.challenge(method, extra)``.
+
+        Raises: ConfigurationError when the realm has an authentication handler already.
         """
         self._authenticators.set_handler(handler)

@@ -1,4 +1,4 @@
-"""WAMP-cryptosign: the client has a private key, and the server knows the public one."""
+"""WAMP-cryptosign: the client has a private key, and the server knows the public key."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from serverwamp.errors import AuthenticationFailed, ConfigurationError
 
 @dataclass(frozen=True)
 class CryptosignAuthRequirement:
-    """Whose key a client has to have, and what it is once it has proved that.
+    """The key that a client must prove to have in WAMP-cryptosign, and the role that it gets.
 
-    The first field is what `cryptosign_credential` returns.
+    `cryptosign_credential` returns the first field.
     """
 
     public_key: str | None
-    """The Ed25519 public key, as 64 hexadecimal digits. None for somebody unknown, who is to be
-    challenged like everybody and can't succeed."""
+    """The Ed25519 public key, as 64 hexadecimal digits. None for an unknown user: the client is
+    challenged like any other and always refused."""
     auth_role: str = "user"
-    """What the session may be; told to the client."""
+    """The role of the session; the client is told."""
     auth_provider: str = "dynamic"
-    """Who vouches for the session; told to the client."""
+    """The name of the party that authenticates the user; the client is told."""
 
 
 def cryptosign_credential(private_key: str) -> dict[str, str]:
-    """Return what to store of a client's key: ``CryptosignAuthRequirement(**stored)``.
+    """Return the data to store for a client, for ``CryptosignAuthRequirement(**stored)``.
 
-    `private_key` is 64 hexadecimal digits, such as ``secrets.token_hex(32)`` makes; the client
-    alone keeps it.
+    `private_key` is 64 hexadecimal digits, for example from ``secrets.token_hex(32)``. Only the
+    client keeps it.
 
-    Raises: ConfigurationError without the extra ``crypto``; ValueError for what isn't a key.
+    Raises: ConfigurationError without the extra ``crypto``; ValueError when `private_key` is not a
+        key.
     """
     return {"public_key": mathematics().public_key_of(private_key)}
 
 
 def mathematics() -> Any:
-    """Return the module `protocol.auth.cryptosign`.
+    """Import and return the module `protocol.auth.cryptosign`.
 
-    Raises: ConfigurationError where PyNaCl isn't installed.
+    Raises: ConfigurationError when PyNaCl isn't installed.
     """
     try:
         from serverwamp.protocol.auth import cryptosign
@@ -52,9 +53,9 @@ def mathematics() -> Any:
 
 
 class ServerProof:
-    """What proves to clients which server it is, where it has a key.
+    """The server's own key, with which it proves its identity to clients; None for no key.
 
-    Raises: ConfigurationError where PyNaCl isn't installed, and for what isn't a key.
+    Raises: ConfigurationError when PyNaCl isn't installed, and when `private_key` is not a key.
     """
 
     def __init__(self, private_key: str | None) -> None:
@@ -66,7 +67,7 @@ class ServerProof:
             raise ConfigurationError(str(error)) from None
 
     def answer(self, challenge: Any) -> dict[str, str]:
-        """Return what CHALLENGE says to a client that has sent a challenge of its own."""
+        """Return the entries of CHALLENGE that answer the client's own challenge, if any."""
         if self._private_key is None or not self._mathematics.is_key(challenge):
             return {}
         signature = self._mathematics.signed_challenge(self._private_key, challenge)
@@ -74,9 +75,13 @@ class ServerProof:
 
 
 class CryptosignMethod:
-    """The client signs 32 random octets, which are good for this one session.
+    """WAMP-cryptosign: the client signs 32 random bytes, which are used for one session only.
 
-    Who is unknown is challenged, too, and refused after the same steps as for a wrong key.
+    Unknown users are challenged as well, and refused after the same steps as a wrong key, so that
+    clients can't find out which users exist.
+
+    Channel binding is not supported, even if the client asks for it: ASGI servers don't expose the
+    TLS connection that it needs.
     """
 
     name = "cryptosign"
@@ -94,6 +99,7 @@ class CryptosignMethod:
         self._nobodys_key: str = self._mathematics.public_key_of(secrets.token_hex(32))
 
     async def identify(self, session: Any) -> Any:
+        """Challenge the client to sign random bytes; return its identity, or None."""
         announced = session.auth_extra.get("pubkey")
         if announced is not None and not self._mathematics.is_key(announced):
             raise AuthenticationFailed("authextra.pubkey is not a key")
@@ -102,8 +108,6 @@ class CryptosignMethod:
         )
         key = None if required is None else required.public_key
         challenge = secrets.token_hex(32)
-        # No channel binding, whatever the client asks for: it would need to know the TLS
-        # connection, which no ASGI server tells.
         extra = {"challenge": challenge, **self._proof.answer(session.auth_extra.get("challenge"))}
         signature, _ = await session.challenge(self.name, extra)
         is_proven = self._mathematics.is_signed_challenge(

@@ -1,4 +1,4 @@
-"""JSON Web Tokens as tickets: checked by PyJWT, with a key or with the published keys of an issuer.
+"""JSON Web Tokens as tickets, checked by PyJWT with a key or with an issuer's published keys.
 
 Spec: RFC 7519, RFC 7517.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger(__name__)
 
 KEYS_TIMEOUT: Final = 10.0
-"""Seconds, for fetching the keys of an issuer."""
+"""Timeout for fetching an issuer's keys, in seconds."""
 
 Authenticator = Callable[[Session, str], Awaitable[Mapping[str, Any] | None]]
 FindKey = Callable[[str], Awaitable["PyJWK | str | bytes"]]
@@ -36,21 +36,28 @@ def jwt_authenticator(
     issuer: str | Sequence[str] | None = None,
     leeway: float = 0.0,
 ) -> Authenticator:
-    """Return what `Realm.set_ticket_authenticator` takes, for tickets that are JSON Web Tokens.
+    """Return a function for `Realm.set_ticket_authenticator` that accepts JSON Web Tokens.
 
-    A token has to be signed by one of `algorithms`, with `key` (a secret, or a public key in PEM)
-    or with one of `jwks`: a JSON Web Key Set, or the URL of one, which is fetched when it is
-    needed, and again after five minutes or for a key that it doesn't have. A token has to say
-    ``sub``, which becomes `auth_id`, and ``exp``, which becomes `expires_at`; clocks may differ by
-    `leeway` seconds. The claims are the identity.
+    A token must have the claims ``sub``, which becomes `Session.auth_id`, and ``exp``, which
+    becomes `Session.expires_at`. All claims of the token, as a mapping, are the identity.
 
-    Raises: ConfigurationError for a key and a key set, or neither; for what is no key set; for
-        ``none`` among the algorithms; without the extra ``jwt``.
+    Arguments:
+        algorithms: the signature algorithms that are accepted, such as ``["EdDSA"]``.
+        key: a secret, or a public key in PEM format.
+        jwks: a JSON Web Key Set, or the URL of one; give either `key` or `jwks`. A URL is fetched
+            when it is first needed, and again after five minutes or when a key is missing.
+        audience: the accepted values of the claim ``aud``.
+        issuer: the accepted values of the claim ``iss``.
+        leeway: by how many seconds the clocks of issuer and server may differ.
+
+    Raises: ConfigurationError when both or neither of `key` and `jwks` are given, when `jwks` is
+        not a key set, when `algorithms` is empty or contains ``none``, and without the extra
+        ``jwt``.
     """
     if (key is None) is (jwks is None):
         raise ConfigurationError("JSON Web Tokens need either a key or a key set")
     if isinstance(algorithms, str) or not algorithms or "none" in map(str.lower, algorithms):
-        raise ConfigurationError(f"{algorithms!r} is no list of algorithms, as ['EdDSA'] is")
+        raise ConfigurationError(f"{algorithms!r} is not a list of algorithms such as ['EdDSA']")
     try:
         import jwt
     except ImportError as missing:
@@ -74,8 +81,9 @@ def jwt_authenticator(
         except jwt.PyJWKClientConnectionError as error:
             logger.error("the keys for tokens could not be fetched: %s", error)
             return None
-        except jwt.PyJWTError as error:  # its text may quote the token
-            logger.debug("session %s: its token isn't good: %s", session.id, type(error).__name__)
+        except jwt.PyJWTError as error:  # not logged as text, which may quote the token
+            kind = type(error).__name__
+            logger.debug("the token of session %s was refused: %s", session.id, kind)
             return None
         session.auth_id = claims["sub"]
         session.expires_at = float(claims["exp"]) + leeway
@@ -106,7 +114,7 @@ def _of_set(jwks: str | Mapping[str, Any]) -> FindKey:
         return find
 
     client = jwt.PyJWKClient(jwks, timeout=KEYS_TIMEOUT)
-    # An issuer that doesn't answer keeps one thread, and not all that there are.
+    # An issuer that doesn't answer blocks only one worker thread, not all of them.
     limiter = anyio.CapacityLimiter(1)
 
     async def fetch(ticket: str) -> PyJWK:

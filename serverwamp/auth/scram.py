@@ -1,4 +1,4 @@
-"""SCRAM: a password proves itself, and the server proves that it knows something of it, too."""
+"""SCRAM: the client proves that it knows the password, and the server that it knows the client."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from serverwamp.protocol.auth.scram import KDF
 
 ARGON2_OF_AUTOBAHN: Final = "argon2id-13"
 USUAL_COSTS: Final[Mapping[KDF, tuple[int, int | None]]] = {
-    "argon2id13": (3, 64 * 1024),  # the second choice of RFC 9106
+    "argon2id13": (3, 64 * 1024),  # the second recommended option of RFC 9106
     "pbkdf2": (600_000, None),
 }
-"""How many iterations, and how many KiB, where nothing else is said."""
+"""The default number of iterations, and the default memory in KiB."""
 SALT_BYTES: Final = 16
-"""Argon2 of PyNaCl takes no other number."""
+"""The only length that PyNaCl's Argon2 accepts."""
 
 
 @dataclass(frozen=True)
 class SCRAMAuthRequirement:
-    """What a client has to prove to know, and what it is once it has.
+    """The password that a client must prove to know in SCRAM, and the role that it gets.
 
-    The fields without the last two are what `scram_credential` returns.
+    `scram_credential` returns all fields except the last two.
     """
 
     stored_key: str | None = field(repr=False)
-    """By what a proof is checked, as base64. None for somebody unknown, who is to be challenged
-    like everybody and can't succeed."""
+    """The key by which the client's proof is checked, in base64. None for an unknown user: the
+    client is challenged like any other and always refused."""
     server_key: str | None = field(repr=False)
-    """By what the server proves that it knows the client, as base64."""
+    """The key by which the server proves that it knows the client, in base64."""
     salt: str
-    """Random, as base64."""
+    """The random salt of the password hash, in base64."""
     kdf: KDF
-    """By what the password was hashed, ``argon2id13`` or ``pbkdf2``."""
+    """The hash function of the password, ``argon2id13`` or ``pbkdf2``."""
     iterations: int
-    """How often."""
+    """The number of iterations of the hash function."""
     memory: int | None = None
-    """With how many KiB; None for PBKDF2."""
+    """The memory of Argon2 in KiB; None for PBKDF2."""
     autobahn_stored_key: str | None = field(default=None, repr=False)
-    """The same as `stored_key`, for the dialect of Autobahn, that has Argon2 alone."""
+    """Like `stored_key`, for Autobahn's variant of SCRAM, which has only Argon2."""
     autobahn_server_key: str | None = field(default=None, repr=False)
-    """The same as `server_key`, for that dialect."""
+    """Like `server_key`, for Autobahn's variant of SCRAM."""
     auth_role: str = "user"
-    """What the session may be; told to the client."""
+    """The role of the session; the client is told."""
     auth_provider: str = "dynamic"
-    """Who vouches for the session; told to the client."""
+    """The name of the party that authenticates the user; the client is told."""
 
 
 def scram_credential(
@@ -62,11 +62,16 @@ def scram_credential(
     iterations: int | None = None,
     memory: int | None = None,
 ) -> dict[str, Any]:
-    """Return what to store of a password: ``SCRAMAuthRequirement(**stored)`` is made of it.
+    """Return the data to store for a password, for ``SCRAMAuthRequirement(**stored)``.
 
-    It can be written as JSON. Without `iterations` and `memory` (KiB) it is 3 times with 64 MiB for
-    Argon2, and 600000 times for PBKDF2: each login takes the client as long as this takes here,
-    and the server nothing.
+    The data can be stored as JSON. A client takes as long for each login as this function takes;
+    the server doesn't hash passwords at login.
+
+    Arguments:
+        password: the password.
+        kdf: the hash function, ``argon2id13`` or ``pbkdf2``.
+        iterations: the number of iterations. Default: 3 for Argon2, 600000 for PBKDF2.
+        memory: the memory of Argon2 in KiB. Default: 65536, which is 64 MiB.
 
     Raises: ConfigurationError for Argon2 without the extra ``crypto``; ValueError for a password
         with control characters.
@@ -87,7 +92,7 @@ def scram_credential(
         "iterations": iterations,
     }
     if kdf == "argon2id13":
-        if prepared != password:  # Autobahn takes it as it is
+        if prepared != password:  # Autobahn doesn't apply SASLprep
             salted = scram.salted_password(password, salt, kdf, iterations, memory)
         salted = scram.autobahn_salted_password(salted)
         stored["memory"] = memory
@@ -99,16 +104,16 @@ def scram_credential(
 def scram_methods(
     requirement_provider: CompiledHandler, identity_provider: CompiledHandler
 ) -> Sequence[ChallengeMethod]:
-    """Return the method of the specification, and that of Autobahn."""
-    asked = _Asked(requirement_provider)
+    """Return the method of the specification, and Autobahn's variant."""
+    requirements = _Requirements(requirement_provider)
     return [
-        SCRAMMethod(asked, identity_provider),
-        AutobahnSCRAMMethod(asked, identity_provider),
+        SCRAMMethod(requirements, identity_provider),
+        AutobahnSCRAMMethod(requirements, identity_provider),
     ]
 
 
-class _Asked:
-    """What is required of whom; of nobody the like of what was required of somebody."""
+class _Requirements:
+    """The requirements for clients; unknown users get a decoy modelled on a real one."""
 
     def __init__(self, requirement_provider: CompiledHandler) -> None:
         self._requirement_provider = requirement_provider
@@ -119,10 +124,11 @@ class _Asked:
         required: SCRAMAuthRequirement | None = await self._requirement_provider.call(
             {"session": session}
         )
-        self._usual = self._usual or required  # the first, so that nobody's challenge stays
-        return self._nobodys(authid) if required is None else required
+        # Decoys are modelled on the first requirement, so that they are the same each time.
+        self._usual = self._usual or required
+        return self._decoy(authid) if required is None else required
 
-    def _nobodys(self, authid: str) -> SCRAMAuthRequirement:
+    def _decoy(self, authid: str) -> SCRAMAuthRequirement:
         seed = hmac.digest(self._nobodys_secret, authid.encode(), "sha256")
         if self._usual is None:
             iterations, memory = USUAL_COSTS["argon2id13"]
@@ -134,37 +140,41 @@ class _Asked:
 
 
 class SCRAMMethod:
-    """The method as it is specified.
+    """The method ``wamp-scram`` of the specification.
 
-    Who is unknown is challenged, too, and refused after the same steps as for a wrong password.
-    Channel binding would need to know the TLS connection, which no ASGI server tells.
+    Unknown users are challenged as well, and refused after the same steps as a wrong password, so
+    that clients can't find out which users exist. Channel binding is not supported, because ASGI
+    servers don't expose the TLS connection that it needs.
+
+    Spec: Advanced Profile, "Salted Challenge Response Authentication Mechanism".
     """
 
     name = "wamp-scram"
 
-    def __init__(self, asked: _Asked, identity_provider: CompiledHandler) -> None:
-        self._asked = asked
+    def __init__(self, requirements: _Requirements, identity_provider: CompiledHandler) -> None:
+        self._requirements = requirements
         self._identity_provider = identity_provider
         self._nobodys_key = secrets.token_bytes(32)
 
     async def identify(self, session: Any) -> Any:
+        """Challenge the client to prove its password; return its identity, or None."""
         authid, client_nonce = session.auth_id or "", session.auth_extra.get("nonce")
         if not scram.is_nonce(client_nonce):
             raise AuthenticationFailed("authextra.nonce is missing")
         if session.auth_extra.get("channel_binding") is not None:
             raise AuthenticationFailed("channel binding is not supported")
-        requirement = await self._asked.requirement_of(session, authid)
+        requirement = await self._requirements.requirement_of(session, authid)
         nonce = client_nonce + _text(secrets.token_bytes(16))
         try:
             message = self._message(authid, client_nonce, nonce, requirement)
         except ValueError as error:
             raise AuthenticationFailed(f"authid: {error}") from None
         extra = self._extra(nonce, requirement)
-        proof, told = await session.challenge(self.name, extra)
+        proof, client_extra = await session.challenge(self.name, extra)
         stored_key, server_key = self._keys(requirement)
         key = self._nobodys_key if stored_key is None else b64decode(stored_key)
         is_proven = scram.is_client_proof(key, message, proof)
-        if not is_proven or stored_key is None or not self._is_said_again(nonce, told):
+        if not is_proven or stored_key is None or not self._is_consistent(nonce, client_extra):
             return None
         session.auth_role = requirement.auth_role
         session.auth_provider = requirement.auth_provider
@@ -185,18 +195,19 @@ class SCRAMMethod:
             "kdf": requirement.kdf,
             "iterations": requirement.iterations,
         }
-        if requirement.memory is not None:  # some clients don't take null
+        if requirement.memory is not None:  # some clients don't accept null
             extra["memory"] = requirement.memory
         return extra
 
     def _keys(self, requirement: SCRAMAuthRequirement) -> tuple[str | None, str | None]:
         return requirement.stored_key, requirement.server_key
 
-    def _is_said_again(self, nonce: str, told: Mapping[str, Any]) -> bool:
+    def _is_consistent(self, nonce: str, client_extra: Mapping[str, Any]) -> bool:
+        """Tell whether AUTHENTICATE repeats the nonce and has no channel binding."""
         return (
-            told.get("nonce") == nonce
-            and told.get("channel_binding") is None
-            and told.get("cbind_data") is None
+            client_extra.get("nonce") == nonce
+            and client_extra.get("channel_binding") is None
+            and client_extra.get("cbind_data") is None
         )
 
     def _welcome(self, signature: str) -> dict[str, Any]:
@@ -204,7 +215,7 @@ class SCRAMMethod:
 
 
 class AutobahnSCRAMMethod(SCRAMMethod):
-    """The method as Autobahn has it, after an older draft."""
+    """The method ``scram`` of Autobahn, which follows an older draft of the specification."""
 
     name = "scram"
 
@@ -221,8 +232,8 @@ class AutobahnSCRAMMethod(SCRAMMethod):
     def _keys(self, requirement: SCRAMAuthRequirement) -> tuple[str | None, str | None]:
         return requirement.autobahn_stored_key, requirement.autobahn_server_key
 
-    def _is_said_again(self, nonce: str, told: Mapping[str, Any]) -> bool:
-        return True  # it says nothing more; the nonce is in what it has signed
+    def _is_consistent(self, nonce: str, client_extra: Mapping[str, Any]) -> bool:
+        return True  # there is nothing to compare; the client's proof covers the nonce
 
     def _welcome(self, signature: str) -> dict[str, Any]:
         return {"scram_server_signature": signature}
