@@ -223,7 +223,7 @@ async def test_disconnect_of_who_is_just_logging_in() -> None:
 
 async def test_disconnect_needs_a_criterion() -> None:
     app = Application()
-    with pytest.raises(TypeError, match="whom"):
+    with pytest.raises(TypeError, match="needs a session"):
         await app.disconnect()
     with pytest.raises(ValueError, match="valid URI"):
         await app.disconnect(auth_id="joe", reason="not valid")
