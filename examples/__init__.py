@@ -1,1 +1,1 @@
-"""Runnable examples; each says in its first lines how to run it."""
+"""Runnable examples. The docstring of each says how to run it."""

@@ -1,11 +1,11 @@
-"""The same kind of application served by aiohttp, beside its other routes.
+"""A WAMP application served by aiohttp, beside its other routes.
 
 Run it::
 
     pip install "serverwamp[aiohttp]"
     python -m aiohttp.web -H 127.0.0.1 -P 8080 examples.aiohttp_server:make_app
 
-WAMP is at ws://127.0.0.1:8080/ws; http://127.0.0.1:8080/ tells how many clients are there.
+WAMP is at ws://127.0.0.1:8080/ws. http://127.0.0.1:8080/ shows how many clients are connected.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ wamp = serverwamp.Application()
 
 @wamp.route("time.until")
 async def seconds_until(moment: datetime) -> float:
-    """Take a moment in ISO 8601; it is a datetime by the time it comes here."""
+    """Return the seconds until `moment`, which clients send as a string in ISO 8601."""
     return (moment - datetime.now(moment.tzinfo)).total_seconds()
 
 
@@ -43,7 +43,7 @@ async def clock(app: web.Application) -> AsyncIterator[None]:
 
 
 async def close_sessions(app: web.Application) -> None:
-    await wamp.close_sessions(goodbye=False)  # so that clients come back after a restart
+    await wamp.close_sessions(goodbye=False)  # without GOODBYE, clients reconnect after a restart
 
 
 async def index(request: web.Request) -> web.Response:
@@ -51,7 +51,7 @@ async def index(request: web.Request) -> web.Response:
 
 
 def make_app(argv: list[str]) -> web.Application:
-    wamp.freeze()  # finds mistakes in its configuration
+    wamp.freeze()  # finds mistakes in the configuration
     app = web.Application()
     app.router.add_get("/", index)
     app.router.add_get("/ws", wamp.aiohttp_websocket_handler())

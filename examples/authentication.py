@@ -1,17 +1,17 @@
-"""The ways in: a cookie, a ticket, and secrets and keys that never leave the client.
+"""All logins: a cookie, a ticket, and secrets and keys that never leave the client.
 
 Run it, with ``serverwamp[server,crypto]``::
 
     uvicorn examples.authentication:wamp
 
-Join any realm at ws://127.0.0.1:8000/, and call ``who.am_i``. These get in:
+Join any realm at ws://127.0.0.1:8000/, and call ``who.am_i``. These clients are admitted:
 
-- by cookie: whoever the website has given ``visit=4711``
+- by cookie: clients with the cookie ``visit=4711``
 - by ticket: authid ``robot`` with the ticket ``oil-can``
 - by WAMP-CRA: authid ``ada`` with the secret ``engine``
 - by salted WAMP-CRA: authid ``grace`` with the password ``compiler``
 - by SCRAM: authid ``hedy`` with the password ``frequency``
-- by cryptosign: whoever has the private key that is 64 times the digit ``7``
+- by cryptosign: clients with the private key that is 64 times the digit ``7``
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class User:
 
 wamp = serverwamp.Application()
 
-# ---- cookie: asked first, because it needs nothing more from the client
+# ---- cookie: checked first, because it needs no further message from the client
 
 VISITS = {"4711": User("Visitor of the website")}
 
@@ -46,10 +46,10 @@ async def user_of_cookie(session: Session) -> User | None:
 
 wamp.add_transport_authenticator(user_of_cookie)
 
-# ---- ticket: the client sends its secret, so the connection had better be encrypted
+# ---- ticket: the client sends its secret, so the connection should be encrypted
 
 TICKETS = {"robot": "oil-can"}
-NOBODYS = token_urlsafe()  # compared with, too, when a name is unknown: nobody learns which are
+NOBODYS = token_urlsafe()  # compared for unknown names, so that timing doesn't reveal them
 
 
 async def user_of_ticket(session: Session, ticket: str) -> User | None:
@@ -63,8 +63,8 @@ wamp.set_ticket_authenticator(user_of_ticket)
 
 SECRETS = {
     "ada": CRAAuthRequirement("engine"),
-    # Of a person's password only what is derived from it has to be stored. The salt, which isn't
-    # secret, should be random for each person.
+    # Instead of a password, a key that is derived from it can be stored. The salt isn't secret, but
+    # should be random for each user.
     "grace": CRAAuthRequirement(
         serverwamp.derive_cra_secret("compiler", salt="b2f1a9", iterations=10_000),
         salt="b2f1a9",
@@ -79,13 +79,13 @@ async def secret_of(session: Session) -> CRAAuthRequirement | None:
 
 
 async def user_of_secret(session: Session) -> User:
-    """Only called for who has proved to know the secret."""
+    """Return the user. It is called only after the client has proved that it knows the secret."""
     return User(str(session.auth_id).title())
 
 
 wamp.set_cra_handlers(secret_of, user_of_secret)
 
-# ---- SCRAM: of what is stored nobody can make a login, and the server proves itself, too
+# ---- SCRAM: nobody can log in with the stored data, and the server proves its identity as well
 
 PASSWORDS = {
     "hedy": SCRAMAuthRequirement(**serverwamp.scram_credential("frequency")),
@@ -98,7 +98,7 @@ async def password_of(session: Session) -> SCRAMAuthRequirement | None:
 
 wamp.set_scram_handlers(password_of, user_of_secret)
 
-# ---- cryptosign: the client has a private key, of which the server only knows the public one
+# ---- cryptosign: the client has a private key, and the server knows only the public key
 
 KEYS = {
     "sensor": CryptosignAuthRequirement(
@@ -109,14 +109,14 @@ OWNERS = {requirement.public_key: name for name, requirement in KEYS.items()}
 
 
 async def key_of(session: Session) -> CryptosignAuthRequirement | None:
-    if session.auth_id is None:  # a device needn't know its name
+    if session.auth_id is None:  # a device needn't send its name
         session.auth_id = OWNERS.get(session.auth_extra.get("pubkey"))
     return KEYS.get(session.auth_id or "")
 
 
 wamp.set_cryptosign_handlers(key_of, user_of_secret)
 
-# ---- whoever comes here is somebody
+# ---- a call: every session that gets here has an identity
 
 
 @wamp.route("who.am_i")

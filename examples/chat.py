@@ -1,12 +1,12 @@
-"""A chat whose rooms remember: clients publish, and whoever was away catches up.
+"""A chat with history: clients publish, and clients that were away catch up.
 
 Run it from the root of the repository, and open http://127.0.0.1:8000 in two tabs::
 
     pip install -e ".[demo]"
     uvicorn examples.chat:wamp
 
-Cut the connection of one of them with its button, write in the other, and let the first come back:
-it gets what it has missed, once and in order.
+Cut the connection of one tab with its button, write in the other tab, and reconnect the first one:
+it gets the messages that it missed, once and in order.
 """
 
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ ROOMS = ("lobby", "garden", "library")
 
 
 def name_of(session: Session) -> str:
-    """Return what a visitor wants to be called."""
+    """Return the name that a visitor chose."""
     return str(session.auth_extra.get("name", "")).strip()[:20] or "Somebody"
 
 
@@ -36,14 +36,14 @@ def check_room(topic: str) -> None:
         raise WAMPError("chat.error.no_such_room", [f"the rooms are {', '.join(ROOMS)}"])
 
 
-# All rooms together keep the last 200 messages, for a day at most.
+# The history of all rooms together: the last 200 messages, for at most a day.
 @rooms.wildcard_topic("", history=History(events=200, age=24 * 3600))
 async def listen(topic: str) -> AsyncIterator[None]:
     check_room(topic)
     yield
 
 
-# What is published isn't passed on as it is: nobody speaks in another's name.
+# The handler replaces what the client sent, so nobody can write under another name.
 @rooms.wildcard_publication("")
 async def say(
     text: Annotated[str, Meta(max_length=500)], topic: str, session: Session

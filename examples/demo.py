@@ -1,8 +1,7 @@
 """A page to show a colleague: calls, progress, events and logins over one WebSocket.
 
 Run it from the root of the repository, and open http://127.0.0.1:8000 in two tabs. The page links
-to the other examples that have pages, which the same server serves below /chat/, /fleet/ and
-/upload/::
+to the other examples with pages. The same server serves them below /chat/, /fleet/ and /upload/::
 
     pip install -e ".[demo]"
     uvicorn examples.demo:wamp
@@ -40,7 +39,7 @@ app.add_realm(members)
 class Visitor:
     id: int
     name: str
-    countdown: float | None = None  # how far it has come, from 0 to 1
+    countdown: float | None = None  # the progress, from 0 to 1
 
 
 visitors: dict[int, Visitor] = {}
@@ -51,7 +50,7 @@ async def publish_visitors() -> None:
 
 
 async def visit(session: Session) -> AsyncIterator[None]:
-    """What happens over the life of each session: up to the yield it begins, then it ends."""
+    """Run for each session: the code before the yield when it begins, the rest when it ends."""
     name = str(session.auth_extra.get("name", "")).strip()[:20] or "Somebody"
     visitors[session.id] = Visitor(session.id, name)
     await publish_visitors()
@@ -71,7 +70,7 @@ async def watch_visitors(session: Session) -> AsyncIterator[None]:
     yield
 
 
-# ---- events that a newcomer gets to see, too
+# ---- events that new subscribers get as well
 
 recent: dict[str, deque[dict[str, str | float]]] = {
     "demo.activity": deque(maxlen=12),
@@ -130,7 +129,7 @@ async def countdown(
         yield RPCResult(args=("Lift-off!",))
     finally:
         visitor.countdown = None
-        with anyio.CancelScope(shield=True):  # or the cancellation would end this as well
+        with anyio.CancelScope(shield=True):  # otherwise the cancellation would end this, too
             await publish_visitors()
             await tell(visitor.name, outcome)
 
@@ -150,7 +149,7 @@ accounts = {
 }
 
 
-nobodys_password = token_urlsafe()  # compared with, too, when there is no such account
+nobodys_password = token_urlsafe()  # compared for unknown accounts
 
 
 async def check_ticket(session: Session, ticket: str) -> Member | None:

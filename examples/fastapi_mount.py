@@ -5,8 +5,9 @@ Run it::
     pip install fastapi
     uvicorn examples.fastapi_mount:app
 
-HTTP is described at http://127.0.0.1:8000/docs; WAMP is at ws://127.0.0.1:8000/ws/, where
-``books.add`` takes what ``POST /books`` takes, and ``books.added`` tells of both.
+http://127.0.0.1:8000/docs describes the HTTP API. WAMP is at ws://127.0.0.1:8000/ws/. There the
+procedure ``books.add`` takes the same data as ``POST /books``. Both publish to the topic
+``books.added``.
 """
 
 from collections.abc import AsyncIterator
@@ -37,7 +38,7 @@ async def list_books() -> list[Book]:
 @app.post("/books", status_code=201)
 @wamp.route("books.add")
 async def add_book(book: Book) -> Book:
-    """Both APIs check a book before it comes here; both return it."""
+    """Add a book. Both APIs check it before this function is called, and both return it."""
     shelf.append(book)
     await wamp.publish("books.added", (book,))
     return book

@@ -1,7 +1,7 @@
 """A fleet of devices that register procedures, which a web page calls through the server.
 
-Run it from the root of the repository, and open http://127.0.0.1:8000 in two tabs, or one of them
-on a telephone: each can be a device, and see and call all others::
+Run it from the root of the repository, and open http://127.0.0.1:8000 in two tabs, or on a
+phone as well. Each tab can be a device, and can see and call all others::
 
     pip install -e ".[demo]"
     uvicorn examples.fleet:wamp
@@ -26,7 +26,7 @@ devices: dict[str, Session] = {}
 
 @app.route("devices.join")
 async def join_fleet(name: str, session: Session) -> None:
-    """Give a device its name, below which it may register procedures from then on."""
+    """Give a device its name. From then on it may register procedures below that name."""
     if not name.isalnum() or len(name) > 20:
         raise WAMPError("devices.error.bad_name", ["a name is up to 20 letters and digits"])
     if session in devices.values():
@@ -41,8 +41,8 @@ def is_its_own(uri: str, session: Session) -> bool:
     return devices.get(uri.split(".")[1]) is session
 
 
-# What devices register below "fleet." can be called by all others; anything else that clients
-# register can be called by this application only.
+# All clients can call the procedures that devices register below "fleet.". Only this application
+# can call other procedures that clients register.
 app.client_register("fleet.", match="prefix", requires=is_its_own)
 
 
@@ -64,7 +64,7 @@ app.add_session_lifespan_handler(leave_fleet)
 
 @app.route("devices.survey")
 async def survey() -> RPCResult:
-    """Ask all devices at once; who doesn't answer within two seconds is left out."""
+    """Ask all devices at once, and leave out those that don't answer within two seconds."""
     readings: dict[str, float] = {}
 
     async def ask(name: str, device: Session) -> None:

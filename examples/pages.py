@@ -1,4 +1,4 @@
-"""How the examples serve a page: its routes, and those of the files that all pages use."""
+"""The routes of the pages of the examples, and of the files that all pages use."""
 
 from pathlib import Path
 

@@ -1,17 +1,17 @@
-"""One application with a realm for each of its tenants: the same API, separate data.
+"""One application with a realm for each tenant: the same API, separate data.
 
 Run it::
 
     uvicorn examples.several_realms:wamp
 
-Clients join ``tenants.red`` or ``tenants.blue`` at ws://127.0.0.1:8000/; no other realm is there.
+Clients join ``tenants.red`` or ``tenants.blue`` at ws://127.0.0.1:8000/; there are no other realms.
 """
 
 from collections.abc import AsyncIterator
 
 import serverwamp
 
-# Route sets belong to no realm: they are written once, and added wherever they are served.
+# Route sets don't belong to a realm: define them once, and add them to several realms.
 notes_api = serverwamp.RPCRouteSet("notes")
 notes_topics = serverwamp.TopicRouteSet("notes")
 
@@ -24,7 +24,7 @@ class Notebook:
 
 @notes_api.route("add")
 async def add_note(text: str, notebook: Notebook) -> int:
-    """Clients supply `text`; `notebook` is their realm's, whatever they send."""
+    """Clients supply `text`; the server supplies the `notebook` of their realm."""
     notebook.notes.append(text)
     await notebook.realm.publish("notes.added", (text,))
     return len(notebook.notes)
@@ -32,7 +32,7 @@ async def add_note(text: str, notebook: Notebook) -> int:
 
 @notes_api.route("list")
 async def list_notes(notebook: Notebook) -> list[str]:
-    """Each note becomes an argument of the result, as the items of every list do."""
+    """Return the notes. Each item of the list becomes one argument of the result."""
     return notebook.notes
 
 

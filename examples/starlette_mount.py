@@ -4,7 +4,7 @@ Run it::
 
     uvicorn examples.starlette_mount:app
 
-Whoever is subscribed to ``shop.ordered`` at ws://127.0.0.1:8000/ws hears of this order::
+Subscribers of ``shop.ordered`` at ws://127.0.0.1:8000/ws receive an event for this order::
 
     curl -X POST "http://127.0.0.1:8000/orders?item=tea"
 """
@@ -29,7 +29,7 @@ async def count_orders(item: str) -> int:
 
 @wamp.topic("shop.ordered")
 async def watch_orders() -> AsyncIterator[None]:
-    yield  # nothing has to be done when somebody subscribes, or leaves
+    yield  # nothing to do when a session subscribes or leaves
 
 
 async def order(request: Request) -> JSONResponse:
@@ -42,8 +42,8 @@ async def order(request: Request) -> JSONResponse:
 app = Starlette(
     routes=[
         Route("/orders", order, methods=["POST"]),
-        # Mount("/ws", wamp) does it, too; it takes /ws/ with a slash, and all paths below.
+        # Mount("/ws", wamp) works as well; it serves /ws/, with the slash, and all paths below.
         WebSocketRoute("/ws", wamp),
     ],
-    lifespan=lambda app: wamp.graceful_shutdown(),  # calls may finish when the server stops
+    lifespan=lambda app: wamp.graceful_shutdown(),  # lets calls finish when the server stops
 )

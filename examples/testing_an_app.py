@@ -15,7 +15,7 @@ import serverwamp
 from serverwamp import RPCErrorResult, RPCProgressReport, RPCResult, Session, WAMPError
 from serverwamp.testing import connect
 
-# ---- the application, which would be in a module of its own
+# ---- the application, which would normally be in its own module
 
 wamp = serverwamp.Application()
 

@@ -20,7 +20,7 @@ SECONDS_TO_ANSWER = {"corner shop": 0.0, "market": 0.2, "mail order": 60.0}
 
 @asynccontextmanager
 async def lifespan(app: serverwamp.Application) -> AsyncIterator[None]:
-    """What spans the server's life; a nursery keeps the tasks that run beside the calls."""
+    """Run as long as the server, with a nursery for the tasks that run beside the calls."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(remind)
         yield
@@ -32,7 +32,7 @@ wamp = serverwamp.Application(lifespan=lifespan)
 
 @wamp.route("shop.prices")
 async def prices(item: str, patience: float = 1.0) -> dict[str, int]:
-    """Ask all shops at once, and return the answers of `patience` seconds."""
+    """Ask all shops at once, and return the answers that arrive within `patience` seconds."""
     answers: dict[str, int] = {}
 
     async def ask(shop: str, seconds: float) -> None:

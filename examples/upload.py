@@ -1,4 +1,4 @@
-"""Files streamed into calls, with progress bars that show what has arrived.
+"""Files streamed into calls, with progress bars that show how much has arrived.
 
 Run it from the root of the repository, and open http://127.0.0.1:8000 in two tabs::
 
@@ -29,7 +29,7 @@ MOST_BYTES = 256 * 1024 * 1024
 MOST_FILES = 10
 
 app = serverwamp.Application()
-folder = TemporaryDirectory()  # gone when the server is
+folder = TemporaryDirectory()  # deleted when the server ends
 
 
 @dataclass
@@ -56,7 +56,7 @@ async def upload(
     size: Annotated[int, Meta(ge=0, le=MOST_BYTES)],
     chunks: AsyncIterator[bytes],
 ) -> AsyncIterator[RPCResult]:
-    """Keep a file that comes in chunks, and report how much of it has come."""
+    """Store a file that arrives in chunks, and report how much of it has arrived."""
     key = token_urlsafe()
     received, digest = 0, sha256()
     file = await anyio.open_file(path_of(key), "wb")
@@ -70,10 +70,10 @@ async def upload(
             yield RPCProgressReport([received])
         if received != size:
             raise WAMPError(
-                "files.error.size", [f"{name!r} isn't the {size} bytes long it was to be"]
+                "files.error.size", [f"{name!r} doesn't have the announced {size} bytes"]
             )
         stored[key] = Stored(key, name, size, digest.hexdigest())
-    finally:  # also when the client cancels the call, or is gone
+    finally:  # also runs if the client cancels the call or leaves
         with anyio.CancelScope(shield=True):
             await file.aclose()
             await remove_surplus(key)
@@ -82,7 +82,7 @@ async def upload(
 
 
 async def remove_surplus(key: str) -> None:
-    """Delete a file that hasn't come to its end, or else the oldest when there are too many."""
+    """Delete an incomplete file, or after a complete one the oldest files beyond the limit."""
     surplus = list(stored)[:-MOST_FILES] if key in stored else [key]
     for surplus_key in surplus:
         stored.pop(surplus_key, None)

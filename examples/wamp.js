@@ -27,8 +27,8 @@ export class WampError extends Error {
   }
 }
 
-/** Join a realm; the promise is a session, or a WampError that says why the server refused.
- *  `details` go into HELLO, `onend(reason)` hears of the session's end. */
+/** Join a realm; resolves to a session, or rejects with a WampError that says why the server refused.
+ *  `details` go into HELLO, `onend(reason)` is called when the session ends. */
 export function join(realm, {path = "ws", details = {}, onend = () => {}} = {}) {
   const url = new URL(path, location).href.replace(/^http/, "ws");
   const socket = new WebSocket(url, "wamp.2.json");
@@ -52,17 +52,17 @@ export function join(realm, {path = "ws", details = {}, onend = () => {}} = {}) 
     requests.delete(id);
   }
 
-  /** Wait until the socket has sent nearly all it was given, so that chunks don't pile up here. */
+  /** Wait until the socket has sent nearly everything, so that chunks don't pile up in the browser. */
   async function drained() {
     while (socket.readyState === WebSocket.OPEN && socket.bufferedAmount > 1 << 20) {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
   }
 
-  /** Send the rest of what a call streams: every chunk is a CALL with the same request id. */
+  /** Send the chunks of a stream: each is a CALL with the same request id as the first CALL. */
   async function stream(id, uri, chunks) {
     for await (const chunk of chunks) {
-      if (!requests.has(id)) return;  // it has been answered
+      if (!requests.has(id)) return;  // the call has been answered
       send("CALL", id, {progress: true}, uri, [chunk]);
       await drained();
     }
@@ -81,9 +81,9 @@ export function join(realm, {path = "ws", details = {}, onend = () => {}} = {}) 
   }
 
   const made = {
-    /** Call a procedure; the promise is {args, kwargs}, and has a method cancel(). `onprogress`
-     *  gets {args, kwargs} of every report; `chunks`, an (async) iterable, is streamed into the
-     *  call, behind its arguments. Anything else is an option, such as `timeout` in milliseconds. */
+    /** Call a procedure; returns a promise of {args, kwargs} with a method cancel(). `onprogress`
+     *  gets {args, kwargs} of every report. `chunks`, an (async) iterable, is streamed into the call
+     *  after its arguments. All other items are options, such as `timeout` in milliseconds. */
     call(uri, args = [], {kwargs = {}, onprogress, chunks, ...options} = {}) {
       if (onprogress) options.receive_progress = true;
       if (chunks) options.progress = true;
@@ -91,15 +91,15 @@ export function join(realm, {path = "ws", details = {}, onend = () => {}} = {}) 
       if (chunks) stream(reply.id, uri, chunks);
       return Object.assign(reply, {cancel: () => send("CANCEL", reply.id, {mode: "kill"})});
     },
-    /** Subscribe; `onevent` gets {args, kwargs, topic, publication, details} of every event. The
-     *  promise is the subscription's id. */
+    /** Subscribe; `onevent` gets {args, kwargs, topic, publication, details} of every event.
+     *  Resolves to the subscription's id. */
     subscribe: (topic, onevent, options = {}) =>
       request("SUBSCRIBE", [options, topic], {onanswer: (id) => handlers.set(id, {topic, onevent})}),
-    /** Publish; the promise is the publication's id. */
+    /** Publish; resolves to the publication's id. */
     publish: (topic, args = [], {kwargs = {}, ...options} = {}) =>
       request("PUBLISH", [{acknowledge: true, ...options}, topic, args, kwargs]),
-    /** Let others call `procedure({args, kwargs, details, report, signal})`, which may be async:
-     *  `report(...)` tells how far it is, and the `signal` is aborted when the call is cancelled. */
+    /** Let others call `procedure({args, kwargs, details, report, signal})`, which may be async.
+     *  `report(...)` sends progress, and the `signal` is aborted when the call is cancelled. */
     register: (uri, procedure, options = {}) =>
       request("REGISTER", [options, uri], {onanswer: (id) => procedures.set(id, procedure)}),
     leave: () => send("GOODBYE", {}, "wamp.close.close_realm"),
