@@ -162,7 +162,7 @@ async def _decision(decides: Handler, question: Question, limits: Limits) -> Ans
                 decides.name,
                 exc_info=unknown,
             )
-        text = "the authorization failed; see the server's log"
+        text = "the authorization failed; the server's log says why"
         return AuthorizationFailed(text) if refusal is None else refusal
 
 

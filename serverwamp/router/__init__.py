@@ -1,1 +1,1 @@
-"""One realm at run time: what WAMP calls the router."""
+"""A realm at run time; WAMP calls it the router."""

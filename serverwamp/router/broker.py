@@ -1,4 +1,4 @@
-"""Who is subscribed to what: synchronous, pure tables.
+"""The subscriptions of a realm, in synchronous tables without I/O.
 
 Spec: Basic Profile, "Publish and Subscribe".
 """
@@ -18,7 +18,7 @@ MISSING: Final = object()
 
 
 class Subscription:
-    """A topic, or a pattern of topics, that sessions of a realm are subscribed to."""
+    """A topic, or a pattern of topics, to which sessions of a realm are subscribed."""
 
     __slots__ = ("_holders", "_subscribers", "created", "endpoint", "id", "match", "topic")
 
@@ -26,17 +26,17 @@ class Subscription:
         self, id: int, topic: str, match: MatchPolicy = "exact", endpoint: Any = None
     ) -> None:
         self.id: int = id
-        """The same for all subscribers."""
+        """The subscription id; all subscribers have the same."""
         self.topic: str = topic
-        """The URI; of a pattern, what was asked for."""
+        """The URI of the topic, or the pattern."""
         self.match: MatchPolicy = match
-        """Whether that is one topic, "exact", or a pattern, "prefix" or "wildcard"."""
+        """The match policy: "exact" for a topic, "prefix" or "wildcard" for a pattern."""
         self.endpoint: Any = endpoint
-        """The route that allows it, which is always the same."""
+        """The endpoint of the route that serves the subscription."""
         self.created: float = time.time()
-        """When it began to exist, in seconds of the Unix clock."""
+        """The time at which it was created, as a Unix timestamp in seconds."""
         self._holders = 0
-        self._subscribers: dict[Any, None] = {}  # ordered, and cheap to leave
+        self._subscribers: dict[Any, None] = {}  # an ordered set
 
     def __repr__(self) -> str:
         match = "" if self.match == "exact" else f" as a {self.match}"
@@ -46,9 +46,10 @@ class Subscription:
 class Broker:
     """The subscriptions of a realm.
 
-    A session that subscribes *holds* the subscription from before its handler runs, so that the
-    id is known, and *joins* its subscribers when the handler has agreed. `route_of` returns what
-    allows subscriptions to a topic.
+    A session first *holds* a subscription: the subscription then exists and has an id while its
+    handler runs. When the handler has accepted, the session *joins* the subscribers.
+
+    `route_of` returns the endpoint that serves a topic.
     """
 
     def __init__(self, route_of: Callable[[str], object]) -> None:
@@ -56,11 +57,14 @@ class Broker:
         self._ids = itertools.count(1)
         self._exact: dict[str, Subscription] = {}
         self._patterns: PatternTable[Subscription] = PatternTable()
-        self._has_patterns = False  # what most realms never have isn't to cost them anything
+        self._has_patterns = False  # spares realms without patterns the search for them
         self._by_id: dict[int, Subscription] = {}
 
     def hold(self, topic: str, match: MatchPolicy = "exact", endpoint: Any = None) -> Subscription:
-        """Return the subscription to `topic`, which exists until it is released as often."""
+        """Return the subscription to `topic`, creating it if necessary.
+
+        It exists until `release` has been called as often as `hold`.
+        """
         subscription = self.lookup(topic, match)
         if subscription is None:
             subscription = Subscription(next(self._ids), topic, match, endpoint)
@@ -74,7 +78,7 @@ class Broker:
         return subscription
 
     def release(self, subscription: Subscription) -> None:
-        """Give back what `hold` returned."""
+        """Undo one `hold`; the last one removes the subscription."""
         subscription._holders -= 1
         if not subscription._holders:
             if subscription.match == "exact":
@@ -85,34 +89,34 @@ class Broker:
             del self._by_id[subscription.id]
 
     def join(self, subscription: Subscription, subscriber: EventReceiver) -> None:
-        """Let `subscriber` receive what is published to the subscription from now on."""
+        """Add a subscriber, which receives events from now on."""
         subscription._subscribers[subscriber] = None
 
     def leave(self, subscription: Subscription, subscriber: EventReceiver) -> bool:
-        """End what `join` began; tell whether it had not ended before."""
+        """Remove a subscriber; tell whether it was there."""
         return subscription._subscribers.pop(subscriber, MISSING) is None
 
-    # ---- what there is
+    # ---- lookup
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(self._by_id.values())
 
     def subscribers(self, subscription: Subscription) -> Collection[EventReceiver]:
-        """Return who receives the events of a subscription."""
+        """Return the subscribers of a subscription; they receive its events."""
         return subscription._subscribers.keys()
 
     def find(self, id: int) -> Subscription | None:
-        """Return the subscription of that id."""
+        """Return the subscription with that id; None if there is none."""
         return self._by_id.get(id)
 
     def lookup(self, topic: str, match: MatchPolicy) -> Subscription | None:
-        """Return the subscription to just this topic or pattern."""
+        """Return the subscription to exactly this topic or pattern; None if there is none."""
         return self._exact.get(topic) if match == "exact" else self._patterns.get(topic, match)
 
     def matching(self, topic: str) -> Sequence[Subscription]:
-        """Return the subscriptions that get what is published to `topic`.
+        """Return the subscriptions that receive events of `topic`.
 
-        A pattern gets nothing of a topic that has a route of its own.
+        A pattern receives only topics that are served by the same route as the pattern.
         """
         exact = self._exact.get(topic)
         matching = [] if exact is None else [exact]
@@ -122,12 +126,12 @@ class Broker:
         return matching
 
     def has_subscribers(self, topic: str) -> bool:
-        """Tell whether anybody is subscribed to just this topic."""
+        """Tell whether any session is subscribed to exactly this topic; patterns don't count."""
         subscription = self._exact.get(topic)
         return subscription is not None and bool(subscription._subscribers)
 
     def recipients(self, topic: str) -> Sequence[tuple[Subscription, Sequence[Any]]]:
-        """Return the subscriptions that `matching` does, each with its subscribers now."""
+        """Return what `matching` returns, each with a copy of its current subscribers."""
         if not self._has_patterns:
             exact = self._exact.get(topic)
             return () if exact is None else ((exact, tuple(exact._subscribers)),)

@@ -1,4 +1,4 @@
-"""What the functions of a realm have in common when they are compiled."""
+"""Compiles the functions of a realm, with its default args and converters."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from serverwamp.routing import Definition, PublicationRoute, TopicRoute
 from serverwamp.session import RPCRequest, Session
 
 Sources = Mapping[str, type | None]
-"""The names of the values that parameters can take, and the types that stand for them."""
+"""The names of the values that the server can fill in, and their types.
+
+A parameter gets a value by this name, or by this type as its annotation.
+"""
 
 SOURCES_OF_CALLS: Final[Sources] = {"request": RPCRequest, "session": Session}
-# topic_uri is what serverwamp 2.0 called it.
+# topic_uri is the name of the topic in serverwamp 2.0.
 SOURCES_OF_TOPICS: Final[Sources] = {
     "topic": None,
     "topic_uri": None,
@@ -38,7 +41,7 @@ SOURCES_OF_OVERFLOWS: Final[Sources] = {"session": Session, "topic": None, "poli
 
 
 class HandlerCompiler:
-    """Makes handlers of functions: all get the same default args and converters."""
+    """Compiles functions to handlers, all with the same default args and converters."""
 
     def __init__(
         self,
@@ -57,19 +60,28 @@ class HandlerCompiler:
         sources: Sources = SOURCES_OF_SESSIONS,
         leading: Sequence[str] = (),
     ) -> Handler:
-        """Return the handler of a function that takes no arguments of clients."""
+        """Compile a function that takes no arguments from clients.
+
+        The first parameters get the sources named in `leading`, whatever the parameters are called.
+
+        Raises: ConfigurationError when its parameters can't be filled in.
+        """
         return Handler(function, sources=sources, default_args=self._default_args, leading=leading)
 
     def authenticator(self, function: Function, leading: Sequence[str]) -> Handler:
-        """Return the handler of a function that decides who a client is."""
+        """Compile an authenticator, whose parameters are those in `leading`."""
         return self.handler(function, dict.fromkeys(leading), leading)
 
     def rules(self, requires: Requirements) -> Sequence[Rule]:
-        """Return what is required with its functions compiled."""
+        """Compile the functions among some requirements."""
         return [self.rule(item) if callable(item) else item for item in requires]
 
     def rule(self, function: Function) -> Handler:
-        """Return the handler of a function that decides what sessions may do."""
+        """Compile an authorizer, or a function that is a requirement.
+
+        Raises: ConfigurationError when it is an async generator, or when its parameters can't be
+            filled in.
+        """
         handler = Handler(
             function,
             sources=SOURCES_OF_QUESTIONS,
@@ -81,12 +93,12 @@ class HandlerCompiler:
         return handler
 
     def route_handler(self, route: Definition) -> Handler:
-        """Return the handler of a route.
+        """Compile the handler of a route.
 
-        Raises: ConfigurationError when it can't be called; NameError when it has an annotation that
-            isn't defined yet.
+        Raises: ConfigurationError when its parameters can't be filled in; NameError when it has an
+            annotation that isn't defined yet.
         """
-        # A parameter of the protocol's is meant for the client, whatever the application has.
+        # The application's default args mustn't take the parameters of WAMP's own procedures.
         default_args = {} if route.is_of_protocol else self._default_args
         if isinstance(route, TopicRoute):
             return Handler(route.handler, sources=SOURCES_OF_TOPICS, default_args=default_args)

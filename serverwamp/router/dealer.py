@@ -1,4 +1,4 @@
-"""Which procedures clients have registered for others: synchronous, pure tables.
+"""The procedures that clients have registered for one another, in tables without I/O.
 
 Spec: Basic Profile, "Remote Procedure Call"; Advanced Profile, "Pattern-based Registrations" and
 "Shared Registrations".
@@ -20,7 +20,7 @@ Callee = TypeVar("Callee")
 
 
 class Registration(Generic[Callee]):
-    """A procedure, or a pattern of procedures, that one or several clients serve."""
+    """A procedure, or a pattern of procedures, that one or several clients have registered."""
 
     __slots__ = (
         "_callees",
@@ -38,19 +38,21 @@ class Registration(Generic[Callee]):
         self, id: int, procedure: str, match: MatchPolicy = "exact", invoke: InvokePolicy = "single"
     ) -> None:
         self.id: int = id
-        """The same for all its callees."""
+        """The registration id; all callees have the same."""
         self.procedure: str = procedure
-        """The URI; of a pattern, what was registered."""
+        """The URI of the procedure, or the pattern."""
         self.match: MatchPolicy = match
-        """How the URI is understood."""
+        """The match policy of the URI."""
         self.invoke: InvokePolicy = invoke
-        """Which of several callees is called."""
+        """The policy that picks one of several callees."""
         self.policy: Any = None
-        """What allows it. A pattern brings no calls of what something else allows."""
+        """The `RegistrationPolicy` that allows it. A pattern receives only calls governed by this
+        same policy."""
         self.discloses_callers: bool = False
-        """Whether callees are told who calls, also by who doesn't want it."""
+        """Whether callees are told the caller's session even if the caller didn't set
+        ``disclose_me``."""
         self.created: float = time.time()
-        """When it began to exist, in seconds of the Unix clock."""
+        """The time at which it was created, as a Unix timestamp in seconds."""
         self._callees: list[Callee] = []
         self._turn = 0
 
@@ -60,11 +62,11 @@ class Registration(Generic[Callee]):
 
     @property
     def callees(self) -> Sequence[Callee]:
-        """Who serves it, in the order in which they have registered."""
+        """The callees, in the order of registration."""
         return self._callees
 
     def pick(self) -> Callee:
-        """Return who is to be called now."""
+        """Return the callee for the next call, according to the invoke policy."""
         callees = self._callees
         if self.invoke == "last":
             return callees[-1]
@@ -86,7 +88,7 @@ class Registration(Generic[Callee]):
 class Dealer(Generic[Callee]):
     """The procedures that clients of a realm have registered for one another.
 
-    `policies` are what allows them to, by the URIs for which it does.
+    `policies` are the registration policies, by the URIs and patterns that they allow.
     """
 
     def __init__(self, policies: PatternTable[Any]) -> None:
@@ -102,9 +104,10 @@ class Dealer(Generic[Callee]):
     def register(
         self, procedure: str, match: MatchPolicy, invoke: InvokePolicy, callee: Callee
     ) -> Registration[Callee]:
-        """Let `callee` serve a procedure, with others if all want it by the same policy.
+        """Add a callee to the registration of a procedure, creating it if necessary.
 
-        Raises: ProcedureAlreadyExists.
+        Raises: ProcedureAlreadyExists when another callee has registered the procedure with another
+            invoke policy or with "single", and when the callee has registered it already.
         """
         registration = self._registrations.get(procedure, match)
         if registration is None:
@@ -113,7 +116,7 @@ class Dealer(Generic[Callee]):
             self._by_id[registration.id] = registration
         elif invoke == "single" or invoke != registration.invoke:
             raise ProcedureAlreadyExists(
-                f"{procedure!r} is registered already, to be invoked {registration.invoke}"
+                f"{procedure!r} is registered already, with invoke={registration.invoke!r}"
             )
         elif callee in registration.callees:
             raise ProcedureAlreadyExists(f"the session has registered {procedure!r} already")
@@ -121,27 +124,27 @@ class Dealer(Generic[Callee]):
         return registration
 
     def unregister(self, registration: Registration[Callee], callee: Callee) -> None:
-        """End what `register` began."""
+        """Remove a callee; the last one removes the registration."""
         registration._leave(callee)
         if not registration.callees:
             self._registrations.remove(registration.procedure, registration.match)
             del self._by_id[registration.id]
 
-    # ---- what there is
+    # ---- lookup
 
     def __iter__(self) -> Iterator[Registration[Callee]]:
         return iter(self._by_id.values())
 
     def find(self, id: int) -> Registration[Callee] | None:
-        """Return the registration of that id."""
+        """Return the registration with that id; None if there is none."""
         return self._by_id.get(id)
 
     def lookup(self, procedure: str, match: MatchPolicy) -> Registration[Callee] | None:
-        """Return the registration of just this procedure or pattern."""
+        """Return the registration of exactly this procedure or pattern; None if there is none."""
         return self._registrations.get(procedure, match)
 
     def best(self, procedure: str) -> Registration[Callee] | None:
-        """Return the registration that serves calls of `procedure`."""
+        """Return the registration that serves calls of `procedure`; None if there is none."""
         best = self._registrations.best(procedure)
         if best is None or best.match == "exact":
             return best

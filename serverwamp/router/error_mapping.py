@@ -1,4 +1,4 @@
-"""What a client is told about an exception."""
+"""Maps the exceptions of handlers to the errors that clients receive."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from serverwamp.limits import LimitLog
 logger: logging.Logger = logging.getLogger(__name__)
 
 ErrorAnswer: TypeAlias = str | Callable[[Any], Any]
-"""A URI, or a function that makes an error of the exception."""
+"""A URI, or a function that makes an error from an exception."""
 
 
 class ErrorMapping:
-    """The errors that answer the exceptions of an application, by the class of the exception."""
+    """The error answers of a realm, by exception class; see `Realm.add_error_handler`."""
 
     def __init__(self, answers: Mapping[type[BaseException], ErrorAnswer]) -> None:
         self._answers = answers
@@ -26,9 +26,10 @@ class ErrorMapping:
     async def error_for(
         self, error: BaseException, doing: str, log: LimitLog, *, debug: bool
     ) -> WAMPError:
-        """Return what a client is told about `error`; the log gets the rest, if `log` wants it.
+        """Return the error that a client receives for an exception.
 
-        For a group, that is the answer to the first exception in it that has one.
+        In an exception group, the first exception decides that is mapped or is a `WAMPError`. All
+        other exceptions are logged as the failure of `doing`, unless `log` suppresses them.
         """
         known = next((part for part in parts_of(error) if self._has_answer(part)), None)
         answer = None if known is None else await self._answer_to(known)
@@ -45,14 +46,17 @@ class ErrorMapping:
         return isinstance(error, WAMPError) or self._mapped(error) is not None
 
     def _mapped(self, error: BaseException) -> ErrorAnswer | None:
-        """Return what an exception is mapped to. A group is never mapped as its base classes."""
+        """Return the answer for an exception's class or its nearest base class; None for none.
+
+        A group is mapped only by group classes, because `Exception` is a base class of groups too.
+        """
         kinds: Sequence[type] = type(error).__mro__
         if isinstance(error, BaseExceptionGroup):
             kinds = [kind for kind in kinds if issubclass(kind, BaseExceptionGroup)]
         return next((self._answers[kind] for kind in kinds if kind in self._answers), None)
 
     async def _answer_to(self, error: BaseException) -> WAMPError | None:
-        """Return the answer to an exception; None if the function that makes it fails."""
+        """Return the answer to an exception; None if the function that makes the answer fails."""
         try:
             return await self._made_answer(error)
         except BaseException as failure:

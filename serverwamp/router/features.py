@@ -1,4 +1,4 @@
-"""What is announced: by a realm in WELCOME, and by a client in HELLO.
+"""The features that a realm announces in WELCOME, and those that a client announces in HELLO.
 
 Spec: Basic Profile, "Feature Announcement"; Advanced Profile, "Features".
 """
@@ -35,9 +35,9 @@ OF_SHARING_DEALERS: Final = (
 
 
 class Features:
-    """What a realm offers, by the names of features: only what a test proves.
+    """The features of a realm, by their names in the protocol. Each has a conformance test.
 
-    Some of it may be offered to some sessions only; it is announced to nobody else.
+    A feature that only some sessions may use is announced only to them.
     """
 
     def __init__(self) -> None:
@@ -53,14 +53,14 @@ class Features:
         dealer: Sequence[str] = (),
         is_allowed: IsAllowed | None = None,
     ) -> None:
-        """Announce features to the sessions that `is_allowed` is true for; without it, to all."""
+        """Announce features to all sessions, or to those for which `is_allowed` returns True."""
         self._offers.append((broker, dealer, None if is_allowed is None else len(self._conditions)))
         if is_allowed is not None:
             self._conditions.append(is_allowed)
         self._roles.clear()
 
     def roles_for(self, session: Session) -> Mapping[str, Any]:
-        """Return the roles that the WELCOME of a session announces."""
+        """Return the ``roles`` for the WELCOME of a session."""
         admitted = (
             tuple([is_allowed(session) for is_allowed in self._conditions])
             if self._conditions
@@ -74,17 +74,17 @@ class Features:
                 if place is None or admitted[place]:
                     broker.update(dict.fromkeys(of_broker, True))
                     dealer.update(dict.fromkeys(of_dealer, True))
-            # Both always have their features, even none: a client fails without.
+            # Some clients fail if a role has no ``features``, so both have them, even if empty.
             roles = {"broker": {"features": broker}, "dealer": {"features": dealer}}
             self._roles[admitted] = roles
         return roles
 
 
 class CalleeFeatures:
-    """What a client can do as a callee, by what it has announced.
+    """The features that a client has announced as a callee.
 
-    A client that can't be told that a call was cancelled is sent no arguments piece by piece. Its
-    reports of progress are ignored after the cancellation.
+    A client without call canceling also gets no progressive call invocations, because it couldn't
+    be told that the caller has given up.
     """
 
     __slots__ = (
@@ -96,13 +96,13 @@ class CalleeFeatures:
     def __init__(self, role: Role | None) -> None:
         announced = (role and role.features) or {}
         self.call_canceling: bool = (
-            # The specification spells it in two ways.
+            # The specification uses both spellings.
             announced.get("call_canceling") is True or announced.get("call_cancelling") is True
         )
-        """Whether it understands INTERRUPT."""
+        """Whether the client understands INTERRUPT."""
         self.progressive_call_results: bool = announced.get("progressive_call_results") is True
-        """Whether it can be asked for progress."""
+        """Whether the client can send progressive results."""
         self.progressive_call_invocations: bool = (
             self.call_canceling and announced.get("progressive_call_invocations") is True
         )
-        """Whether it takes the arguments of a call piece by piece."""
+        """Whether the client can receive the arguments of a call in several INVOCATIONs."""

@@ -1,4 +1,4 @@
-"""The events of a realm, from where they are published to where its sessions receive them."""
+"""Publishing events in a realm, and delivering them to subscribers."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from serverwamp.statistics import Counters
 logger: logging.Logger = logging.getLogger(__name__)
 
 MOST_UNSERVED = 100
-"""How many topics that no route serves are logged."""
+"""How many topics without a route are logged."""
 
 Payload: TypeAlias = tuple[Sequence[Any], Mapping[str, Any]]
 
 
 class Publishing:
-    """What publishes in a realm, for the application and for clients.
+    """Publishes events in a realm, for the application and for clients.
 
-    With `asks_subscribers` each subscriber is asked whether the authorizer lets it receive an
-    event.
+    With `asks_subscribers`, the authorizer of the realm decides for each subscriber whether it may
+    receive an event.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class Publishing:
         self._unserved: set[str] = set()
 
     async def publish(self, publication: Publication) -> None:
-        """Publish for the application.
+        """Publish an event of the application.
 
-        Raises: ValueError when nobody can receive it.
+        Raises: ValueError when no subscriber's serialization format can express it.
         """
         topic = publication.topic
         if self._broker.lookup(topic, "exact") is None:
@@ -83,12 +83,12 @@ class Publishing:
         publication: Publication,
         exact_payload: Callable[[], Payload] | None = None,
     ) -> None:
-        """Publish what a client wants to be published, if and as the application lets it.
+        """Publish an event of a client, after the publication handler has accepted it.
 
-        `exact_payload` returns its arguments with numbers as they were written.
+        `exact_payload` returns the arguments with numbers exactly as they were written in JSON.
 
-        Raises: InvalidURI; NotAuthorized; whatever the handler of publications raises;
-            SerializationError when nobody can receive it.
+        Raises: InvalidURI; NotAuthorized; any exception of the publication handler;
+            SerializationError when no subscriber's serialization format can express the event.
         """
         handler = self._endpoints.publication(publication.topic)
         handled = publication
@@ -97,16 +97,16 @@ class Publishing:
         try:
             await self._backplane.publish(handled, self.deliver)
         except SerializationError as failure:
-            if handled is not publication:  # the client isn't to blame
+            if handled is not publication:  # the handler's arguments are at fault
                 failure.answer = failure.answer_to_receiver
             raise
 
     # ---- to the subscribers
 
     def deliver(self, publication: Publication) -> None:
-        """Hand an event to its subscribers, and keep it if it is to be kept.
+        """Queue an event for its subscribers; store it for history and retention.
 
-        Raises: SerializationError when none of them, and nothing that keeps it, can hold it.
+        Raises: SerializationError when no subscriber's serialization format can express the event.
         """
         topic = publication.topic
         events: list[EncodedOnce] = []
@@ -145,23 +145,23 @@ class Publishing:
     def _note_losses(
         self, topic: str, events: Sequence[EncodedOnce], losers: Sequence[Any]
     ) -> None:
-        """Take note of the subscribers whose format can't hold an event.
+        """Log that an event is lost for subscribers whose serialization format can't express it.
 
-        Raises: SerializationError when no subscriber's can.
+        Raises: SerializationError when no subscriber's format can.
         """
         self._counters.events -= len(losers)
         failure = next(event.failure for event in events if event.failure is not None)
         if all(unit is None for event in events for unit in event.values()):
             raise failure
-        if [s for s in losers if s.outbound.is_first_loss()]:  # all of them are asked
+        if [s for s in losers if s.outbound.is_first_loss()]:  # a list, to mark all of them
             logger.warning(
                 "an event of %r is lost for %d subscribers: %s", topic, len(losers), failure
             )
 
     def _keep(self, publication: Publication) -> None:
-        """Keep an event for those who come later, in the moment in which it is delivered."""
+        """Store an event for history and retention, at the same moment as it is delivered."""
         endpoint = self._endpoints.topic_endpoint(publication.topic)
-        if endpoint is None:  # nobody can subscribe there
+        if endpoint is None:  # no client can subscribe to the topic
             return
         if endpoint.log is not None:
             endpoint.log.keep(publication)
@@ -175,11 +175,12 @@ async def _handled(
     publication: Publication,
     exact_payload: Callable[[], Payload] | None,
 ) -> Publication:
-    """Return what becomes of a publication in the hands of the application.
+    """Call the publication handler; return the publication with the arguments that it decides.
 
-    What was opened for the handler is closed by then, as it may be what the event tells of.
+    Default args of the handler are closed before this returns. For example, a database transaction
+    is committed before the event about it is delivered.
 
-    Raises: what the handler raises; WAMPError if it returns an error.
+    Raises: any exception of the handler; WAMPError if it returns an error.
     """
     exact = exact_payload() if handler.wants_exact_numbers and exact_payload is not None else None
     values, values_by_name = handler.bind(publication.args, publication.kwargs, exact)

@@ -1,4 +1,4 @@
-"""Which procedures clients may serve for one another."""
+"""The policies by which clients may register procedures for one another."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from serverwamp.auth.authorization import Rule
 
 @dataclass(frozen=True, slots=True)
 class RegistrationPolicy:
-    """How clients may serve procedures for one another."""
+    """The settings of `Realm.client_register` for one URI or pattern."""
 
     disclose_caller: bool
-    """Whether they are told who calls, even if the caller didn't set `disclose_me`."""
+    """Whether callees are told the caller's session even if it didn't set ``disclose_me``."""
     rules: Sequence[Rule] = ()
-    """What registering requires."""
+    """The rules for registering."""

@@ -1,4 +1,4 @@
-"""The last events of topics: for those who subscribe when they are over.
+"""Retained events: the last events of topics, for sessions that subscribe later.
 
 Spec: Advanced Profile, "Event Retention".
 """
@@ -15,22 +15,21 @@ from serverwamp.session import Session
 logger: logging.Logger = logging.getLogger(__name__)
 
 MOST_OF_A_TOPIC = 10
-"""How many events of a topic are kept that aren't for everybody, beside the last one that is."""
+"""How many events with a restricted audience are kept per topic, besides the last event without."""
 
 
 class Retained:
-    """The retained events of a realm, within bounds: the oldest are forgotten first."""
+    """The retained events of a realm, up to the limits. The oldest topics are dropped first."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._by_topic: dict[
-            str, list[StoredEvent]
-        ] = {}  # the newest first; topics by their last event
+        # Topics in the order of their last event; the events of a topic with the newest first.
+        self._by_topic: dict[str, list[StoredEvent]] = {}
         self._size = 0
         self._has_forgotten = False
 
     def keep(self, publication: Publication) -> None:
-        """Keep an event instead of those before it that nobody else could receive."""
+        """Keep an event. It replaces older events that no session would receive any more."""
         event = stored(publication, utc_now())
         if event.unit is None:
             return
@@ -55,7 +54,7 @@ class Retained:
                 logger.warning(text, topic)
 
     def newest_for(self, session: Session, topic: str) -> StoredEvent | None:
-        """Return the last event of a topic that is for a session, if any is kept."""
+        """Return the last event of a topic whose audience includes the session, or None."""
         for event in self._by_topic.get(topic, ()):
             if event.publication.is_for(session):
                 return event

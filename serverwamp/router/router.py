@@ -1,4 +1,4 @@
-"""One realm at run time."""
+"""The router: a realm at run time."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ NO_LIFESPAN: Final = nullcontext()
 
 
 class RealmRouter:
-    """What the sessions of a realm share: what is served, who is there, and what is kept.
+    """The state that all sessions of a realm share: endpoints, tables, members and stored events.
 
-    `Realm.freeze` makes it of the configuration. Its tables change as sessions come and go; what
-    they were made of does not.
+    `Realm.freeze` builds it from the configuration. Its tables change as sessions begin and end;
+    its configuration never changes.
     """
 
     def __init__(
@@ -62,24 +62,24 @@ class RealmRouter:
         self.retained: Retained = retained
         self.publishing: Publishing = publishing
         self.members: Mapping[int, Session] = members
-        """The sessions that are open, by their ids."""
+        """The open sessions of the realm, by id."""
         self.authentication: Authentication = authentication
         self.authorization: Authorization | None = authorization
-        """None where everything that exists is allowed."""
+        """None if there are neither an authorizer nor rules, so that everything is allowed."""
         self.errors: ErrorMapping = errors
         self.overflow_handlers: Sequence[Handler] = overflow_handlers
         self.features: Features = features
         self.meta: MetaAPIs = meta
         self.counters: Counters = counters
         self.keeps_clients_waiting: bool = bool(lifespan_handlers) or not authentication.is_open
-        """Whether functions of the application run before a session is welcomed."""
+        """Whether functions of the application run before WELCOME, so that clients have to wait."""
         self._members = members
         self._lifespan_handlers = lifespan_handlers
 
     # ---- sessions
 
     def enter(self, session: Session) -> None:
-        """Add a session that was welcomed."""
+        """Add a session for which WELCOME was sent."""
         self._members[session.id] = session
         if self.meta.sessions is not None:
             self.meta.sessions.note_joined(session)
@@ -87,7 +87,7 @@ class RealmRouter:
     def leave(self, session: Session, *, quietly: bool) -> bool:
         """Remove a session that has ended; tell whether it was there.
 
-        Nobody is told if it leaves `quietly`.
+        With `quietly`, no meta event is published.
         """
         if self._members.pop(session.id, None) is None:
             return False
@@ -96,27 +96,31 @@ class RealmRouter:
         return True
 
     def lifespan_stack(self) -> AbstractAsyncContextManager[Any]:
-        """Return what closes the lifespan handlers that `open_lifespan_handlers` opens."""
+        """Return the exit stack for `open_lifespan_handlers`."""
         return AsyncExitStack() if self.keeps_clients_waiting else NO_LIFESPAN
 
     async def open_lifespan_handlers(
         self, session: Session, stack: AsyncExitStack, *, authenticated: bool
     ) -> None:
-        """Start the lifespan handlers that begin after, or before, the authentication."""
+        """Run the lifespan handlers of a session up to their ``yield``.
+
+        `authenticated` selects those that run after the authentication; otherwise, those that run
+        before it.
+        """
         for handler, authenticated_only in self._lifespan_handlers:
             if authenticated_only is authenticated:
                 await stack.enter_async_context(handler.opened({"session": session}))
 
-    # ---- procedures that clients serve
+    # ---- procedures of clients
 
     def registration_policy(self, uri: str, match: MatchPolicy) -> RegistrationPolicy | None:
-        """Return how clients may serve a procedure or pattern for one another, if they may."""
+        """Return the policy that allows registering a procedure or pattern; None if none does."""
         return next(self.registration_policies.covering(uri, match), None)
 
     def call(
         self, uri: str, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float | None
     ) -> ClientCall:
-        """Return a call of a procedure that a client serves for all."""
+        """Return a call of a procedure that clients have registered for one another."""
 
         def begin(call: ClientCall, details: Mapping[str, Any]) -> Any:
             if not uris.is_valid_uri(uri):

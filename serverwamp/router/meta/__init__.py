@@ -1,1 +1,1 @@
-"""What clients may ask about a realm, and which events tell them of it."""
+"""The meta API: WAMP's own procedures and topics, below ``wamp.``."""

@@ -1,4 +1,4 @@
-"""Which parts of the meta API a realm offers, and to whom."""
+"""Decides which parts of the meta API a realm offers, and to which sessions."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from serverwamp.session import Session
 
 
 class MetaConfiguration:
-    """What it takes to use the meta API, as `Realm.set_meta_api` says.
+    """The requirements for using the meta API; see `Realm.set_meta_api`.
 
-    Raises: ConfigurationError.
+    Raises: ConfigurationError when one of them is not a requirement, or is an async function.
     """
 
     def __init__(
@@ -36,32 +36,32 @@ class MetaConfiguration:
         self._testaments = checked(testaments)
 
     def offers_sessions(self, *, has_logins: bool) -> bool:
-        """Tell whether anybody can meet what is required to ask about others, or to end them."""
+        """Tell whether any session can be allowed to read from the meta API or to end sessions."""
         return self._requires is not None or has_logins or self._kill != ()
 
     def offers_testaments(self, *, has_logins: bool) -> bool:
-        """Tell whether anybody can meet what is required to make a testament."""
+        """Tell whether any session can be allowed to add testaments."""
         return self._testaments is not None or has_logins
 
     @property
     def may_ask(self) -> IsAllowed:
-        """Tells whether a session may ask about others."""
+        """A function that tells whether a session may read from the meta API."""
         return is_allowed_by(self._requires)
 
     @property
     def may_kill(self) -> IsAllowed:
-        """Tells whether a session may end others."""
+        """A function that tells whether a session may end other sessions."""
         return is_allowed_by(self._kill)
 
     @property
     def may_make_testaments(self) -> IsAllowed:
-        """Tells whether a session may make testaments."""
+        """A function that tells whether a session may add testaments."""
         return is_allowed_by(self._testaments)
 
 
 @dataclass(frozen=True, slots=True)
 class MetaAPIs:
-    """The parts of the meta API that tell of what happens; None for what nobody may hear of."""
+    """The parts of the meta API that publish events; None for a part that isn't offered."""
 
     sessions: SessionMetaAPI | None = None
     subscriptions: SubscriptionMetaAPI | None = None
@@ -76,7 +76,7 @@ class MetaAPIs:
         dealer: Dealer[Any],
         deliver: Callable[[Publication], None],
     ) -> MetaAPIs:
-        """Return all parts for those who may ask."""
+        """Create all parts."""
         may_ask = configuration.may_ask
         return cls(
             SessionMetaAPI(members, may_ask, configuration.may_kill, broker, deliver),
@@ -85,7 +85,7 @@ class MetaAPIs:
         )
 
     def routes(self) -> Iterator[ProtocolRoute | ProtocolTopicRoute]:
-        """Yield the routes by which clients reach them."""
+        """Yield the routes of all parts."""
         for part in (self.sessions, self.subscriptions, self.registrations):
             if part is not None:
                 yield from part.routes()

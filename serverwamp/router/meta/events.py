@@ -1,7 +1,7 @@
-"""What the protocol lets clients ask about a realm itself, and hear of it: what its parts share.
+"""The base classes of the meta API.
 
-Nothing of it is about the protocol's own procedures and topics, and while nobody listens to its
-events they cost nothing.
+The meta API doesn't report WAMP's own procedures and topics. Meta events without subscribers are
+not created.
 
 Spec: Advanced Profile, "Meta API".
 """
@@ -26,9 +26,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 def checked(requirement: Requirement | None) -> Requirement | None:
-    """Return a requirement of routes, if it is one that needs no time.
+    """Check that a requirement can be decided without waiting, and return it.
 
-    Raises: ConfigurationError.
+    Raises: ConfigurationError when it is not a requirement, or is an async function.
     """
     checked_requirements(requirement)
     if callable(requirement) and inspect.iscoroutinefunction(requirement):
@@ -37,9 +37,10 @@ def checked(requirement: Requirement | None) -> Requirement | None:
 
 
 def is_allowed_by(requirement: Requirement | None) -> IsAllowed:
-    """Return what tells whether a session meets a requirement; without one, whoever is known does.
+    """Return a function that tells whether a session satisfies a requirement.
 
-    That is a role, or one of several roles, or else a function decides; if it fails, against it.
+    Without a requirement, authenticated sessions are allowed. If a function is the requirement and
+    raises, the session isn't allowed.
     """
     if requirement is None:
         return lambda session: session.is_authenticated and session.auth_role != "anonymous"
@@ -51,26 +52,27 @@ def is_allowed_by(requirement: Requirement | None) -> IsAllowed:
         try:
             return requirement(session) is True
         except Exception:
-            logger.exception("whether %r may use the meta API is not known", session)
+            logger.exception("the requirement of the meta API failed for %r", session)
             return False
 
     return is_allowed
 
 
 class ProtocolEndpoints:
-    """Procedures and topics of the protocol, for those whom `is_allowed` is true for."""
+    """Procedures and topics of WAMP, for the sessions for which `is_allowed` returns True."""
 
     prefix: ClassVar[str]
-    """What stands before their names."""
+    """The URI of a procedure or topic is the prefix, a dot, and its name."""
     procedures: ClassVar[Sequence[str]]
-    """The names, each that of a method that begins with ``_``."""
+    """The names of the procedures. The method that serves one has the same name after a ``_``."""
     topics: ClassVar[Sequence[str]] = ()
+    """The names of the topics."""
 
     def __init__(self, is_allowed: IsAllowed) -> None:
         self._is_allowed = is_allowed
 
     def routes(self) -> Iterator[ProtocolRoute | ProtocolTopicRoute]:
-        """Yield the routes by which clients reach them."""
+        """Yield the routes to the procedures and topics."""
         for name in self.procedures:
             yield ProtocolRoute(f"{self.prefix}.{name}", getattr(self, f"_{name}"))
         for name in self.topics:
@@ -86,7 +88,7 @@ class ProtocolEndpoints:
 
 
 class MetaAPI(ProtocolEndpoints):
-    """A part of what clients may ask about a realm, and hear of it."""
+    """A part of the meta API that publishes events."""
 
     def __init__(
         self, is_allowed: IsAllowed, broker: Broker, deliver: Callable[[Publication], None]

@@ -1,4 +1,4 @@
-"""What clients may ask about the past of a topic.
+"""The procedure by which clients read the event history of a subscription.
 
 Spec: Advanced Profile, "Event History".
 """
@@ -28,7 +28,7 @@ Count = Annotated[int, Meta(ge=0)]
 
 
 class HistoryAPI:
-    """The events that were, for those who are subscribed."""
+    """The stored events of a subscription, for its subscribers."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class HistoryAPI:
         self._authorization = authorization
 
     def routes(self) -> Iterator[ProtocolRoute]:
-        """Yield the route by which clients reach it."""
+        """Yield the route to the procedure."""
         yield ProtocolRoute("wamp.subscription.get_events", self._get_events)
 
     async def _get_events(
@@ -84,7 +84,7 @@ class HistoryAPI:
     async def _read(
         self, log: Log, wanted: Wanted, session: Session, found: Subscription, topic: str | None
     ) -> tuple[Sequence[Described], bool]:
-        """Return the events for a session, and whether they are complete."""
+        """Return the events that a session may receive, and whether they are complete."""
         unknown: set[str] = set()
         heard: dict[str, bool] = {}
 
@@ -93,7 +93,7 @@ class HistoryAPI:
                 return False
             if found.match == "exact":
                 return True
-            if uri not in heard:  # what a pattern matches is asked about as itself
+            if uri not in heard:  # each topic that a pattern matches is authorized by itself
                 unknown.add(uri)
             return heard.get(uri, False)
 
@@ -128,7 +128,7 @@ def _edges(
 ) -> Iterator[tuple[int | datetime, bool]]:
     if moment is not None:
         if moment.tzinfo is None:
-            raise InvalidArgument(f"{moment.isoformat()} says nothing about its time zone")
+            raise InvalidArgument(f"{moment.isoformat()} has no time zone")
         yield moment, flag
     if publication is not None:
         yield publication, flag

@@ -1,4 +1,4 @@
-"""What clients may ask about the procedures that clients of a realm serve, and hear of them."""
+"""The meta API of registrations."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from serverwamp.session import Session
 
 
 class RegistrationMetaAPI(TableMetaAPI[Registration[Any]]):
-    """What the sessions of a realm have registered for one another.
+    """The procedures that the sessions of a realm have registered for one another.
 
-    The application's own procedures aren't there, nor what only the application can call.
+    It doesn't report the application's own procedures, nor registrations that only the application
+    can call.
 
     Spec: Advanced Profile, "Registration Meta API".
     """

@@ -1,4 +1,4 @@
-"""What clients may ask about the sessions of a realm, and hear of them."""
+"""The meta API of sessions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serverwamp.session import Session
 
 
 class SessionMetaAPI(MetaAPI):
-    """The sessions that are open in a realm.
+    """The open sessions of a realm.
 
     Spec: Advanced Profile, "Session Meta API".
     """
@@ -47,7 +47,7 @@ class SessionMetaAPI(MetaAPI):
         self._members = members
         self._may_kill = may_kill
 
-    # ---- who is there
+    # ---- reading
 
     async def _count(self, caller: Session, authroles: list[str] | None = None, /) -> int:
         self._check(caller)
@@ -123,9 +123,9 @@ class SessionMetaAPI(MetaAPI):
         *,
         quietly: bool = False,
     ) -> list[int]:
-        """Close the sessions that are wanted, but for the caller's own; return their ids.
+        """Close the sessions for which `wanted` returns True; return their ids.
 
-        Nobody hears of it if that is to be done `quietly`.
+        The caller's own session is never closed. With `quietly`, no meta events are published.
         """
         if not self._may_kill(caller):
             raise NotAuthorized("the session may not end others")
@@ -144,13 +144,13 @@ class SessionMetaAPI(MetaAPI):
     # ---- events
 
     def note_joined(self, session: Session) -> None:
-        """Tell who listens that a session is open."""
+        """Publish the event that a session has joined the realm."""
         if self._is_heard("on_join"):
             details = {k: v for k, v in _details(session).items() if _is_for_everybody(v)}
             self._tell("on_join", (details,))
 
     def note_left(self, session: Session) -> None:
-        """Tell who listens that a session is over."""
+        """Publish the event that a session has left the realm."""
         if self._is_heard("on_leave"):
             names = (session.auth_id, session.auth_role)
             shown = [name if _is_for_everybody(name) else None for name in names]
@@ -158,7 +158,10 @@ class SessionMetaAPI(MetaAPI):
 
 
 def _is_for_everybody(value: Any) -> bool:
-    """Tell whether every format can express a value, as all listeners get the same event."""
+    """Tell whether every serialization format can express a value.
+
+    All subscribers receive the same event, whatever their format.
+    """
     return all(can_hold(format_, value) for format_ in ALL_FORMATS)
 
 

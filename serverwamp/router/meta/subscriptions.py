@@ -1,4 +1,4 @@
-"""What clients may ask about the subscriptions of a realm, and hear of them."""
+"""The meta API of subscriptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serverwamp.session import Session
 
 
 class SubscriptionMetaAPI(TableMetaAPI[Subscription]):
-    """What the sessions of a realm are subscribed to, but for topics of the protocol.
+    """The subscriptions of a realm, except those to WAMP's own topics.
 
     Spec: Advanced Profile, "Subscription Meta API".
     """
@@ -75,9 +75,11 @@ class SubscriptionMetaAPI(TableMetaAPI[Subscription]):
     # ---- events
 
     def note_joined(self, session: Session, entry: Subscription) -> None:
+        """Publish the events of a new subscriber, except for WAMP's own topics."""
         if not uris.is_reserved(entry.topic):
             super().note_joined(session, entry)
 
     def note_left(self, session: Session, entry: Subscription) -> None:
+        """Publish the events of a subscriber that has left, except for WAMP's own topics."""
         if not uris.is_reserved(entry.topic):
             super().note_left(session, entry)

@@ -1,4 +1,4 @@
-"""What clients may ask about a table of subscriptions or registrations, and hear of it."""
+"""The common part of the meta APIs of subscriptions and registrations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serverwamp.uris import MatchPolicy
 
 
 class Entry(Protocol):
-    """A URI or pattern that sessions hold together."""
+    """A subscription or registration."""
 
     id: int
     match: MatchPolicy
@@ -24,7 +24,7 @@ class Entry(Protocol):
 
 
 class Holder(Protocol):
-    """A session, as far as an entry is concerned."""
+    """A subscriber of a subscription, or a callee of a registration."""
 
     @property
     def session(self) -> Session: ...
@@ -34,27 +34,27 @@ EntryType = TypeVar("EntryType", bound=Entry)
 
 
 class TableMetaAPI(MetaAPI, ABC, Generic[EntryType]):
-    """What stands in a table, but for what is the protocol's own."""
+    """The meta API of a table of entries: subscriptions or registrations."""
 
     joining: ClassVar[str]
-    """What a session does to hold an entry: "subscribe" or "register"."""
+    """The verb in the names of events: "subscribe" or "register"."""
 
     # ---- the table
 
     @abstractmethod
     def _entries(self) -> Iterator[EntryType]:
-        """Yield what there is to be seen."""
+        """Yield the visible entries."""
 
     @abstractmethod
     def _find(self, id_: int) -> EntryType | None:
-        """Return the entry of that id, if it is to be seen."""
+        """Return the entry with that id; None if there is none or it isn't visible."""
 
     @abstractmethod
     def _holders(self, entry: EntryType) -> Collection[Holder]: ...
 
     @abstractmethod
     def _described(self, entry: EntryType) -> dict[str, Any]:
-        """Return what is known of an entry, but for what all of them have."""
+        """Return the details that only this kind of entry has."""
 
     @abstractmethod
     def _no_such(self, id_: int) -> WAMPError: ...
@@ -97,15 +97,15 @@ class TableMetaAPI(MetaAPI, ABC, Generic[EntryType]):
     # ---- events
 
     def note_joined(self, session: Session, entry: EntryType) -> None:
-        """Tell who listens that a session holds an entry, too, or is the first to do so."""
+        """Publish that a session holds an entry and, if it is the first, that the entry exists."""
         if len(self._holders(entry)) == 1 and self._is_heard("on_create"):
             self._tell("on_create", (session.id, self._details(entry)))
         self._tell(f"on_{self.joining}", (session.id, entry.id))
 
     def note_left(self, session: Session, entry: EntryType) -> None:
-        """Tell who listens that a session doesn't hold an entry any more, if it was the last."""
+        """Publish that a session left an entry and, if it was the last, that the entry is gone."""
         args = (session.id, entry.id)
-        exclude = () if session.is_open else (session.id,)  # nothing may follow its GOODBYE
+        exclude = () if session.is_open else (session.id,)  # no message may follow its GOODBYE
         self._tell(f"on_un{self.joining}", args, exclude)
         if not self._holders(entry):
             self._tell("on_delete", args, exclude)

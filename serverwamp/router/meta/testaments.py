@@ -1,4 +1,4 @@
-"""How clients make testaments: what is to be published when their session is over."""
+"""The procedures by which clients add testaments: events to publish when their session ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Scope: TypeAlias = Literal["detached", "destroyed"]
 class TestamentAPI(ProtocolEndpoints):
     """The testaments of the sessions of a realm.
 
-    `check_topic` raises for topics to which clients can't publish.
+    `check_topic` raises `WAMPError` for a topic to which clients may not publish.
 
     Spec: Advanced Profile, "Session Testament".
     """
