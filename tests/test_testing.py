@@ -20,7 +20,6 @@ from starlette.routing import Mount
 from serverwamp import Application, RPCProgressReport, RPCResult, Session, WAMPError
 from serverwamp.testing import (
     CallResult,
-    Client,
     ExpectationFailed,
     HandshakeRefused,
     connect,

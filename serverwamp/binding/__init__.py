@@ -1,1 +1,1 @@
-"""A Python signature, compiled once: arguments in, results out."""
+"""Binds messages to Python functions: arguments to parameters, return values to results."""

@@ -1,6 +1,6 @@
-"""What type annotations stand for: aliases, type variables, metadata, and the default values.
+"""Interpret type annotations: aliases, type variables, metadata, and default values.
 
-Nothing is converted here, and nothing is known of what libraries do with an annotation.
+This module converts no values, and doesn't know how libraries treat an annotation.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ import msgspec
 from serverwamp.limits import MAX_EXPONENT
 
 Names: TypeAlias = Mapping[str, Any]
-"""What the names in postponed annotations stand for."""
+"""The namespace in which postponed annotations are evaluated."""
 
 NO_DEFAULT: Final[Any] = inspect.Parameter.empty
 SCALARS: Final = frozenset(
     (type(None), bool, int, str, bytes, bytearray, datetime, date, time, timedelta, UUID)
 )
-"""What msgspec converts as it should be."""
+"""Types that msgspec converts correctly."""
 
 
 def is_bounded(number: Decimal) -> bool:
@@ -54,7 +54,7 @@ FINITE: Final[Mapping[Any, Callable[[Any], bool]]] = {
     Decimal: is_bounded,
     complex: cmath.isfinite,
 }
-"""The types of numbers that can be infinite, or none, with what tells."""
+"""The types of numbers that can be infinite or NaN, and the functions that check for it."""
 FROM_TEXT: Final = frozenset(
     (
         PurePath,
@@ -69,7 +69,7 @@ FROM_TEXT: Final = frozenset(
         IPv6Network,
     )
 )
-"""What is made of text, and is nothing but a value."""
+"""Types of simple values that are made from text."""
 SEQUENCES: Final[Mapping[Any, type]] = {
     list: list,
     set: set,
@@ -82,7 +82,7 @@ SEQUENCES: Final[Mapping[Any, type]] = {
     abc.Set: set,
     abc.MutableSet: set,
 }
-"""What holds any number of items, and what is made for it."""
+"""Annotations of containers with any number of items, and the types that are created for them."""
 MAPPINGS: Final[Mapping[Any, type]] = {
     dict: dict,
     OrderedDict: OrderedDict,
@@ -95,19 +95,19 @@ MAPPINGS: Final[Mapping[Any, type]] = {
 UNIONS: Final = (typing.Union, types.UnionType)
 QUALIFIERS: Final = frozenset(("Required", "NotRequired", "ReadOnly", "Final"))
 RELATIVE: Final = ("ForwardRef(", "typing.Self")
-"""What stands in the text of types that depend on where they are written."""
+"""Parts of the repr of types whose meaning depends on where they are written."""
 SELF: Final = "typing.Self"
-"""The name, as no other can be, of the class that ``Self`` stands for."""
+"""The key for the meaning of ``Self`` in `Names`. No identifier can be equal to it."""
 REQUIRED: Final[Mapping[str, bool]] = {"Required": True, "NotRequired": False}
 
 
 @dataclass(frozen=True)
 class Converter:
-    """Say how values of a type are made of what clients send: ``Annotated[T, Converter(f)]``.
+    """Convert values of a type by a function: ``Annotated[T, Converter(f)]``.
 
-    The function is called with what was parsed, after it was converted to the type of the
-    function's parameter where that is annotated. If it raises an exception, the client is told that
-    the argument is invalid, and nothing of the exception's text; a `WAMPError` is sent as it is.
+    The function is called with the parsed value. If the function's parameter is annotated, the
+    value is converted to that type first. If the function raises an exception, the client is told
+    that the argument is invalid, without the text of the exception. A `WAMPError` is sent as it is.
     """
 
     convert: Callable[[Any], Any]
@@ -115,7 +115,7 @@ class Converter:
 
 
 def converter_of(hint: Any, declared: Mapping[Any, Converter]) -> Converter | None:
-    """Return the converter of a type: of its own metadata, or else one that is `declared`."""
+    """Return the converter of a type, from its metadata or else from `declared`; None if none."""
     own = [item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Converter)]
     if own:
         return own[-1]
@@ -123,11 +123,11 @@ def converter_of(hint: Any, declared: Mapping[Any, Converter]) -> Converter | No
 
 
 CONSTRAINTS: Final = tuple("gt ge lt le multiple_of pattern min_length max_length tz".split())
-"""What `msgspec.Meta` can say that isn't documentation."""
+"""The fields of `msgspec.Meta` that aren't documentation."""
 
 
 def is_documentation(item: Any) -> bool:
-    """Tell whether an item of ``Annotated`` says nothing about values."""
+    """Tell whether an item of ``Annotated`` doesn't affect which values are valid."""
     if isinstance(item, msgspec.Meta):
         return all(getattr(item, name) is None for name in CONSTRAINTS)
     names = ("Doc", "DocInfo", "Unit")
@@ -135,9 +135,9 @@ def is_documentation(item: Any) -> bool:
 
 
 def key_of(hint: Any, names: Names) -> Any:
-    """Return what tells `hint` from others, as it may be written again in its own parts.
+    """Return a key that identifies `hint`, to recognize it inside its own parts.
 
-    It is valid for as long as `names` are kept.
+    The key is valid as long as the object `names` exists.
     """
     is_relative = isinstance(hint, str) or any(word in repr(hint) for word in RELATIVE)
     return (hint if _has_hash(hint) else repr(hint), id(names) if is_relative else None)
@@ -146,13 +146,13 @@ def key_of(hint: Any, names: Names) -> Any:
 def _has_hash(hint: Any) -> bool:
     try:
         hash(hint)
-    except TypeError:  # of metadata, for one thing
+    except TypeError:  # for example, metadata may be unhashable
         return False
     return True
 
 
 def named(hint: Any) -> str:
-    """Return how to call a type when speaking of it to an author of handlers."""
+    """Return the name of a type for messages to the developer."""
     return getattr(hint, "__name__", None) or str(hint)
 
 
@@ -168,16 +168,17 @@ def generic(cls: Any, arguments: Iterable[Any]) -> Any:
 
 def union_of(members: Iterable[Any]) -> Any:
     """Return the union of types."""
-    return typing.Union[tuple(members)]  # noqa: UP007 - made of a tuple
+    return typing.Union[tuple(members)]  # noqa: UP007 - the members are in a tuple
 
 
-# ---- what is written for another type
+# ---- annotations that stand for another type
 
 
 def behind(hint: Any, names: Names) -> tuple[Any, Names] | None:
-    """Return what `hint` is written for, one step further, and the names that are valid there.
+    """Resolve `hint` by one step; return the annotation it stands for, and the names valid there.
 
-    None if it is a type itself. ``Annotated`` isn't looked behind: its metadata counts.
+    Forward references, aliases, type variables and the like stand for another annotation. For
+    everything else this returns None, also for ``Annotated``, whose metadata matters.
 
     Raises: NameError when a forward reference can't be resolved.
     """
@@ -204,8 +205,8 @@ def behind(hint: Any, names: Names) -> tuple[Any, Names] | None:
 
 
 def _behind_variable(variable: typing.TypeVar) -> Any:
-    """Return what a type variable stands for where nothing is said about it."""
-    has_default = getattr(variable, "has_default", None)  # of Python 3.13
+    """Return the annotation that an unbound type variable stands for."""
+    has_default = getattr(variable, "has_default", None)  # since Python 3.13
     if has_default is not None and has_default():
         return variable.__default__  # type: ignore[attr-defined]
     if variable.__constraints__:
@@ -214,18 +215,21 @@ def _behind_variable(variable: typing.TypeVar) -> Any:
 
 
 def qualifier_of(hint: Any) -> str:
-    """Return the name of ``Required[...]`` and the like, of typing or of typing_extensions."""
+    """Return the name of a qualifier such as ``Required[...]``; any other text if it isn't one."""
     return str(typing.get_origin(hint)).rpartition(".")[2]
 
 
 def evaluated(annotations: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """Return annotations as types, whether they were written as types or as text."""
+    """Return annotations as types; they may be written as text.
+
+    Raises: NameError when a name in them isn't known.
+    """
     holder = type("Holder", (), {"__annotations__": dict(annotations)})
     return typing.get_type_hints(holder, dict(names), {}, include_extras=True)
 
 
 def substituted(hint: Any, arguments: Mapping[Any, Any]) -> Any:
-    """Return `hint` with type variables replaced."""
+    """Return `hint` with its type variables replaced by `arguments`."""
     if isinstance(hint, typing.TypeVar):
         return arguments.get(hint, hint)
     if isinstance(hint, dataclasses.InitVar):
@@ -237,12 +241,12 @@ def substituted(hint: Any, arguments: Mapping[Any, Any]) -> Any:
 
 
 def names_in(module: str, names: Names) -> Names:
-    """Return what names stand for in a module, and besides what they stand for in `names`."""
+    """Return the names in a module, and for other names those in `names`."""
     return {**names, **vars(sys.modules.get(module, types))}
 
 
 def is_class(hint: Any) -> bool:
-    """Tell whether `hint` is a class of which there can be instances."""
+    """Tell whether `hint` is a class that can have direct instances."""
     return (
         isinstance(hint, type)
         and hint not in UNIONS
@@ -260,10 +264,10 @@ def is_typed_dict(cls: type) -> bool:
 
 
 def is_possible_default(value: Any, hint: Any, names: Names) -> bool:
-    """Tell whether `value` is data, and not the mark by which another framework knows a parameter.
+    """Tell whether `value` can be the default value of a parameter for data.
 
-    An object of a class has to be of one that `hint` names. A bare ``object()`` may stand for what
-    is missing.
+    Otherwise it is probably a marker of another framework. Apart from simple values and containers,
+    it has to be an instance of a class in `hint`. A plain ``object()`` is allowed as a sentinel.
     """
     if isinstance(value, Mapping):
         return all(
@@ -281,7 +285,7 @@ def is_possible_default(value: Any, hint: Any, names: Names) -> bool:
 
 
 def _classes_in(hint: Any, names: Names, seen: set[Any]) -> Iterator[type]:
-    """Yield the classes of which an annotation speaks, itself or in its arguments."""
+    """Yield the classes in an annotation, including those in its arguments."""
     further, cls = behind(hint, names), typing.get_origin(hint) or hint
     if key_of(hint, names) in seen:
         return

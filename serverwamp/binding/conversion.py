@@ -1,13 +1,13 @@
-"""Values from a message to the annotated types of Python parameters.
+"""Convert values in messages to the annotated types of Python parameters.
 
-An annotation is compiled once, node by node, and each node is left to the library that honours all
-of it: pydantic converts to its own classes and checks its own constraints, msgspec converts
-scalars and what consists of scalars only, and everything else is put together here from converted
-parts. An annotation that isn't known to be a data type is refused, as is metadata that nobody
-honours.
+An annotation is compiled once, part by part. For each part, the library that supports all of it
+does the conversion. pydantic converts to its own classes and checks its own constraints. msgspec
+converts scalars, and containers of scalars. All other values are converted here, from their
+converted parts. An annotation that isn't a data type is refused, and so is metadata that no library
+supports.
 
-One module, though a long one: each kind of annotation takes a few lines, and they refer to one
-another.
+One module despite its length: each kind of annotation takes a few lines, and they refer to each
+other.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ from serverwamp.errors import ConfigurationError, InvalidArgument, Unsuitable, W
 logger: logging.Logger = logging.getLogger(__name__)
 
 STREAM_TYPES: Final = (AsyncIterator, AsyncIterable, AsyncGenerator)
-"""What annotates a parameter whose argument comes bit by bit."""
+"""Annotations of a parameter that receives a stream of chunks."""
 EXACT_TYPES: Final = (int, str, bool, bytes)
-"""Types whose instances need no conversion to themselves. (A float may be infinite.)"""
+"""Types whose instances are valid without conversion. (A float is not: it may be infinite.)"""
 CONVERTED_CHOICES: Final = frozenset((*SCALARS, *FINITE, *FROM_TEXT)) - {
     type(None),
     bool,
@@ -83,15 +83,15 @@ CONVERTED_CHOICES: Final = frozenset((*SCALARS, *FINITE, *FROM_TEXT)) - {
     str,
     bytes,
 }
-"""Types of the members of an enum that formats write as text, or as integers."""
+"""Types of enum values that formats encode as text or as integers."""
 WITH_EMPTY_VALUE: Final = frozenset(
     (bool, int, float, complex, Decimal, str, bytes, list, set, frozenset, deque, tuple, dict)
 )
-"""Types whose values a ``defaultdict`` makes by calling them."""
+"""Types that a ``defaultdict`` can call to create a missing value."""
 
 
 class Conversion:
-    """Convert values to one annotated type."""
+    """Converts values to an annotated type."""
 
     __slots__ = ("_convert", "_exact_parts", "exact_type", "unchanged_type")
 
@@ -106,9 +106,9 @@ class Conversion:
         """A value of exactly this type is never changed, though a float may be refused."""
 
     def __call__(self, value: Any, place: int | str) -> Any:
-        """Return `value` converted; `place` is its position or its name.
+        """Return `value` converted; `place` is the position or name of the argument.
 
-        Raises: InvalidArgument, with the path to what is wrong, which may be inside of the value.
+        Raises: InvalidArgument, with the path to the invalid part, which may be inside the value.
         """
         if type(value) is self.exact_type:
             return value
@@ -126,33 +126,36 @@ class Conversion:
 
     @property
     def wants_exact_numbers(self) -> bool:
-        """Whether a ``Decimal`` is somewhere in the type."""
+        """Whether the type contains a ``Decimal``."""
         return self._exact_parts is not None
 
     def with_exact_numbers(self, value: Any, exact: Any) -> Any:
-        """Return `value` with those numbers of `exact` that become a ``Decimal``."""
+        """Return `value` with the numbers that become a ``Decimal`` taken from `exact`.
+
+        `exact` is the same value, parsed with exact numbers.
+        """
         if self._exact_parts is None:
             return value
         return with_exact_numbers(value, exact, self._exact_parts)
 
 
 def path_of(place: int | str) -> str:
-    """Return how a caller is told of the argument at a position, or of a name."""
+    """Return the path of an argument, for messages to the caller; `place` is position or name."""
     return f"args[{place}]" if isinstance(place, int) else f"kwargs.{place}"
 
 
 def invalid(message: str, place: int | str) -> InvalidArgument:
-    """Return the error that tells a caller which argument is wrong."""
+    """Return the error for an invalid argument; `place` is its position or name."""
     return InvalidArgument(message, message=message, path=path_of(place))
 
 
 def conversion_to(hint: Any, names: Names, declared: Mapping[Any, Converter]) -> Conversion | None:
-    """Return what converts to the type that `hint` stands for; None where anything may pass.
+    """Return the conversion to an annotated type; None if every value is accepted unchanged.
 
-    `names` are those that forward references in it may use, `declared` the converters of types.
+    `names` is the namespace for forward references, `declared` has the converters by type.
 
-    Raises: ConfigurationError when it isn't a data type, or when nobody honours all that it says;
-        NameError when a name isn't known (yet).
+    Raises: ConfigurationError when `hint` isn't a data type, or has metadata that no library
+        supports; NameError when a name isn't known (yet).
     """
     try:
         node = Compiler(declared).node(hint, names)
@@ -163,25 +166,25 @@ def conversion_to(hint: Any, names: Names, declared: Mapping[Any, Converter]) ->
 
 
 def check_default(value: Any, hint: Any, names: Names) -> None:
-    """Check that the default value of what clients may supply is data.
+    """Check that the default value of a parameter or field for data is data itself.
 
-    Raises: ConfigurationError.
+    Raises: ConfigurationError when it isn't.
     """
     if value is not NO_DEFAULT and not is_possible_default(value, hint, names):
         raise ConfigurationError(no_default(value))
 
 
 def no_default(value: Any) -> str:
-    """Return why `value` can't be the default of what clients may supply."""
+    """Return the text of the error for an impossible default value."""
     return (
-        f"its default {value!r:.100} is no data, and of no class that the annotation names."
-        f" What the server fills in is a default arg: add_default_arg(name, factory=...), before"
-        f" the route is added. Constraints belong into the annotation: Annotated[int, ...]"
+        f"its default {value!r:.100} is no data, and isn't an instance of a class in the"
+        f" annotation. If the server fills in the parameter, use add_default_arg(name, factory=...)"
+        f" before the route is added. Constraints belong in the annotation: Annotated[int, ...]"
     )
 
 
 def chunk_type(hint: Any) -> Any:
-    """Return the type of what an async iterator yields; None where `hint` isn't that of one."""
+    """Return the item type of an annotation of an async iterator; None if it isn't one."""
     if typing.get_origin(hint) is typing.Annotated:
         hint = typing.get_args(hint)[0]
     if hint not in STREAM_TYPES and typing.get_origin(hint) not in STREAM_TYPES:
@@ -195,43 +198,47 @@ def chunk_type(hint: Any) -> Any:
 
 @dataclass(frozen=True)
 class Node:
-    """What an annotation, or a part of one, was compiled to."""
+    """The compiled form of an annotation or of a part of one."""
 
     convert: Convert | None
-    """None if anything may pass."""
+    """The function that converts values; None if every value is accepted unchanged."""
     type: Any = None
-    """The type by which msgspec checks the same, apart from the items of a container."""
+    """A type that msgspec can check converted values with, apart from the items of containers."""
     is_native: bool = False
-    """Whether msgspec alone converts to that type as it should be."""
+    """Whether msgspec alone converts to `type` correctly."""
     suits_pydantic: bool = False
-    """Whether pydantic converts to the annotation as it should be."""
+    """Whether pydantic alone converts to the annotation correctly."""
     is_of_pydantic: bool = False
-    """Whether it takes pydantic."""
+    """Whether pydantic does the conversion."""
 
 
 ANYTHING: Final = Node(None, Any, is_native=True, suits_pydantic=True)
 
 
 class _Later:
-    """Converts to a type that is compiled yet: it refers to itself."""
+    """Converts to a type that refers to itself, and whose compilation isn't complete yet."""
 
-    convert: Convert | None
+    def __init__(self) -> None:
+        self.convert: Convert | None = None
 
     def __call__(self, value: Any) -> Any:
         return value if self.convert is None else self.convert(value)
 
 
 class Compiler:
-    """Compiles annotations; a strict one for values of just that type, as JSON has them."""
+    """Compiles annotations.
+
+    If `is_strict` is true, the conversions accept only values that JSON has for that very type.
+    """
 
     def __init__(self, declared: Mapping[Any, Converter], *, is_strict: bool = False) -> None:
         self._declared = declared
         self._is_strict = is_strict
         self._nodes: dict[Any, Node] = {}
-        self._kept: list[Names] = []  # whose ids are part of keys
+        self._kept: list[Names] = []  # keeps the objects alive whose ids are part of keys
 
     def node(self, hint: Any, names: Names) -> Node:
-        """Return what converts to `hint`.
+        """Return the compiled annotation.
 
         Raises: ConfigurationError, NameError.
         """
@@ -290,7 +297,7 @@ class Compiler:
 
     def _scalar(self, hint: Any, *, suits_pydantic: bool = True) -> Node:
         try:
-            msgspec.json.Decoder(hint)  # raises where msgspec can't
+            msgspec.json.Decoder(hint)  # raises if msgspec doesn't support the type
         except TypeError as error:
             raise ConfigurationError(str(error)) from None
         return Node(self._by_msgspec(hint), hint, True, suits_pydantic)
@@ -313,7 +320,7 @@ class Compiler:
     def _choice(self, hint: Any, choices: Sequence[Any]) -> Node:
         try:
             return self._scalar(hint)
-        except ConfigurationError:  # values of other types, or of several
+        except ConfigurationError:  # the values have several types, or others than msgspec supports
             values = [choice.value if isinstance(choice, Enum) else choice for choice in choices]
             converted = {type(value) for value in values} & CONVERTED_CHOICES
             converts = {kind: self._of_kind(kind, {}).convert for kind in converted}
@@ -336,7 +343,7 @@ class Compiler:
                 made = function(value)
             except (WAMPError, Unsuitable):
                 raise
-            except Exception as error:  # what it says is the server's business
+            except Exception as error:  # its text isn't meant for the client
                 logger.debug("a value can't be converted", exc_info=error)
                 raise Unsuitable(f"Expected `{named(hint)}`") from None
             is_finite = FINITE.get(type(made))
@@ -358,7 +365,7 @@ class Compiler:
             pydantic_types.check_no_field(item)
         if converter is not None:
             admits_infinity = pydantic_types.admits_infinity(hint)
-            # pydantic applies that to its own conversions only.
+            # pydantic applies this only to its own conversions.
             others = [item for item in others if getattr(item, "allow_inf_nan", None) is not True]
             node = self._declared_by(converter, hint.__origin__, admits_infinity=admits_infinity)
         elif self._is_data(hint.__origin__, names) or not pydantic_types.declares_type(others):
@@ -414,11 +421,11 @@ class Compiler:
         pydantic_types.check(hint, names)
         return Node(convert, suits_pydantic=True, is_of_pydantic=True)
 
-    # ---- what has parts
+    # ---- types with parts
 
     def _union(self, hint: Any, members: Sequence[Any], names: Names) -> Node:
         given = [member for member in members if member is not msgspec.UnsetType]
-        if len(given) < len(members):  # a type that pydantic doesn't know
+        if len(given) < len(members):  # pydantic doesn't know UnsetType
             return replace(self.node(union_of(given), names), suits_pydantic=False)
         nodes = [self.node(member, names) for member in members]
         if any(node.convert is None for node in nodes):
@@ -427,7 +434,7 @@ class Compiler:
             try:
                 return self._scalar(union_of(node.type for node in nodes))
             except ConfigurationError:
-                pass  # members that msgspec can't tell apart
+                pass  # msgspec can't distinguish the members
         suits_pydantic = all(node.suits_pydantic for node in nodes)
         if suits_pydantic and any(node.is_of_pydantic for node in nodes):
             return self._of_pydantic(hint, names)
@@ -444,7 +451,7 @@ class Compiler:
         return Node(convert, None, False, suits_pydantic)
 
     def _sequence(self, cls: Any, item: Node) -> Node:
-        is_hashed = cls in (set, frozenset)  # which msgspec fails to do with any item
+        is_hashed = cls in (set, frozenset)  # msgspec fails if an item can't be hashed
         if item.is_native and cls is not deque and (not is_hashed or item.type in SCALARS):
             return self._scalar(generic(cls, (item.type, ...) if cls is tuple else (item.type,)))
         convert = functools.partial(to_sequence, cls, item.convert or unchanged)
@@ -463,7 +470,7 @@ class Compiler:
         )
         if cls is Counter:
             value_hint = int
-        # Whatever the type of a key, most formats only have text.
+        # Never strict for keys, because they are text in most formats, whatever their type.
         keys = Compiler(self._declared).node(key_hint, names)
         values = self.node(value_hint, names)
         if cls is dict and keys.is_native and values.is_native:
@@ -502,7 +509,7 @@ def _no_data(hint: Any) -> str:
 
 
 def _first_parameter(function: Any) -> Any:
-    """Return the type of the parameter of a converter; None where that isn't known."""
+    """Return the type of the first parameter of a converter; None if it isn't known."""
     if isinstance(function, type):
         return None
     try:
@@ -514,9 +521,9 @@ def _first_parameter(function: Any) -> Any:
 
 
 def _factory(hint: Any) -> Callable[[], Any]:
-    """Return what makes the missing values of a ``defaultdict``."""
+    """Return the function that creates the missing values of a ``defaultdict``."""
     origin = typing.get_origin(hint) or hint
     cls: Any = SEQUENCES.get(origin) or MAPPINGS.get(origin) or origin
     if cls in WITH_EMPTY_VALUE:
         return cls  # type: ignore[no-any-return]
-    raise ConfigurationError(f"what a defaultdict adds isn't known for `{named(hint)}`")
+    raise ConfigurationError(f"a defaultdict has no known default value for `{named(hint)}`")

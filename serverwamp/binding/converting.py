@@ -1,6 +1,6 @@
-"""What converts a value to one kind of type, given what converts its parts.
+"""Convert values to single kinds of types, given the functions that convert their parts.
 
-Errors tell where in the value they are, however deep that is.
+Errors contain the path to the invalid part, however deep it is.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ Convert: TypeAlias = Callable[[Any], Any]
 
 MOST_ERRORS: Final = pydantic_types.MOST_ERRORS
 ARRAYS: Final = (list, tuple, set, frozenset)
-"""What the formats make of arrays."""
+"""The types that formats decode arrays to."""
 
 
 def explained(error: Exception) -> Unsuitable | None:
-    """Return what an error says about a value; None if it says something about the server."""
+    """Return the meaning of an error for the sender of a value.
+
+    None if the error is a failure of the server instead.
+    """
     if isinstance(error, Unsuitable):
         return error
     if isinstance(error, msgspec.ValidationError):
@@ -40,21 +43,25 @@ def explained(error: Exception) -> Unsuitable | None:
 
 
 def located(error: Exception, step: str) -> Exception:
-    """Return an error about a value as one of the value that holds it, and others unchanged."""
+    """Return an error about a value as one about the enclosing value; other errors unchanged.
+
+    `step` leads from the enclosing value to the value.
+    """
     unsuitable = explained(error)
     return error if unsuitable is None else unsuitable.below(step)
 
 
 class Errors:
-    """What is wrong with the parts of a value: all of it, up to a number."""
+    """Collects the errors of the parts of a value, up to `MOST_ERRORS`."""
 
     def __init__(self) -> None:
         self._found: list[Unsuitable] = []
 
     def add(self, error: Exception, step: str) -> None:
-        """Take note of an error about a part; raise any other error, and at the last of too many.
+        """Add an error about the part to which `step` leads.
 
-        `step` leads to the part.
+        Raises: the error itself if it is a failure of the server; Unsuitable, with all errors, when
+            there are too many.
         """
         unsuitable = explained(error)
         if unsuitable is None:
@@ -65,7 +72,7 @@ class Errors:
             self.check()
 
     def check(self) -> None:
-        """Raise what was found.
+        """Raise the collected errors, if there are any.
 
         Raises: Unsuitable.
         """
@@ -75,11 +82,15 @@ class Errors:
 
 
 def unchanged(value: Any) -> Any:
+    """Return `value`."""
     return value
 
 
 def explaining(convert: Convert | None) -> Convert | None:
-    """Return `convert` for pydantic, which mistakes other errors for those of a validator."""
+    """Return a function like `convert` for pydantic: all errors about the value are `Unsuitable`.
+
+    pydantic would treat some other errors as those of a validator of its own.
+    """
     if convert is None:
         return None
 
@@ -93,13 +104,17 @@ def explaining(convert: Convert | None) -> Convert | None:
 
 
 def _kind_of(value: Any) -> str:
-    """Return how a client would call the type of a value."""
+    """Return the name of a value's type for messages to the client."""
     if isinstance(value, ARRAYS):
         return "array"
     return "object" if isinstance(value, dict) else type(value).__name__
 
 
 def to_value_of_text(cls: Any, value: Any) -> Any:
+    """Convert text to an instance of `cls`.
+
+    Raises: Unsuitable.
+    """
     if isinstance(value, cls):
         return value
     try:
@@ -111,6 +126,10 @@ def to_value_of_text(cls: Any, value: Any) -> Any:
 
 
 def to_complex(value: Any) -> complex:
+    """Convert a number, or text, to a complex number.
+
+    Raises: Unsuitable.
+    """
     try:
         if type(value) in (int, float, str, complex):
             return complex(value)
@@ -122,7 +141,13 @@ def to_complex(value: Any) -> complex:
 def to_choice(
     choices: Sequence[tuple[Any, Any]], converts: Mapping[type, Convert | None], value: Any
 ) -> Any:
-    """Return the choice of a value; `converts` are for the types that formats write otherwise."""
+    """Return the choice with a certain value, such as the member of an enum.
+
+    `choices` are pairs of a value and its choice. `converts` has a conversion for each type that
+    formats encode as another type.
+
+    Raises: Unsuitable.
+    """
     key = _as_tuples(value)
     for of_choice, choice in choices:
         if choice is value or (type(of_choice) is type(key) and of_choice == key):
@@ -137,14 +162,15 @@ def to_choice(
 
 
 def _as_tuples(value: Any) -> Any:
-    """Return an array as a tuple, with those in it."""
+    """Return an array, and the arrays in it, as tuples; any other value unchanged."""
     return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 class FirstThatFits:
-    """Converts to a union: a value of one of `exact_types` is left, of others the first fits.
+    """Converts to a union: to the first member that fits.
 
-    Strict attempts come first; errors are those of the `lenient` ones.
+    A value of one of `exact_types` is returned unchanged. All strict conversions are tried before
+    the lenient ones. The error is that of a lenient conversion.
     """
 
     def __init__(
@@ -199,22 +225,28 @@ class FirstThatFits:
 KNOWN: Final[ContextVar[dict[Any, tuple[Any, Any, Unsuitable | None]] | None]] = ContextVar(
     "KNOWN", default=None
 )
-"""What unions inside of a union have made of arrays and objects, by the ids of both, with the value
-that has the id. Several members may lead to the same parts: without it, each level of nesting would
-multiply the time.
+"""Caches the results of unions inside a union, by the ids of the union and the value.
+
+Several members of a union may convert the same part of a value. Without the cache, each level of
+nesting would multiply the time. An entry holds the value, to keep its id valid, and the result or
+the error.
 """
 
 
 def _fitness(error: Unsuitable) -> int:
-    """Return how well a value fits that is unsuitable: how deep in it what is wrong begins.
+    """Return how well an unsuitable value fits: how deep in the value the error is.
 
-    A tag, or another choice, may be that of the object that another type fits.
+    An invalid choice counts one less, because it may be the tag of another member of the union.
     """
     depth = error.path.count(".") + error.path.count("[")
     return depth - error.message.startswith("Invalid")
 
 
 def to_sequence(cls: Any, convert: Convert, value: Any) -> Any:
+    """Convert an array to `cls`, and its items by `convert`.
+
+    Raises: Unsuitable.
+    """
     if not isinstance(value, ARRAYS):
         raise Unsuitable(f"Expected `array`, got `{_kind_of(value)}`")
     items, errors = [], Errors()
@@ -235,6 +267,10 @@ def _hashed(make: Convert, items: Any) -> Any:
 
 
 def to_tuple(converts: Sequence[Convert], value: Any) -> Any:
+    """Convert an array to a tuple, with a conversion for each item.
+
+    Raises: Unsuitable.
+    """
     if not isinstance(value, ARRAYS):
         raise Unsuitable(f"Expected `array`, got `{_kind_of(value)}`")
     if len(value) != len(converts):
@@ -252,6 +288,10 @@ def to_tuple(converts: Sequence[Convert], value: Any) -> Any:
 def to_mapping(
     make: Callable[[Any], Any], convert_key: Convert, convert: Convert, value: Any
 ) -> Any:
+    """Convert the keys and values of an object; `make` creates the result from the dict.
+
+    Raises: Unsuitable.
+    """
     if not isinstance(value, dict):
         raise Unsuitable(f"Expected `object`, got `{_kind_of(value)}`")
     items, errors = [], Errors()
@@ -265,7 +305,11 @@ def to_mapping(
 
 
 class Making:
-    """Makes a record of what a message has for its fields, by calling its class."""
+    """Converts a value to a record, by calling the record's class with the converted fields.
+
+    `fields` has for each field its key or position in a message, its name, its conversion, and
+    whether it is required.
+    """
 
     def __init__(
         self,
@@ -304,7 +348,10 @@ class Making:
         return self._made(values)
 
     def _given(self, value: Any) -> Mapping[Any, Any]:
-        """Return what a message has for the fields, by their keys or positions."""
+        """Return the values for the fields, by key or position.
+
+        Raises: Unsuitable when the value isn't an object or array of this record.
+        """
         if not self._is_array:
             if not isinstance(value, dict):
                 raise Unsuitable(f"Expected `object`, got `{_kind_of(value)}`")
@@ -326,8 +373,8 @@ class Making:
     def _made(self, values: dict[str, Any]) -> Any:
         try:
             return self._cls(**values)
-        except TypeError as error:  # of a class's own: a bug, with its text
-            # Once, for validators raise it for whatever a client sends.
+        except TypeError as error:  # a bug in the class; its text isn't meant for the client
+            # Logged as an error only once: clients' values may cause it any number of times.
             level = logging.DEBUG if self._has_logged else logging.ERROR
             self._has_logged = True
             logger.log(level, "a %s can't be made", named(self._cls), exc_info=error)

@@ -1,7 +1,7 @@
-"""Which numbers of an argument stay as they were written: those that become a ``Decimal``.
+"""Keep the exact value of numbers that become a ``Decimal``.
 
-JSON is parsed with floats. Where a ``Decimal`` is wanted it is parsed again, with all digits, and
-of that the numbers are taken that become one. All others stay floats.
+JSON is parsed with floats. If a parameter needs a ``Decimal``, the message is parsed again with
+exact numbers. Those that become a ``Decimal`` replace the floats; the other numbers stay floats.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from serverwamp.binding.records import record_of
 
 
 class Place:
-    """A place in an argument, and what is wanted there and inside of it."""
+    """A place in an argument, and the places inside it."""
 
     def __init__(self) -> None:
         self.is_exact: bool = False
         """Whether a number becomes a ``Decimal``."""
         self.items: Place | None = None
-        """What is wanted of the items of an array, and of the values of an object."""
+        """The place of all items of an array or values of an object."""
         self.parts: dict[int | str, list[Place]] = {}
-        """What is wanted of those at a position or with a name."""
+        """The places of single items by position, or of single values by key."""
         self.others: list[Place] = []
-        """What is wanted here as well: the other members of a union."""
+        """Other annotations of the same place, such as the members of a union."""
 
     def every(self) -> list[Place]:
-        """Return this place and the others, and theirs."""
+        """Return this place and its `others`, recursively."""
         found = [self]
         for place in found:
             found += [other for other in place.others if other not in found]
@@ -46,9 +46,10 @@ class Place:
 
 
 def exact_parts(hint: Any, names: Names, declared: Mapping[Any, Any]) -> Sequence[Place] | None:
-    """Return where in an argument of a type numbers have to be exact; None if nowhere.
+    """Return the places in an argument where numbers have to be exact; None if there are none.
 
-    What has a converter, those that are `declared` among them, is made of what was parsed.
+    Types with a converter are left out: a converter gets the parsed value. `declared` has the
+    converters by type.
     """
     inspection = _Inspection(declared)
     places = inspection.place(hint, names).every()
@@ -56,7 +57,10 @@ def exact_parts(hint: Any, names: Names, declared: Mapping[Any, Any]) -> Sequenc
 
 
 def with_exact_numbers(value: Any, exact: Any, places: Sequence[Place]) -> Any:
-    """Return `value` with the numbers of `exact`, which is the same parsed exactly, in `places`."""
+    """Return `value` with the numbers at `places` taken from `exact`.
+
+    `exact` is the same value, parsed with exact numbers.
+    """
     if value is exact or not places:
         return value
     if isinstance(exact, Decimal):
@@ -75,7 +79,7 @@ def with_exact_numbers(value: Any, exact: Any, places: Sequence[Place]) -> Any:
 
 
 def _inside(places: Sequence[Place], step: int | str) -> list[Place]:
-    found: dict[int, Place] = {}  # each once, though several places may lead to it
+    found: dict[int, Place] = {}  # by id, because several places may lead to the same one
     for place in places:
         parts = place.parts.get(step, ())
         for part in (*parts, place.items):
@@ -85,15 +89,16 @@ def _inside(places: Sequence[Place], step: int | str) -> list[Place]:
 
 
 class _Inspection:
-    """One look at an annotation, all the way down."""
+    """Finds the places of an annotation and of all its parts."""
 
     def __init__(self, declared: Mapping[Any, Any]) -> None:
         self.has_found = False
         self._declared = declared
         self._places: dict[Any, Place] = {}
-        self._kept: list[Names] = []  # whose ids are part of keys
+        self._kept: list[Names] = []  # keeps the objects alive whose ids are part of keys
 
     def place(self, hint: Any, names: Names) -> Place:
+        """Return the place of an annotation."""
         key = key_of(hint, names)
         if key not in self._places:
             self._kept.append(names)

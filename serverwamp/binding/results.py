@@ -1,4 +1,4 @@
-"""What a handler of calls can return or yield, and what of it is sent."""
+"""The results that handlers of calls can return or yield."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serverwamp.uris import RUNTIME_ERROR
 
 @dataclass(init=False, slots=True)
 class RPCResult:
-    """A result of any combination of positional and keyword arguments."""
+    """A result with positional and keyword arguments."""
 
     args: tuple[Any, ...]
     """The positional arguments."""
@@ -26,20 +26,20 @@ class RPCResult:
 
 @dataclass(init=False, slots=True)
 class RPCProgressReport(RPCResult):
-    """An intermediate result: yielded before the final one, to callers that asked for progress."""
+    """A progress report: yielded before the result, for callers that asked for progress."""
 
 
 @dataclass(init=False, slots=True)
 class RPCErrorResult:
-    """An error as the result; can be returned or yielded instead of raising `WAMPError`.
+    """An error as the result; return or yield it instead of raising `WAMPError`.
 
-    Default args from generators are rolled back as if it had been raised.
+    Default args from generators see an exception, as if it had been raised.
     """
 
     error_uri: str
-    """What kind of an error it is."""
+    """The error URI, which tells the kind of error."""
     args: tuple[Any, ...]
-    """The positional arguments; by convention the first is a text for people."""
+    """The positional arguments. By convention, the first is a text for people."""
     kwargs: dict[str, Any]
     """The keyword arguments."""
 
@@ -55,10 +55,10 @@ class RPCErrorResult:
 
 
 def as_result(value: Any) -> RPCResult | RPCErrorResult:
-    """Return what a handler returned or yielded as a result.
+    """Return the result that the return value of a handler means.
 
-    A list or tuple is the positional arguments, a mapping the keyword arguments; anything else,
-    None included, is the single argument.
+    A list or tuple becomes the positional arguments, a mapping the keyword arguments. Any other
+    value, including None, becomes the only positional argument.
     """
     if isinstance(value, (RPCResult, RPCErrorResult)):
         return value

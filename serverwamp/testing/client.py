@@ -4,45 +4,37 @@
         result = await client.call("math.add", (2, 3))
         assert result.args == (5,)
 
-There is no network and no server. The client speaks the real protocol and is strict about it:
-whatever a wait doesn't find within its timeout fails the test with a transcript of everything
-that was said.
+There is no network and no server. The client uses the real protocol. If an expected message doesn't
+arrive in time, the test fails, with a transcript of all messages.
 
-One module, though a long one: the client and the transport below it are of no use alone.
+One module despite its length: the client has a short method for each message of the protocol.
 """
 
 from __future__ import annotations
 
-import json
-from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import anyio
-import msgpack
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from serverwamp.concurrency.tasks import open_starter
 from serverwamp.errors import WAMPError
-from serverwamp.protocol.formats import Unit
 from serverwamp.protocol.framings import Frame
 from serverwamp.protocol.serializers import serializer_for
+from serverwamp.testing.asgi import (
+    ASGIApplication,
+    ASGIEvent,
+    ExpectationFailed,
+    HandshakeRefused,
+    ServedWebSocket,
+    running,
+    websocket_scope,
+)
+from serverwamp.testing.codecs import decoded, encoded
 from serverwamp.testing.logins import Login
-
-with suppress(ImportError):  # then CBOR isn't spoken here
-    import cbor2
-
-ASGIEvent: TypeAlias = MutableMapping[str, Any]
-ASGIApplication: TypeAlias = Callable[
-    [
-        MutableMapping[str, Any],
-        Callable[[], Awaitable[ASGIEvent]],
-        Callable[[ASGIEvent], Awaitable[None]],
-    ],
-    Awaitable[None],
-]
 
 ROLES: Mapping[str, Any] = {
     "caller": {
@@ -57,52 +49,45 @@ ROLES: Mapping[str, Any] = {
     "callee": {"features": {"progressive_call_results": True, "call_canceling": True}},
 }
 REQUESTS = frozenset((16, 32, 34, 48, 64, 66))
-"""The types of the messages that begin a request of the client."""
-FRAMES_IN_FLIGHT = 64
-"""How many frames either side can send before the other has taken one."""
-
-
-class ExpectationFailed(AssertionError):
-    """Something didn't come in time, or something else came; the text has the transcript."""
-
-
-class HandshakeRefused(Exception):
-    """The application closed the WebSocket before accepting it."""
-
-    def __init__(self, status: int = 403) -> None:
-        super().__init__(f"the application refused the WebSocket with status {status}")
-        self.status: int = status
-        """The HTTP status that a client gets."""
+"""The type codes of the client's requests."""
 
 
 @dataclass(frozen=True)
 class CallResult:
-    """The result of a call."""
+    """The result of a call, or a progress report."""
 
     args: tuple[Any, ...] = ()
+    """The positional arguments."""
     kwargs: dict[str, Any] = field(default_factory=dict)
+    """The keyword arguments."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """An event as it arrived; `subscription` and `publication` are ids."""
+    """A received event."""
 
     args: tuple[Any, ...]
+    """The positional arguments."""
     kwargs: dict[str, Any]
+    """The keyword arguments."""
     subscription: int
+    """The subscription id."""
     publication: int
+    """The publication id."""
     details: dict[str, Any]
+    """The details of EVENT."""
 
 
 @dataclass(frozen=True)
 class CaughtUp:
-    """What is kept of what was published before."""
+    """Past events of a subscription."""
 
     events: list[Event]
+    """The events."""
     complete: bool
-    """Whether these are all events since the event, or the moment, that was named."""
+    """Whether no event since the given event or time is missing."""
     time: str
-    """When that was, by the application's clock; it can be named the next time."""
+    """The time of the answer, by the application's clock. It can be the start of the next query."""
 
 
 @dataclass(frozen=True)
@@ -110,19 +95,23 @@ class Subscription:
     """A subscription of the client."""
 
     id: int
+    """The subscription id."""
     topic: str
+    """The topic, or the pattern, as it was subscribed to."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """A procedure that the client serves."""
+    """A procedure that the client has registered."""
 
     id: int
+    """The registration id."""
     procedure: str
+    """The procedure, or the pattern, as it was registered."""
 
 
 class Invocation:
-    """A call that the client is to answer, once."""
+    """A call that the client has to answer, exactly once."""
 
     def __init__(self, client: Client, message: list[Any]) -> None:
         self._client = client
@@ -131,7 +120,7 @@ class Invocation:
         self.registration: int = message[2]
         """The id of the registration."""
         self.details: dict[str, Any] = message[3]
-        """The details, which name the procedure if a pattern was registered."""
+        """The details of INVOCATION. They name the procedure if a pattern was registered."""
         args, kwargs = _payload(message, 4)
         self.args: tuple[Any, ...] = args
         """The positional arguments."""
@@ -141,7 +130,7 @@ class Invocation:
     async def progress(
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> None:
-        """Report progress."""
+        """Send a progress report."""
         payload = _sent_payload(args, kwargs)
         await self._client.send([70, self.request, {"progress": True}, *payload])
 
@@ -158,7 +147,7 @@ class Invocation:
         await self._client.send([8, 68, self.request, {}, uri, *_sent_payload(args, kwargs)])
 
     async def expect_interrupt(self, *, timeout: float | None = None) -> str:
-        """Wait until the call is cancelled, and return the mode."""
+        """Wait for the INTERRUPT that cancels the call, and return its mode."""
         message = await self._client.expect(
             lambda m: m[:2] == [69, self.request],
             f"INTERRUPT of invocation {self.request}",
@@ -168,7 +157,7 @@ class Invocation:
 
 
 class PendingCall:
-    """A call that was sent and may have its result later."""
+    """A call that was sent, and whose result may arrive later."""
 
     def __init__(self, client: Client, request: int, uri: str) -> None:
         self._client = client
@@ -186,11 +175,11 @@ class PendingCall:
         return CallResult(*_payload(message, 3))
 
     async def send_chunk(self, chunk: Any) -> None:
-        """Send a chunk into a call that was started with ``progress=True``."""
+        """Send a chunk to a call that was started with ``progress=True``."""
         await self._client.send([48, self.request, {"progress": True}, self._uri, [chunk]])
 
     async def end_chunks(self) -> None:
-        """Say that there are no more chunks."""
+        """Tell the application that there are no more chunks."""
         await self._client.send([48, self.request, {}, self._uri])
 
     async def cancel(self, mode: str | None = None) -> None:
@@ -214,10 +203,10 @@ class PendingCall:
 
 
 class Client:
-    """A WAMP client that is connected to an application; made by `connect`.
+    """A WAMP client that is connected to an application; `connect` creates it.
 
-    Every method that waits takes a `timeout` in seconds, otherwise the one of `connect` holds, and
-    raises `ExpectationFailed` when it is over.
+    Every method that waits takes a `timeout` in seconds; the default is that of `connect`. It
+    raises `ExpectationFailed` after that time.
     """
 
     def __init__(
@@ -229,16 +218,15 @@ class Client:
     ) -> None:
         self.subprotocol = subprotocol
         self.session: int | None = None
-        """The id of the session, once it is welcomed."""
+        """The session id from WELCOME; None if no session is open."""
         self.welcome: dict[str, Any] = {}
-        """The details of WELCOME."""
+        """The details of the last WELCOME."""
         self.close_code: int | None = None
-        """The code with which the application closed the WebSocket."""
+        """The code with which the application closed the WebSocket; None if it didn't."""
         self.transcript: list[str] = []
-        """What was said, a line a message."""
+        """All messages in both directions, one per line."""
         self._serializer = serializer_for(subprotocol)
         self._is_text = self._serializer.frame_type is str
-        self._is_cbor = "cbor" in subprotocol
         self._frames = frames
         self._replies = replies
         self._timeout = timeout
@@ -252,11 +240,11 @@ class Client:
     # ---- raw messages
 
     async def send(self, *messages: Sequence[Any]) -> None:
-        """Send raw messages, as lists, in one frame each; in one altogether when batched.
+        """Send raw messages (lists): each in a frame, or all in one frame if it is batched.
 
-        A request with the next id uses up that id, as if `call` or another method had sent it.
+        A request with the next id uses up that id, as if a method such as `call` had sent it.
         """
-        units = [self._encode(message) for message in messages]
+        units = [encoded(message, self.subprotocol) for message in messages]
         for message in messages:
             self.transcript.append(f"client: {message!r}")
             if len(message) > 1 and message[0] in REQUESTS and message[1] == self._last_request + 1:
@@ -266,7 +254,7 @@ class Client:
             await self._send_frame(self._serializer.join(frame))
 
     async def send_frame(self, frame: Frame) -> None:
-        """Send a WebSocket message of any content: text for a str, otherwise binary."""
+        """Send a WebSocket message with any content: a text message for a str, else binary."""
         self.transcript.append(f"client: frame {frame[:100]!r}")
         await self._send_frame(frame)
 
@@ -278,7 +266,7 @@ class Client:
             self._fail("the application doesn't read")
 
     async def receive(self, *, timeout: float | None = None) -> list[Any]:
-        """Return the next message that nothing else has taken, as a list."""
+        """Return the next message that no other method has taken, as a list."""
         return await self.expect(lambda message: True, "a message", timeout=timeout)
 
     async def expect(
@@ -288,7 +276,10 @@ class Client:
         *,
         timeout: float | None = None,
     ) -> list[Any]:
-        """Return the first message that nothing else has taken and for which `wanted` is true."""
+        """Return the first message not yet taken for which `wanted` returns True, as a list.
+
+        `what` describes it for the text of `ExpectationFailed`.
+        """
         seconds = self._timeout if timeout is None else timeout
         with anyio.move_on_after(seconds):
             while True:
@@ -301,21 +292,22 @@ class Client:
         self._fail(f"waited {seconds} seconds in vain for {what}")
 
     def take_all(self) -> list[list[Any]]:
-        """Return the messages that have arrived and that nothing else has taken; don't wait."""
+        """Return all received messages that no other method has taken, without waiting."""
         messages, self._inbox = self._inbox, []
         return messages
 
     async def expect_nothing(self) -> None:
-        """Check that everything that has been received was expected.
+        """Check that all received messages have been taken.
 
-        A call that no procedure serves is the last to be answered, so nothing is still on its way.
+        Before that, it calls a procedure that doesn't exist. As the answer is the last message,
+        none is still on its way.
         """
         try:
             await self.call("serverwamp.testing.client.nothing")
         except WAMPError:
             pass
         if self._inbox:
-            self._fail(f"nothing was expected, but came: {self._inbox!r}")
+            self._fail(f"no message was expected, but these came: {self._inbox!r}")
 
     async def expect_close(self, *, timeout: float | None = None) -> int:
         """Wait until the application closes the WebSocket, and return the code."""
@@ -327,7 +319,7 @@ class Client:
         return self.close_code
 
     def next_request(self) -> int:
-        """Return the next id of this session's requests."""
+        """Return the id for the next request of this session."""
         self._last_request += 1
         return self._last_request
 
@@ -347,13 +339,14 @@ class Client:
         roles: Mapping[str, Any] = ROLES,
         timeout: float | None = None,
     ) -> dict[str, Any]:
-        """Open a session and return the details of its WELCOME; without a realm the server chooses.
+        """Open a session and return the details of WELCOME; if `realm` is None, the server chooses.
 
-        `ticket` answers a ticket challenge, `secret` one of WAMP-CRA, salted or not, `password` one
-        of SCRAM in either dialect, and `private_key` (64 hexadecimal digits) one of cryptosign;
-        they are also what is offered, in this order, unless `authmethods` says something else.
+        To log in, pass a `ticket`, a `secret` for WAMP-CRA (salted or not), a `password` for SCRAM
+        (in both dialects), or a `private_key` for cryptosign (64 hexadecimal digits). The client
+        offers the methods for which credentials are given, in this order, unless `authmethods` is
+        given.
 
-        Raises: WAMPError when the session is refused, with the reason as its URI.
+        Raises: WAMPError when the session is refused; its URI is the reason of ABORT.
         """
         login = Login(
             authid or "", ticket=ticket, secret=secret, password=password, private_key=private_key
@@ -381,7 +374,7 @@ class Client:
     async def leave(
         self, reason: str = "wamp.close.close_realm", *, timeout: float | None = None
     ) -> str:
-        """Say GOODBYE and return the reason of the application's; another `join` may follow."""
+        """Send GOODBYE and return the reason in the application's; you may `join` again then."""
         await self.send([6, {}, reason])
         message = await self._expect_kind((6,), "GOODBYE", timeout)
         self.session = None
@@ -398,7 +391,7 @@ class Client:
         timeout: float | None = None,
         **options: Any,
     ) -> CallResult:
-        """Call a procedure and return its final result; `options` are those of the CALL.
+        """Call a procedure and return its final result; `options` are the options of CALL.
 
         Raises: WAMPError when the answer is an ERROR.
         """
@@ -412,10 +405,10 @@ class Client:
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> PendingCall:
-        """Call a procedure without waiting: for progress, and to cancel it.
+        """Call a procedure without waiting for the result.
 
-        ``receive_progress=True`` asks for progress reports, ``progress=True`` says that chunks
-        follow, ``timeout`` is not an option here but ``options={"timeout": milliseconds}`` is.
+        `options` are the options of CALL: ``receive_progress=True`` asks for progress reports, and
+        ``progress=True`` announces chunks. Use ``options={"timeout": milliseconds}`` for a timeout.
         """
         request = self.next_request()
         options = {**options.pop("options", {}), **options}
@@ -427,7 +420,7 @@ class Client:
     async def subscribe(
         self, topic: str, *, timeout: float | None = None, **options: Any
     ) -> Subscription:
-        """Subscribe to a topic; `options` are those of the SUBSCRIBE.
+        """Subscribe to a topic; `options` are the options of SUBSCRIBE.
 
         Raises: WAMPError when the answer is an ERROR.
         """
@@ -439,11 +432,12 @@ class Client:
     async def catch_up(
         self, subscription: Subscription, *, timeout: float | None = None, **since: Any
     ) -> CaughtUp:
-        """Return what is kept of the events of a subscription since a certain event or moment.
+        """Return the stored events of a subscription since an event or a time.
 
-        `since` is what ``wamp.subscription.get_events`` takes, as in
-        ``after_publication=event.publication`` or ``from_time=caught_up.time``. What is among it of
-        that which has arrived in the meantime is dropped: `expect_event` goes on behind it.
+        `since` are arguments of ``wamp.subscription.get_events``, such as
+        ``after_publication=event.publication`` or ``from_time=caught_up.time``. If the client has
+        received some of these events already, they are dropped, so that `expect_event` returns only
+        later ones.
 
         Raises: WAMPError when the answer is an ERROR.
         """
@@ -477,7 +471,7 @@ class Client:
     async def expect_event(
         self, subscription: Subscription | None = None, *, timeout: float | None = None
     ) -> Event:
-        """Return the next event, of any subscription or of one."""
+        """Return the next event, of `subscription` or of any."""
         message = await self.expect(
             lambda m: m[0] == 36 and (subscription is None or m[1] == subscription.id),
             "an event",
@@ -489,7 +483,7 @@ class Client:
     async def register(
         self, procedure: str, *, timeout: float | None = None, **options: Any
     ) -> Registration:
-        """Register a procedure; `options` are those of the REGISTER.
+        """Register a procedure; `options` are the options of REGISTER.
 
         Raises: WAMPError when the answer is an ERROR.
         """
@@ -510,7 +504,7 @@ class Client:
     async def expect_invocation(
         self, registration: Registration | None = None, *, timeout: float | None = None
     ) -> Invocation:
-        """Return the next call that is to be answered, of any registration or of one."""
+        """Return the next call to answer, for `registration` or for any."""
         message = await self.expect(
             lambda m: m[0] == 68 and (registration is None or m[2] == registration.id),
             "an INVOCATION",
@@ -527,7 +521,9 @@ class Client:
         timeout: float | None = None,
         **options: Any,
     ) -> int | None:
-        """Publish to a topic; with ``acknowledge=True`` wait, and return the publication's id.
+        """Publish to a topic; `options` are the options of PUBLISH.
+
+        With ``acknowledge=True``, wait for the answer and return the publication id.
 
         Raises: WAMPError when the answer is an ERROR.
         """
@@ -557,26 +553,37 @@ class Client:
     # ---- the transport
 
     async def disconnect(self, code: int = 1005) -> None:
-        """Go away without a word, as a client does whose network is gone."""
+        """Disconnect without a GOODBYE, like a client that has lost its network."""
         self.transcript.append(f"client: disconnects ({code})")
         self._replies.close()
         await self._frames.send({"type": "websocket.disconnect", "code": code, "reason": ""})
         self._frames.close()
 
     def pause(self) -> None:
-        """Read nothing more, as a client does that is too slow or has gone to sleep."""
+        """Stop reading, like a client that is too slow or asleep."""
         if self._resumed.is_set():
             self._resumed = anyio.Event()
 
     def resume(self) -> None:
-        """Read again."""
+        """Resume reading."""
         self._resumed.set()
 
-    def feed(self, event: ASGIEvent) -> None:
-        """Take an event that the application sends; only a transport calls this.
+    async def _read(self) -> None:
+        """Receive what the application sends, until the connection ends."""
+        try:
+            async for event in self._replies:
+                if not self._resumed.is_set():
+                    await self._resumed.wait()
+                self.feed(event)
+        except anyio.ClosedResourceError:
+            pass  # the client has disconnected
+        self.feed_end()
 
-        `connect` has a transport of its own. Others, such as one over a real socket, hand over
-        `websocket.send` and `websocket.close` here.
+    def feed(self, event: ASGIEvent) -> None:
+        """Receive an event of the application; only a transport calls this.
+
+        `connect` has its own transport. Other transports, such as one over a real socket, pass
+        ``websocket.send`` and ``websocket.close`` to this method.
         """
         if event["type"] == "websocket.close":
             self.close_code = event.get("code", 1000)
@@ -585,59 +592,20 @@ class Client:
         else:
             frame = event["text"] if self._is_text else event["bytes"]
             for unit in self._serializer.split(frame):
-                message = self._decode(unit)
+                message = decoded(unit, self.subprotocol)
                 self.transcript.append(f"server: {message!r}")
                 self._inbox.append(message)
         self._arrived.set()
         self._arrived = anyio.Event()
 
     def feed_end(self) -> None:
-        """Note that the application sends nothing more; only a transport calls this."""
+        """Record that the application sends nothing more; only a transport calls this."""
         self._closed.set()
         self._arrived.set()
 
     def _fail(self, what: str) -> NoReturn:
-        lines = "\n  ".join(self.transcript[-50:]) or "nothing was said"
+        lines = "\n  ".join(self.transcript[-50:]) or "no messages"
         raise ExpectationFailed(f"{what}; the transcript:\n  {lines}")
-
-    # The client has codecs of its own, so that it doesn't share the application's mistakes.
-
-    def _encode(self, message: Sequence[Any]) -> Unit:
-        if self._is_text:
-            return json.dumps(message, default=_binary_text)
-        if self._is_cbor:
-            packed: bytes = cbor2.dumps(message)
-        else:
-            packed = msgpack.packb(message, datetime=True)
-        return packed
-
-    def _decode(self, unit: Unit) -> list[Any]:
-        message: list[Any]
-        if isinstance(unit, str):
-            message = _with_binary(json.loads(unit, parse_constant=_refuse_constant))
-        else:
-            message = (cbor2.loads if self._is_cbor else msgpack.unpackb)(unit)
-        return message
-
-
-def _binary_text(value: Any) -> str:
-    if not isinstance(value, (bytes, bytearray, memoryview)):
-        raise TypeError(f"JSON can't express objects of type {type(value).__name__}: {value!r}")
-    return "\0" + b64encode(value).decode()
-
-
-def _with_binary(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith("\0"):
-        return b64decode(value[1:], validate=True)
-    if isinstance(value, list):
-        return [_with_binary(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _with_binary(item) for key, item in value.items()}
-    return value
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} isn't JSON")
 
 
 def _sent_payload(args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> list[Any]:
@@ -653,7 +621,7 @@ def _payload(message: list[Any], start: int) -> tuple[tuple[Any, ...], dict[str,
 
 
 def _checked(message: list[Any]) -> list[Any]:
-    """Return a reply.
+    """Return a reply unchanged.
 
     Raises: WAMPError if it is an ERROR.
     """
@@ -679,33 +647,26 @@ async def connect(
     timeout: float = 5.0,
     **login: Any,
 ) -> AsyncIterator[Client]:
-    """Connect a client to an ASGI application, and join `realm` unless that is None.
+    """Connect a client to an ASGI application, and join `realm` unless it is None.
 
-    `subprotocols` are what the handshake offers, if that is more than the one; `login` goes to
-    `Client.join`. With `lifespan` the application is started before and shut down afterwards, as
-    by `running`. When the block ends, a connection that is still open is dropped, and the
-    application has `timeout` seconds to finish. The block may begin in one task and end in
-    another, as fixtures of pytest-asyncio do.
+    `subprotocols` are the subprotocols to offer, if not just `subprotocol`. `login` are arguments
+    of `Client.join`. With `lifespan`, the application is started before and shut down afterwards,
+    as by `running`. When the block ends, the client disconnects, and the application has `timeout`
+    seconds to finish. The block may begin and end in different tasks, as in a fixture of
+    pytest-asyncio.
 
-    Raises: HandshakeRefused; WAMPError when the session is refused; whatever the application
-        raises, which it shouldn't.
+    Raises: HandshakeRefused; WAMPError when the session is refused; any exception that the
+        application raises.
     """
-    scope: ASGIEvent = {
-        "type": "websocket",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": "1.1",
-        "scheme": "ws",
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "query_string": query_string.encode(),
-        "headers": _headers(headers or {}, cookies or {}),
-        "client": (peer_address, 50000),
-        "server": ("testserver", 80),
-        "subprotocols": [subprotocol] if subprotocols is None else list(subprotocols),
-        "state": {},
-        "extensions": {"websocket.http.response": {}, **(extensions or {})},
-    }
+    scope = websocket_scope(
+        path=path,
+        query_string=query_string,
+        headers=headers or {},
+        cookies=cookies or {},
+        peer_address=peer_address,
+        subprotocols=[subprotocol] if subprotocols is None else subprotocols,
+        extensions=extensions or {},
+    )
     started = running(app, timeout=timeout) if lifespan else nullcontext(app)
     async with started as served, _connected(served, scope, subprotocol, timeout) as client:
         if realm is not None:
@@ -717,191 +678,30 @@ async def connect(
 async def _connected(
     app: ASGIApplication, scope: ASGIEvent, subprotocol: str, timeout: float
 ) -> AsyncIterator[Client]:
-    """Open a WebSocket, and drop it when the block ends."""
-    to_app, from_client = anyio.create_memory_object_stream[ASGIEvent](FRAMES_IN_FLIGHT)
-    to_client, from_app = anyio.create_memory_object_stream[ASGIEvent](FRAMES_IN_FLIGHT)
-    accepted = anyio.Event()
-    transport = _Transport(from_client, to_client, accepted)
-    failure: BaseException | None = None
-
-    async with from_client, from_app, open_starter() as tasks:
-        ended = anyio.Event()
-
-        async def serve() -> None:
-            nonlocal failure
+    """Open a WebSocket, and disconnect when the block ends."""
+    socket = ServedWebSocket(app, scope)
+    failure: Exception | None = None
+    with closing(socket):
+        async with open_starter() as tasks:
+            serving = tasks.start(socket.run)
+            with anyio.move_on_after(timeout):
+                await socket.is_decided.wait()
+            client = Client(
+                socket.subprotocol or subprotocol, socket.frames, socket.replies, timeout
+            )
+            reading = tasks.start(client._read)
             try:
-                await app(scope, transport.receive, transport.send)
+                if socket.subprotocol is None:
+                    raise HandshakeRefused(socket.status)
+                yield client
             except Exception as error:
                 failure = error
             finally:
-                to_client.close()
-                accepted.set()
-                ended.set()
-
-        serving = tasks.start(serve)
-        with anyio.move_on_after(timeout):
-            await accepted.wait()
-        client = Client(transport.subprotocol or subprotocol, to_app, from_app, timeout)
-
-        async def take() -> None:
-            try:
-                async for event in from_app:
-                    if not client._resumed.is_set():
-                        await client._resumed.wait()
-                    client.feed(event)
-            except anyio.ClosedResourceError:
-                pass  # the client has disconnected
-            client.feed_end()
-
-        taking = tasks.start(take)
-        try:
-            if transport.subprotocol is None:
-                raise failure or HandshakeRefused(transport.status)
-            yield client
-        except Exception as error:
-            failure = failure or error
-        finally:
-            if not ended.is_set():
-                with anyio.move_on_after(timeout, shield=True) as leaving:
-                    with suppress(anyio.ClosedResourceError):
-                        await to_app.send({"type": "websocket.disconnect", "code": 1005})
-                    await ended.wait()
-                if leaving.cancelled_caught and failure is None:
+                if not await socket.disconnect(timeout) and failure is None:
                     failure = ExpectationFailed("the application doesn't end with its connection")
-            to_app.close()
-            serving.cancel()
-            taking.cancel()
+                socket.frames.close()
+                serving.cancel()
+                reading.cancel()
+    failure = socket.failure or failure  # an exception of the application explains more
     if failure is not None:
         raise failure
-
-
-def _headers(headers: Mapping[str, str], cookies: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    raw = [] if "host" in headers else [(b"host", b"testserver")]
-    raw += [(name.lower().encode("latin-1"), v.encode("latin-1")) for name, v in headers.items()]
-    if cookies:
-        text = "; ".join(f"{name}={value}" for name, value in cookies.items())
-        raw.append((b"cookie", text.encode("latin-1")))
-    return raw
-
-
-@asynccontextmanager
-async def running(app: ASGIApplication, *, timeout: float = 5.0) -> AsyncIterator[ASGIApplication]:
-    """Start an ASGI application and shut it down when the block ends, as a server does.
-
-    That runs its lifespan. What the block gets is the application that clients are to be connected
-    to: its connections share the state that the lifespan has set. Each phase may take `timeout`
-    seconds.
-
-    Raises: what the lifespan raises; ExpectationFailed when the application says that it failed, or
-        says nothing.
-    """
-    lifespan, failure = _Lifespan(app), None
-
-    async def with_state(scope: ASGIEvent, receive: Any, send: Any) -> None:
-        await app({**scope, "state": dict(lifespan.state)}, receive, send)
-
-    async with open_starter() as tasks:
-        task = tasks.start(lifespan.run)
-        try:
-            await lifespan.advance("startup", timeout)
-            try:
-                yield with_state
-            finally:
-                await lifespan.advance("shutdown", timeout)
-        except Exception as error:
-            failure = error
-        finally:
-            task.cancel()
-            lifespan.close()
-    if failure is not None:
-        raise failure
-
-
-class _Lifespan:
-    """What an ASGI server gives an application for its lifespan."""
-
-    def __init__(self, app: ASGIApplication) -> None:
-        self.state: dict[str, Any] = {}
-        self._app = app
-        self._failure: Exception | None = None
-        self._to_app, self._events = anyio.create_memory_object_stream[ASGIEvent](2)
-        self._answers, self._from_app = anyio.create_memory_object_stream[ASGIEvent](2)
-
-    async def run(self) -> None:
-        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state}
-        try:
-            await self._app(scope, self._events.receive, self._answers.send)
-        except Exception as error:
-            self._failure = error
-        finally:
-            self._answers.close()
-
-    def close(self) -> None:
-        for stream in (self._to_app, self._events, self._answers, self._from_app):
-            stream.close()
-
-    async def advance(self, phase: str, timeout: float) -> None:
-        """Begin a phase, and wait until the application has completed it.
-
-        Raises: what the application raises; ExpectationFailed when it doesn't complete the phase.
-        """
-        answer: ASGIEvent = {"type": f"no answer within {timeout} seconds"}
-        with anyio.move_on_after(timeout, shield=phase == "shutdown"):
-            self._to_app.send_nowait({"type": f"lifespan.{phase}"})
-            with suppress(anyio.EndOfStream):
-                answer = await self._from_app.receive()
-                if answer["type"] != "lifespan.startup.complete":
-                    await self._from_app.receive()  # until the application has ended
-        if self._failure is not None:
-            raise self._failure
-        if answer["type"] != f"lifespan.{phase}.complete":
-            said = answer.get("message", answer["type"])
-            raise ExpectationFailed(f"the application doesn't complete its {phase}: {said}")
-
-
-class _Transport:
-    """What an ASGI server gives an application for one WebSocket."""
-
-    def __init__(
-        self,
-        events: MemoryObjectReceiveStream[ASGIEvent],
-        sent: MemoryObjectSendStream[ASGIEvent],
-        accepted: anyio.Event,
-    ) -> None:
-        self._events = events
-        self._sent = sent
-        self._accepted = accepted
-        self._state = "connecting"
-        self.subprotocol: str | None = None
-        self.status = 403
-
-    async def receive(self) -> ASGIEvent:
-        if self._state == "connecting":
-            self._state = "connected"
-            return {"type": "websocket.connect"}
-        if self._state == "disconnected":
-            raise RuntimeError("receive() after websocket.disconnect waits for ever on servers")
-        if self._state == "closed":
-            self._state = "disconnected"
-            return {"type": "websocket.disconnect", "code": 1005}
-        event = await self._events.receive()
-        if event["type"] == "websocket.disconnect":
-            self._state = "disconnected"
-        return event
-
-    async def send(self, event: ASGIEvent) -> None:
-        if event["type"] == "websocket.accept":
-            self.subprotocol = event.get("subprotocol") or ""
-            self._accepted.set()
-        elif self._state in ("disconnected", "closed"):
-            raise OSError("the client is gone")
-        elif self.subprotocol is None:
-            self.status = event.get("status", self.status)
-            self._accepted.set()  # closed before it was accepted
-        else:
-            try:
-                await self._sent.send(event)
-            except anyio.BrokenResourceError:
-                raise OSError("the client is gone") from None
-            if event["type"] == "websocket.close":
-                self._state = "closed"

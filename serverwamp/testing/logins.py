@@ -1,4 +1,4 @@
-"""How the client for tests logs in: what it offers, how it answers challenges, whom it trusts."""
+"""How the test client logs in: the methods it offers, and how it answers and checks the server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Login:
             self.authextra["pubkey"] = cryptosign.public_key_of(private_key)
 
     def answer(self, method: str, extra: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Return signature and extra of the AUTHENTICATE that answers a challenge."""
+        """Return the signature and extra of AUTHENTICATE for the method and extra of CHALLENGE."""
         if method == "wampcra":
             return self._cra_signature(extra), {}
         if method in ("wamp-scram", "scram"):
@@ -57,7 +57,7 @@ class Login:
         return self._ticket, {}
 
     def trusts(self, welcome: Mapping[str, Any]) -> bool:
-        """Tell whether the server has proved what it has to, where it has to."""
+        """Tell whether WELCOME has the server's proof, if the login method demands one."""
         if self._server_signature is None:
             return True
         told = welcome.get("authextra", {})
