@@ -128,8 +128,10 @@ class Application(Realm):
             belongs to an application already.
         """
         self._check_not_frozen()
-        if realm.uri is None or realm.uri in self._realms:
-            raise ConfigurationError(f"there can't be another realm {realm.uri!r}")
+        if realm.uri is None:
+            raise ConfigurationError("a realm without a URI can't be added to an application")
+        if realm.uri in self._realms:
+            raise ConfigurationError(f"the application has a realm {realm.uri!r} already")
         if realm._application is not None or realm._router is not None:
             raise ConfigurationError(f"the realm {realm.uri!r} belongs to another application")
         realm._application = self
@@ -154,9 +156,10 @@ class Application(Realm):
 
         Afterwards, methods that would change the configuration raise `ConfigurationError`.
 
-        The lifespan of the application, `graceful_shutdown` and the first connection call it. If
-        neither of the first two runs at startup, as with aiohttp, call `freeze` after the
-        configuration. Then mistakes show up at startup and not at the first connection.
+        It is called by the lifespan of the application, by `graceful_shutdown`, at the first
+        connection, and by `publish` and `call`. If none of these happens at startup, for example
+        with aiohttp, call it yourself after the configuration. Then mistakes show up at startup and
+        not at the first connection.
 
         Raises: ConfigurationError when the configuration is inconsistent.
         """
@@ -164,7 +167,7 @@ class Application(Realm):
             return self._router
         limits, counters = self._server.limits, self._server.counters
         policy = self._overflow or "disconnect"
-        # The application is the last: when it has a router, everything is frozen.
+        # The application itself is last: as soon as it has a router, everything counts as frozen.
         for realm in (*self._realms.values(), self):
             router = realm._frozen(limits, counters, MemoryBackplane(), policy)
         if not self._allow_default_realm and self._routes:
@@ -336,8 +339,8 @@ class Application(Realm):
     ) -> int:
         """Send GOODBYE to all sessions that match every given criterion; return their number.
 
-        A client that is being authenticated is matched by the names that it claims, and is refused
-        with ABORT.
+        A client that is being authenticated counts as well, with the names that it claims. It is
+        refused with ABORT.
 
         Arguments:
             session: a session, or its id.

@@ -75,8 +75,8 @@ class Realm(
 ):
     """The procedures, topics and authentication that an application offers under one realm URI.
 
-    Configure the realm completely before the first connection, which freezes it: all methods that
-    would change a frozen realm raise `ConfigurationError`.
+    Configure the realm completely before the first connection or the first `publish`, which freezes
+    it: all methods that would change a frozen realm raise `ConfigurationError`.
 
     Arguments:
         uri: the URI by which clients name the realm in HELLO.
@@ -201,12 +201,12 @@ class Realm(
         looks like an argument for clients: it has a default value that is data, or its annotation
         is a data type such as ``str`` and `value` has another type.
 
-        With `factory`, the factory is called for each call, subscription or session, and its result
-        is passed. It is a function, an async function, a generator with one ``yield``, or an async
-        generator with one ``yield``. Code after the ``yield`` runs before the call is answered, or
-        when the subscription or session has ended. If that code raises, the call is answered with
-        the error. If the handler fails, its exception is raised at the ``yield``; for an
-        `RPCErrorResult` that is a `WAMPError`.
+        With `factory`, the factory is called for each call, subscription or session, and the value
+        that it returns or yields is passed. A factory is a plain or async function, or a plain or
+        async generator with one ``yield``. The code after the ``yield`` runs before the call is
+        answered, or when the subscription or session has ended. If that code raises, the call is
+        answered with the error. If the handler fails, its exception is raised at the ``yield``; an
+        `RPCErrorResult` is raised there as a `WAMPError`.
 
         Raises: ConfigurationError for the name ``request`` or ``session``, for a value together
             with a factory, and for a factory that can't be called without arguments.
@@ -272,9 +272,10 @@ class Realm(
 
         Parameters may be the ``session``, the ``topic`` of the event that exceeded
         `Limits.outbound_messages` or `Limits.outbound_bytes`, the ``policy`` that applies to that
-        event, and default args. The function runs again for the same session only after the
-        session's backlog has drained. Events aren't delayed while it runs. The end of the session
-        waits for it.
+        event, and default args.
+
+        The function runs again for the same session only after the session's backlog has drained.
+        Only the end of the session waits for it.
         """
         self._check_not_frozen()
         note_surroundings(handler)
@@ -329,8 +330,8 @@ class Realm(
         can register a pattern, too, if this pattern covers everything that theirs matches.
 
         If several `client_register` patterns match the URI of a call, the most specific one
-        governs it: the call never reaches a client that registered a pattern under another one.
-        The application's own procedures take precedence over all registrations.
+        governs it: the call never reaches a client whose pattern was allowed by another one. The
+        application's own procedures take precedence over all registrations.
 
         With `disclose_caller`, callees are told the caller's session even if the caller didn't set
         ``disclose_me``. `requires` is the requirement for registering, as for `route`.
@@ -398,6 +399,11 @@ class Realm(
         Events reach each subscriber in the order of publication. Publishing doesn't wait until
         clients have received the event.
 
+        If no topic route serves `topic`, nobody can receive the event; that is logged once per
+        topic, for at most a hundred topics. If the serialization format of a subscriber can't
+        express the arguments, that subscriber doesn't receive the event; that is logged once per
+        connection.
+
         Arguments:
             topic: the URI of the topic.
             args: the positional arguments.
@@ -411,13 +417,8 @@ class Realm(
             eligible_authrole: `auth_role` values; other sessions don't receive the event.
             publisher: the session on whose behalf the event is published.
             exclude_me: don't send the event to `publisher`.
-            disclose_me: tell subscribers the session of `publisher`.
+            disclose_me: tell subscribers the id, `auth_id` and `auth_role` of `publisher`.
             retain: keep the event for sessions that subscribe later.
-
-        If no topic route serves `topic`, nobody can receive the event; that is logged once per
-        topic, for at most a hundred topics. If the serialization format of a subscriber can't
-        express the arguments, that subscriber doesn't receive the event; that is logged once per
-        connection.
 
         Raises: ValueError when `topic` is invalid or reserved for the protocol, and when the
             serialization format of no subscriber can express the arguments.
@@ -476,8 +477,8 @@ class Realm(
     def invalidate_authorizations(self, session: Session | None = None) -> None:
         """Forget the authorizer's cached answers for `session`, or for all sessions of the realm.
 
-        Call it when permissions have changed before the ``lifetime`` of the answers is over. An
-        authorizer that is running at that moment is not called again, but its answer isn't cached.
+        Call it when permissions have changed and you can't wait for the ``lifetime`` of the
+        answers. The answer of an authorizer that is running at that moment is used, but not cached.
         """
         if session is not None:
             forget_answers(session)
@@ -595,7 +596,7 @@ class Realm(
         return endpoints
 
     def _check_requirements_count(self, route: Definition) -> None:
-        """Check that the route is used if it has requirements: a catch-all handler ignores routes.
+        """Check that no catch-all handler replaces a route that has requirements.
 
         Raises: ConfigurationError.
         """

@@ -44,7 +44,7 @@ class Route:
     kind: RouteKind = "exact"
     camel_snake_conversion: bool = False
     requires: Requirements = ()
-    """The requirements that a session must satisfy, all of them."""
+    """The requirements. A session must satisfy all of them."""
     is_of_protocol: ClassVar[bool] = False
     """Whether WAMP itself defines the procedure or topic, so that its URI starts with ``wamp.``."""
 
@@ -243,7 +243,7 @@ class TopicDecorators:
                 If the topic has a publication handler, that handler decides.
             requires: the requirement for subscribing, and for publishing by `client_publish`, as
                 for `RPCDecorators.route`.
-            history: how many events are stored for clients that ask for them later.
+            history: how many events are stored, for clients that ask for past events.
 
         Raises: ConfigurationError when an argument is invalid, or when the function is not an async
             generator.
@@ -516,8 +516,8 @@ class TopicRouteSet(
 class RouteTable(Generic[Target]):
     """Routes by URI. An exact URI precedes the longest prefix, which precedes the best wildcard.
 
-    Regular expressions come last, in the order in which they were added. Only their number affects
-    the time of a lookup.
+    Regular expressions come last, in the order in which they were added. Only they are tried one by
+    one.
 
     Spec: Advanced Profile, "Pattern-based Registrations", for the precedence.
     """
@@ -549,7 +549,8 @@ class RouteTable(Generic[Target]):
     def resolve_pattern(self, uri: str, match: MatchPolicy) -> Target | None:
         """Return a target that serves everything that a pattern matches; None if there is none.
 
-        Regular expressions are never found by a pattern, because what they cover isn't known.
+        Regular expressions are never returned for a pattern, because it isn't known what they
+        cover.
         """
         if match == "exact":
             return self.resolve(uri)

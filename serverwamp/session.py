@@ -17,7 +17,9 @@ class Transport(Protocol):
     """The part of a connection that application code can see."""
 
     @property
-    def transport_info(self) -> Mapping[str, Any]: ...
+    def transport_info(self) -> Mapping[str, Any]:
+        """The description of the client's end: cookies, headers, address and so on."""
+        ...
 
 
 class Testaments(Protocol):
@@ -38,12 +40,18 @@ class SessionControl(Protocol):
     """
 
     @property
-    def is_open(self) -> bool: ...
+    def is_open(self) -> bool:
+        """Whether WELCOME has been sent and the session has not ended."""
+        ...
 
     @property
-    def testaments(self) -> Testaments: ...
+    def testaments(self) -> Testaments:
+        """The testaments of the session."""
+        ...
 
-    def is_subscribed(self, subscription: int) -> bool: ...
+    def is_subscribed(self, subscription: int) -> bool:
+        """Tell whether the session has the subscription with that id."""
+        ...
 
     def can_receive(self, value: Any) -> bool:
         """Tell whether the client's serialization format can express `value`."""
@@ -51,22 +59,30 @@ class SessionControl(Protocol):
 
     def send_event(
         self, topic: str | None, subscription: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Awaitable[None]: ...
+    ) -> Awaitable[None]:
+        """Queue an event for `topic` or, without one, for `subscription`."""
+        ...
 
     def call(
         self, uri: str, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float | None
-    ) -> ClientCall: ...
+    ) -> ClientCall:
+        """Call a procedure that the client has registered."""
+        ...
 
     async def close(self, reason: str, message: str | None, *, quietly: bool = False) -> None:
         """Send GOODBYE; with `quietly`, without meta events and without testaments."""
 
-    async def abort(self, reason: str, message: str | None) -> None: ...
+    async def abort(self, reason: str, message: str | None) -> None:
+        """Send ABORT."""
 
     async def challenge(
         self, method: str, extra: Mapping[str, Any]
-    ) -> tuple[str, Mapping[str, Any]]: ...
+    ) -> tuple[str, Mapping[str, Any]]:
+        """Send CHALLENGE and return the signature and extra of AUTHENTICATE."""
+        ...
 
-    async def refresh(self, ticket: str) -> None: ...
+    async def refresh(self, ticket: str) -> None:
+        """Authenticate the open session again, with a new ticket."""
 
     def expire(self) -> None:
         """Apply a new `Session.expires_at`."""
@@ -114,7 +130,7 @@ class Session:
     """The ``authextra`` that WELCOME sends to the client. An authenticator can set it."""
     _expires_at: float | None = None
     _answers: dict[Any, tuple[bool, float]] | None = None
-    """The remembered answers of the realm's authorizer; only `auth.authorization` uses it."""
+    """The cached answers of the realm's authorizer. Only `auth.authorization` uses them."""
 
     def __init__(
         self,
@@ -146,7 +162,7 @@ class Session:
     def bound_to(self, subscription: Any) -> Session:
         """Return a handle of the same session that sends its events to `subscription`.
 
-        The realm does that for subscription handlers; application code has no need of it.
+        The realm does this for subscription handlers. Application code doesn't need it.
         """
         bound = object.__new__(type(self))
         bound.__dict__ = self.__dict__
@@ -234,8 +250,8 @@ class Session:
         """Authenticate the open session again, with a new ticket.
 
         The realm's ticket authenticator is called as for a new session. If it accepts the ticket,
-        `identity` and `expires_at` are updated, and remembered answers of the authorizer are
-        forgotten. Realm, `auth_id` and `auth_role` must stay the same.
+        `identity` and `expires_at` are updated, and the cached answers of the authorizer are
+        forgotten. The realm, `auth_id` and `auth_role` must stay the same.
 
         Raises: WAMPError when the ticket is refused, or belongs to another realm, `auth_id` or
             `auth_role`. The session is unchanged then.
@@ -253,8 +269,8 @@ class Session:
         The event is queued when this method returns; events leave in the order of the calls. Await
         the result to wait until the session's backlog has room again.
 
-        Without `topic`, the event goes to the subscription that the handle is bound to. A session
-        without that subscription receives nothing, which is no error.
+        Without `topic`, the event goes to the subscription that this handle is bound to. If the
+        session has no subscription for the event, nothing is sent; that isn't an error.
 
         Plain functions, which run in worker threads, can call this method too, but can't await its
         result. In other threads it raises RuntimeError.

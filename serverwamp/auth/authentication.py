@@ -105,7 +105,7 @@ class CRAMethod:
     ) -> None:
         self._requirement_provider = requirement_provider
         self._identity_provider = identity_provider
-        self._nobodys_secret = secrets.token_bytes(32)
+        self._decoy_secret = secrets.token_bytes(32)
         self._usual: CRAAuthRequirement | None = None
 
     async def identify(self, session: Any) -> Any:
@@ -128,7 +128,7 @@ class CRAMethod:
                 keylen=requirement.keylen,
             )
         signature, _ = await session.challenge(self.name, extra)
-        secret = self._nobodys_secret if requirement.secret is None else requirement.secret
+        secret = self._decoy_secret if requirement.secret is None else requirement.secret
         is_proven = cra.is_signature_of(secret, challenge, signature)
         if not is_proven or requirement.secret is None:
             return None
@@ -150,8 +150,8 @@ class CRAMethod:
             self._usual = replace(required, secret=None)
         salt = self._usual.salt
         if salt is not None:
-            salt = cra.salt_like(salt, self._nobodys_secret, authid)
-        decoy = replace(self._usual, salt=salt)  # made for known users, too: it takes time
+            salt = cra.salt_like(salt, self._decoy_secret, authid)
+        decoy = replace(self._usual, salt=salt)  # for known users too, to take the same time
         return required or decoy
 
 

@@ -80,13 +80,14 @@ def checked_requirements(requires: Requirement | None) -> Requirements:
 def can_decide_about_patterns(
     decides: Handler, *, uri: Collection[str] = ("uri",), match: Collection[str] = ("match",)
 ) -> bool:
-    """Tell whether a function can allow a whole pattern: not if it takes the URI without `match`.
+    """Tell whether a function can decide about a whole pattern, not only about single URIs.
 
-    Such a function takes the pattern ``chat.`` for a single URI. A session that may use
-    ``chat.room1`` may not be allowed to use everything that starts with ``chat.``.
+    A function that takes the URI but not its match policy can't. It would take the prefix ``chat.``
+    for a single URI, and a session that may use ``chat.room1`` may not be allowed to use everything
+    that starts with ``chat.``.
 
-    `uri` and `match` are the parameters that tell a function of this kind the URI and its match
-    policy; one of each is enough.
+    `uri` and `match` name the parameters by which such a function receives the URI and the match
+    policy. One parameter of each is enough.
     """
     return not any(map(decides.takes, uri)) or any(map(decides.takes, match))
 
@@ -209,8 +210,8 @@ class Authorizer:
     async def ask(self, question: Question) -> Answer:
         """Ask the function, and cache its answer."""
         session, key = question.session, _key(question)
-        # The dict of now: if answers are forgotten while the function runs, the session gets
-        # another dict, and this answer is forgotten, too.
+        # If the answers are forgotten while the function runs, the session gets another dict. This
+        # answer then goes to the old dict, so it isn't cached.
         answers = session._answers
         if answers is None:
             answers = session._answers = {}

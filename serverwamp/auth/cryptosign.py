@@ -96,7 +96,7 @@ class CryptosignMethod:
         self._requirement_provider = requirement_provider
         self._identity_provider = identity_provider
         self._mathematics = mathematics()
-        self._nobodys_key: str = self._mathematics.public_key_of(secrets.token_hex(32))
+        self._decoy_key: str = self._mathematics.public_key_of(secrets.token_hex(32))
 
     async def identify(self, session: Any) -> Any:
         """Challenge the client to sign random bytes; return its identity, or None."""
@@ -111,7 +111,7 @@ class CryptosignMethod:
         extra = {"challenge": challenge, **self._proof.answer(session.auth_extra.get("challenge"))}
         signature, _ = await session.challenge(self.name, extra)
         is_proven = self._mathematics.is_signed_challenge(
-            key or self._nobodys_key, challenge, signature
+            key or self._decoy_key, challenge, signature
         )
         if not is_proven or required is None or key is None:
             return None

@@ -117,7 +117,7 @@ class _Requirements:
 
     def __init__(self, requirement_provider: CompiledHandler) -> None:
         self._requirement_provider = requirement_provider
-        self._nobodys_secret = secrets.token_bytes(32)
+        self._decoy_secret = secrets.token_bytes(32)
         self._usual: SCRAMAuthRequirement | None = None
 
     async def requirement_of(self, session: Any, authid: str) -> SCRAMAuthRequirement:
@@ -129,7 +129,7 @@ class _Requirements:
         return self._decoy(authid) if required is None else required
 
     def _decoy(self, authid: str) -> SCRAMAuthRequirement:
-        seed = hmac.digest(self._nobodys_secret, authid.encode(), "sha256")
+        seed = hmac.digest(self._decoy_secret, authid.encode(), "sha256")
         if self._usual is None:
             iterations, memory = USUAL_COSTS["argon2id13"]
             salt = _text(hashlib.shake_256(seed).digest(SALT_BYTES))
@@ -154,7 +154,7 @@ class SCRAMMethod:
     def __init__(self, requirements: _Requirements, identity_provider: CompiledHandler) -> None:
         self._requirements = requirements
         self._identity_provider = identity_provider
-        self._nobodys_key = secrets.token_bytes(32)
+        self._decoy_key = secrets.token_bytes(32)
 
     async def identify(self, session: Any) -> Any:
         """Challenge the client to prove its password; return its identity, or None."""
@@ -172,7 +172,7 @@ class SCRAMMethod:
         extra = self._extra(nonce, requirement)
         proof, client_extra = await session.challenge(self.name, extra)
         stored_key, server_key = self._keys(requirement)
-        key = self._nobodys_key if stored_key is None else b64decode(stored_key)
+        key = self._decoy_key if stored_key is None else b64decode(stored_key)
         is_proven = scram.is_client_proof(key, message, proof)
         if not is_proven or stored_key is None or not self._is_consistent(nonce, client_extra):
             return None

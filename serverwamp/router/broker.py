@@ -57,7 +57,7 @@ class Broker:
         self._ids = itertools.count(1)
         self._exact: dict[str, Subscription] = {}
         self._patterns: PatternTable[Subscription] = PatternTable()
-        self._has_patterns = False  # spares realms without patterns the search for them
+        self._has_patterns = False  # most realms have none, and skip the lookup of patterns
         self._by_id: dict[int, Subscription] = {}
 
     def hold(self, topic: str, match: MatchPolicy = "exact", endpoint: Any = None) -> Subscription:

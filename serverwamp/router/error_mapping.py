@@ -28,7 +28,7 @@ class ErrorMapping:
     ) -> WAMPError:
         """Return the error that a client receives for an exception.
 
-        In an exception group, the first exception decides that is mapped or is a `WAMPError`. All
+        In an exception group, the first exception that is mapped or is a `WAMPError` decides. All
         other exceptions are logged as the failure of `doing`, unless `log` suppresses them.
         """
         known = next((part for part in parts_of(error) if self._has_answer(part)), None)

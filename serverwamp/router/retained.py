@@ -15,7 +15,7 @@ from serverwamp.session import Session
 logger: logging.Logger = logging.getLogger(__name__)
 
 MOST_OF_A_TOPIC = 10
-"""How many events with a restricted audience are kept per topic, besides the last event without."""
+"""How many events with a restricted audience are kept per topic, besides the last event for all."""
 
 
 class Retained:

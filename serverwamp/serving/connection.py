@@ -225,7 +225,7 @@ class Connection:
         self._is_open = False
         timeout = self._server.limits.goodbye_timeout
         rest = anyio.CancelScope(deadline=anyio.current_time() + timeout)
-        # After the server's GOODBYE at shutdown, everything was received up to the client's.
+        # If shutdown said GOODBYE, the server has already waited for the client's GOODBYE.
         takes_rest = not self._server.is_saying_goodbye
         if takes_rest:
             self._starter.start(self._take_the_rest, rest)
@@ -258,9 +258,9 @@ class Connection:
     async def _take_the_rest(self, scope: anyio.CancelScope) -> None:
         """Receive and drop the remaining messages, so that the ASGI server can finish.
 
-        hypercorn waits until its messages are received before it sends the last messages, without
-        a timeout. It may deliver messages after ``websocket.disconnect``, and then reports the
-        disconnection again.
+        hypercorn doesn't send the last messages until its own messages have been received, and has
+        no timeout for that. It may deliver messages after ``websocket.disconnect``, and then
+        reports the disconnection again.
         """
         with scope:
             try:

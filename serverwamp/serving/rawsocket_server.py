@@ -42,7 +42,7 @@ class RawSocketServer:
                         await self._serve(opened)
             except HandshakeRefused as reason:
                 logger.warning("a RawSocket connection was refused: %s", reason)
-                if self._context is None:  # a TLS handshake only to refuse costs too much
+                if self._context is None:  # a refusal isn't worth a TLS handshake
                     await refuse(connected, TOO_MANY_CONNECTIONS)
             except Exception:
                 logger.exception("a RawSocket connection failed")

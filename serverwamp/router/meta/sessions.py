@@ -125,10 +125,11 @@ class SessionMetaAPI(MetaAPI):
     ) -> list[int]:
         """Close the sessions for which `wanted` returns True; return their ids.
 
-        The caller's own session is never closed. With `quietly`, no meta events are published.
+        The caller's own session is never closed. With `quietly`, neither meta events nor the
+        testaments of the sessions are published.
         """
         if not self._may_kill(caller):
-            raise NotAuthorized("the session may not end others")
+            raise NotAuthorized("the session may not end other sessions")
         reason = uris.KILLED if reason is None else reason
         if not uris.is_valid_uri(reason):
             raise InvalidURI(f"{reason!r} is not a valid URI for a reason")

@@ -27,7 +27,9 @@ class Holder(Protocol):
     """A subscriber of a subscription, or a callee of a registration."""
 
     @property
-    def session(self) -> Session: ...
+    def session(self) -> Session:
+        """The session of the client."""
+        ...
 
 
 EntryType = TypeVar("EntryType", bound=Entry)
