@@ -17,6 +17,7 @@ from contextlib import (
 )
 from typing import Any, NoReturn, TypeAlias
 
+import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 from starlette.responses import HTMLResponse, PlainTextResponse
@@ -26,6 +27,7 @@ from serverwamp.adapters import rawsocket
 from serverwamp.auth.authentication import (
     CRAAuthRequirement as CRAAuthRequirement,  # where 2.0 has it
 )
+from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
 from serverwamp.concurrency.signals import ahead_of_signals
 from serverwamp.errors import ConfigurationError
@@ -83,6 +85,7 @@ class Application(Realm):
         lifespan: a function that receives the application and returns an async context manager,
             which is open while the server runs. As in Starlette, it is used only if the server
             sends lifespan events to this application. A mounted application receives none.
+        backplane: what carries events between processes; without one, each process has its own.
         debug: send the text of unexpected exceptions to clients. Don't use it in production.
 
     Raises: ConfigurationError when an argument is invalid.
@@ -99,6 +102,7 @@ class Application(Realm):
         client_register: Iterable[str] | str = (),
         limits: Limits | None = None,
         lifespan: Lifespan | None = None,
+        backplane: Backplane | None = None,
         debug: bool = False,
     ) -> None:
         super().__init__(
@@ -117,6 +121,8 @@ class Application(Realm):
         self._allow_default_realm = allow_default_realm
         self._realms: dict[str, Realm] = {}
         self._lifespan = lifespan
+        self._backplane = backplane or MemoryBackplane()
+        self._is_running = not self._backplane.is_shared
         self._is_graceful = False
 
     # ---- realms
@@ -169,7 +175,7 @@ class Application(Realm):
         policy = self._overflow or "disconnect"
         # The application itself is last: as soon as it has a router, everything counts as frozen.
         for realm in (*self._realms.values(), self):
-            router = realm._frozen(limits, counters, MemoryBackplane(), policy)
+            router = realm._frozen(limits, counters, self._backplane, policy)
         if not self._allow_default_realm and self._routes:
             logger.warning(
                 "nobody can reach the routes of the default realm: allow_default_realm is False"
@@ -209,6 +215,11 @@ class Application(Realm):
         try:
             self._server.check_admission()
             check_origin(scope, self._allowed_origins)
+            if not self._is_running:
+                raise HandshakeRefused(
+                    "the backplane isn't open: enter Application.running() in the site's lifespan",
+                    status=503,
+                )
             subprotocol = chosen_subprotocol(scope)
         except HandshakeRefused as reason:
             logger.warning("a WebSocket handshake was refused: %s", reason)
@@ -278,6 +289,7 @@ class Application(Realm):
         try:
             async with AsyncExitStack() as stack:
                 self.freeze()
+                await stack.enter_async_context(self.running())
                 if self._lifespan is not None:
                     await stack.enter_async_context(self._lifespan(self))
                 if not self._is_graceful:  # the lifespan function has entered it already
@@ -290,6 +302,34 @@ class Application(Realm):
             await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
             return
         await send({"type": "lifespan.shutdown.complete"})
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep the backplane open until the block ends.
+
+        The lifespan of the application does that. Use it in the lifespan of a site that mounts the
+        application, and in programs that publish without a server. A nested block has no effect.
+
+        Raises: BackplaneUnavailable when the backplane can't be reached; ConfigurationError when
+            the configuration is inconsistent.
+        """
+        self.freeze()
+        if self._is_running:
+            yield
+            return
+        try:
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(self._backplane.run)
+                self._is_running = True
+                try:
+                    yield
+                finally:
+                    self._is_running = False
+                    tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:  # the user of the block doesn't know of the tasks
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
 
     def asgi_application(self, paths: Collection[str] | None = None) -> ASGIApplication:
         """Return an ASGI application that serves WAMP at `paths` only; at every path if None.

@@ -19,6 +19,8 @@
     │       ├── PayloadSizeExceeded
     │       ├── RuntimeFailure
     │       ├── Unavailable
+    │       │   ├── BackplaneUnavailable       the publication was not sent
+    │       │   └── BackplaneOutcomeUnknown    the publication may have been sent
     │       ├── CallCanceled
     │       ├── CallTimeout
     │       ├── NoSuchRealm
@@ -147,6 +149,14 @@ class RuntimeFailure(PredefinedError):
 
 class Unavailable(PredefinedError):
     default_uri = uris.UNAVAILABLE
+
+
+class BackplaneUnavailable(Unavailable):
+    """The backplane can't be reached: nothing was sent."""
+
+
+class BackplaneOutcomeUnknown(Unavailable):
+    """The backplane didn't answer: something was sent, and nobody knows whether it has arrived."""
 
 
 class CallCanceled(PredefinedError):

@@ -516,8 +516,17 @@ class Realm(
         broker, dealer = Broker(endpoints.topic_endpoint), Dealer[Any](policies)
         retained = Retained(limits)
         publishing = Publishing(
-            endpoints, broker, retained, backplane, counters, asks_subscribers=asks_subscribers
+            self.uri,
+            endpoints,
+            broker,
+            retained,
+            backplane,
+            counters,
+            asks_subscribers=asks_subscribers,
         )
+        backplane.add_realm(publishing)
+        if backplane.is_shared and endpoints.keeps_history:
+            raise ConfigurationError("topics can't have a history over several processes yet")
         members: dict[int, Session] = {}
         meta = MetaAPIs()
         features = Features()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any, Final
 
@@ -47,6 +48,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 SUBSCRIBE: Final = Subscribe.type_code
 UNSUBSCRIBE: Final = Unsubscribe.type_code
+NOT_FOLLOWED: Final = nullcontext()
 
 
 class Subscriber:
@@ -227,7 +229,7 @@ class SubscriberRole:
             "subscription": subscription,
         }
         try:
-            async with handler.opened(sources):
+            async with handler.opened(sources), self._followed(subscription):
                 self._confirm(subscriber)
                 await subscriber.closing.wait()
         except BaseException as error:
@@ -243,6 +245,13 @@ class SubscriberRole:
             if self.session.is_open:
                 for message in subscriber.reopenings:
                     self.subscribe(message)
+
+    def _followed(self, subscription: Subscription) -> AbstractAsyncContextManager[None]:
+        """Return what sees to it that other processes' events arrive, if there are others."""
+        publishing = self._router.publishing
+        if not publishing.backplane.is_shared:
+            return NOT_FOLLOWED
+        return publishing.followed(subscription.topic, subscription.match)
 
     def _confirm(self, subscriber: Subscriber) -> None:
         # No await in here: what is published meanwhile finds the session subscribed or not.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 from msgspec.structs import replace
@@ -13,7 +14,7 @@ from serverwamp.binding.default_args import shielded_exit_stack
 from serverwamp.binding.handler import Handler
 from serverwamp.binding.results import RPCErrorResult, as_result
 from serverwamp.concurrency.tasks import start_many
-from serverwamp.errors import SerializationError, WAMPError
+from serverwamp.errors import OptionNotAllowed, SerializationError, WAMPError
 from serverwamp.protocol.messages import Event
 from serverwamp.protocol.serializers import EncodedOnce
 from serverwamp.publication import Publication
@@ -22,6 +23,7 @@ from serverwamp.router.endpoints import Endpoints
 from serverwamp.router.retained import Retained
 from serverwamp.session import Session
 from serverwamp.statistics import Counters
+from serverwamp.uris import MatchPolicy
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Publishing:
 
     def __init__(
         self,
+        uri: str | None,
         endpoints: Endpoints,
         broker: Broker,
         retained: Retained,
@@ -51,7 +54,8 @@ class Publishing:
         self._endpoints = endpoints
         self._broker = broker
         self._retained = retained
-        self._backplane = backplane
+        self.uri: str | None = uri
+        self.backplane: Backplane = backplane
         self._counters = counters
         self._asks_subscribers = asks_subscribers
         self._unserved: set[str] = set()
@@ -66,7 +70,7 @@ class Publishing:
             if self._endpoints.topic_endpoint(topic) is None:
                 self._note_unserved(topic)
         try:
-            await self._backplane.publish(publication, self.deliver)
+            await self._carry(publication)
         except SerializationError as failure:
             raise ValueError(f"nobody can receive the event of {topic!r}: {failure}") from failure
 
@@ -95,11 +99,36 @@ class Publishing:
         if handler is not None:
             handled = await _handled(handler, session, publication, exact_payload)
         try:
-            await self._backplane.publish(handled, self.deliver)
+            await self._carry(handled)
         except SerializationError as failure:
             if handled is not publication:  # the handler's arguments are at fault
                 failure.answer = failure.answer_to_receiver
             raise
+
+    async def _carry(self, publication: Publication) -> None:
+        if publication.retain and self.backplane.is_shared:
+            raise OptionNotAllowed("events can't be retained over several processes yet")
+        await self.backplane.publish(self, publication)
+
+    # ---- from the backplane
+
+    @asynccontextmanager
+    async def followed(self, topic: str, match: MatchPolicy) -> AsyncIterator[None]:
+        """Receive what other processes publish to a topic or pattern.
+
+        Raises: BackplaneUnavailable.
+        """
+        await self.backplane.follow(self, topic, match)
+        try:
+            yield
+        finally:
+            self.backplane.unfollow(self, topic, match)
+
+    def lose_window(self, topics: str, since: float, until: float) -> None:
+        """Take note that events may be missing that were published in this time."""
+        logger.warning(
+            "events of %.1f seconds may be missing in realm %r", until - since, self.uri or ""
+        )
 
     # ---- to the subscribers
 

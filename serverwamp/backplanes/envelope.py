@@ -1,0 +1,91 @@
+"""Publications as bytes, as they travel between processes.
+
+The payload travels encoded, in the first format that can hold it, and never as Python objects.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from serverwamp.errors import SerializationError
+from serverwamp.protocol.formats import Unit
+from serverwamp.protocol.messages import Event
+from serverwamp.protocol.serializers import ALL_FORMATS
+from serverwamp.publication import Audience, Publication
+
+
+class Envelope(msgspec.Struct, array_like=True, frozen=True):
+    """A publication, encoded."""
+
+    topic: str
+    id: int
+    format: int
+    """The place of the format of `payload` among all formats."""
+    payload: Any
+    """An EVENT with the arguments, and with what is disclosed of the publisher as its details."""
+    audience: Audience | None
+    publisher: int | None
+    exclude_me: bool
+    retain: bool
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Envelope)
+
+
+def packed(publication: Publication) -> bytes:
+    """Return a publication as bytes.
+
+    Raises: SerializationError when no format can hold it.
+    """
+    event = Event(1, publication.id, publication.disclosed, publication.args, publication.kwargs)
+    number, payload = _encoded(event)
+    return _encoder.encode(
+        Envelope(
+            publication.topic,
+            publication.id,
+            number,
+            payload,
+            publication.audience,
+            publication.publisher,
+            publication.exclude_me,
+            publication.retain,
+        )
+    )
+
+
+def _encoded(event: Event) -> tuple[int, Unit]:
+    failure: SerializationError | None = None
+    for number, format_ in enumerate(ALL_FORMATS):
+        try:
+            return number, format_.encode(event)
+        except SerializationError as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
+
+
+def unpacked(frame: bytes) -> Publication:
+    """Return the publication that `packed` was given.
+
+    Raises: ValueError for anything else, and for a format that this process doesn't have.
+    """
+    envelope = _decoder.decode(frame)
+    if envelope.format >= len(ALL_FORMATS):
+        raise ValueError("the payload is in a format that isn't installed here")
+    event = ALL_FORMATS[envelope.format].decode(envelope.payload)
+    if not isinstance(event, Event):
+        raise ValueError("the payload isn't an event")
+    return Publication(
+        envelope.topic,
+        event.args or (),
+        event.kwargs or {},
+        envelope.audience,
+        publisher=envelope.publisher,
+        exclude_me=envelope.exclude_me,
+        disclosed=event.details,
+        retain=envelope.retain,
+        id=envelope.id,
+    )
