@@ -651,7 +651,7 @@ async def test_timeouts_of_answered_calls_are_forgotten() -> None:
         for _ in range(500):
             await client.call("procedure", options={"timeout": 3_600_000})
         (connection,) = connections_of(app)
-        assert len(connection._engine._calls._deadlines._entries) < 150
+        assert len(connection._engine.caller._deadlines._entries) < 150
         await client.call("procedure", options={"timeout": 2**53})
         await client.send_frame(f'[48,502,{{"timeout":{10**400}}},"procedure"]')
         assert await client.receive() == [50, 502, {}, [None]]

@@ -354,7 +354,7 @@ async def test_idle_sessions(caplog: pytest.LogCaptureFixture) -> None:
                     await anyio.sleep(0.05)
 
             tasks.start_soon(live)
-            text = "nothing has come for 0.4 seconds"
+            text = "nothing was received for 0.4 seconds"
             assert await client.receive() == [6, {"message": text}, "wamp.close.killed"]
             assert anyio.current_time() - began >= 0.4
             assert ended == ["topic"]

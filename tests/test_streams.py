@@ -499,7 +499,7 @@ async def test_a_handler_that_takes_no_chunk(
         assert (await client.call("echo", [1])).args == (1,)
         await client.expect_nothing()
     assert [record.getMessage() for record in caplog.records] == [
-        f"Limits.busy_timeout: a call of '{handler}' has taken none of its chunks in 0.1 seconds"
+        f"Limits.busy_timeout: a call of '{handler}' took no chunk for 0.1 seconds"
     ]
 
 

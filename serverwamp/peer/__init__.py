@@ -1,1 +1,1 @@
-"""One client's session, by the roles that WAMP gives a client."""
+"""One client's session: how it begins and ends, and the client's roles in it."""

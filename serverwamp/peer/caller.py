@@ -1,4 +1,9 @@
-"""The running calls of one session: each a task, unless another client is to answer it."""
+"""The calls that one client makes.
+
+Each call runs as a task of its own, except calls that are forwarded to other clients.
+
+Spec: Basic Profile, "Calling and Invocations".
+"""
 
 from __future__ import annotations
 
@@ -39,7 +44,10 @@ CALL: Final = Call.type_code
 
 
 class CallerRole:
-    """The calls of a session; with `synchronize` they run one after the other."""
+    """The client as a caller.
+
+    Its calls run concurrently. With `synchronize`, they run one after the other.
+    """
 
     def __init__(self, conversation: Conversation, *, synchronize: bool) -> None:
         self._conversation = conversation
@@ -65,10 +73,10 @@ class CallerRole:
     # ---- requests
 
     def start(self, call: Call, unit: Unit) -> Awaitable[None] | None:
-        """Run a call; `unit` is what it was decoded from.
+        """Start a call, or continue one with further arguments; `unit` is the encoded CALL.
 
-        Returns None or, when too many calls are running, what waits and runs it then; nothing may
-        be read from the client before.
+        Returns None, or an awaitable if the call can't start yet, for example because too many
+        calls are running. The reader has to await it before it reads the next message.
         """
         known = self._calls.open(call.request)
         if known is not None:
@@ -89,7 +97,7 @@ class CallerRole:
                 return None
         self._calls.add(running)
         self._deadlines.begin(running)
-        if self._calls.is_closed:  # it has closed the session
+        if self._calls.is_closed:  # the call has closed the session meanwhile
             self.cancel_all()
         elif self._waiting is not None and not self._is_serving_waiting:
             self._is_serving_waiting = True
@@ -97,7 +105,7 @@ class CallerRole:
         return None
 
     async def _start_later(self, call: Call, unit: Unit) -> None:
-        """Run a call as soon as another has ended; refuse it if that takes too long."""
+        """Start a call as soon as another call has ended; refuse it if that takes too long."""
         try:
             await self._calls.wait_for_room()
         except Unavailable as error:
@@ -107,7 +115,7 @@ class CallerRole:
                 self.start(call, unit)
 
     def refuse(self, call: Call, error: WAMPError) -> None:
-        """Answer a call that isn't to be run, or end it if its further arguments can't be taken."""
+        """Answer a CALL with an error; if it continues a running call, end that call."""
         running = self._calls.open(call.request)
         if running is None:
             self._conversation.send_error(CALL, call.request, error)
@@ -116,7 +124,7 @@ class CallerRole:
             running.cancel()
 
     async def _serve_waiting(self) -> None:
-        """Run the calls that wait, one after the other, each as a task of its own."""
+        """Run the waiting calls one after the other, each as a task of its own."""
         try:
             while self._waiting:
                 running = self._waiting.popleft()
@@ -130,13 +138,13 @@ class CallerRole:
             self._is_serving_waiting = False
 
     def cancel(self, cancel: Cancel) -> None:
-        """Do what a CANCEL asks for; without a mode that is ``killnowait``.
+        """Cancel a call as CANCEL asks; the default mode is ``killnowait``.
 
         Spec: Advanced Profile, "Call Canceling".
         """
         running = self._calls.open(cancel.request)
         if running is None:
-            return  # it crossed the reply on the wire
+            return  # CANCEL and the answer crossed on the wire
         mode = cancel.options.mode or "killnowait"
         if mode != "kill" or not running.can_be_cancelled:
             self._replies.answer_error(running, CallCanceled("the call was cancelled"))
@@ -146,24 +154,26 @@ class CallerRole:
             running.cancel()
 
     def cancel_all(self) -> None:
-        """Cancel every call, and answer none."""
+        """Cancel all calls without answers, because the session has ended."""
         self._calls.close()
         if self._waiting is not None:
             self._waiting.clear()
         for running in self._calls:
-            self._replies.answer_error(running, CallCanceled())  # which nobody hears any more
+            self._replies.answer_error(
+                running, CallCanceled()
+            )  # it counts, but nothing is sent any more
             running.cancel()
             if running.task is None:
                 self._end(running)
         self._deadlines.stop()
 
     def answer_all(self, error: WAMPError) -> None:
-        """Answer every call that has no answer yet; their handlers go on."""
+        """Answer all calls that have no answer yet; their handlers go on."""
         for running in self._calls:
             self._replies.answer_error(running, error)
 
     def is_open(self, request: int) -> bool:
-        """Tell whether a call of that request id is running and has no answer yet."""
+        """Tell whether a call with that request id is running and has no answer yet."""
         return self._calls.open(request) is not None
 
     @property
@@ -172,7 +182,7 @@ class CallerRole:
         return self._calls.count > 0
 
     async def wait_idle(self) -> None:
-        """Return when no call is running."""
+        """Return when no call is running, or the session has ended."""
         await self._calls.wait_idle()
 
     # ---- one call
@@ -203,13 +213,13 @@ class CallerRole:
             if running.task is not None or self._waiting is not None or not running.answered:
                 self._end(running)
         if reply is not None and self._conversation.is_open:
-            if running.cancelled:  # its task can't wait for anything any more
+            if running.cancelled:  # a cancelled task can't wait, so it can't send
                 self._outbound.put(reply)
             elif self._outbound.starts_with(reply, running):
                 await self._outbound.run(reply)
 
     def _end(self, running: RunningCall) -> None:
-        if not running.answered:  # however it came here: a call has an answer when it ends
+        if not running.answered:  # every call gets an answer, however it ends
             self._replies.answer_error(running, CallCanceled("the call was cancelled"))
         self._calls.remove(running)
         if self._turn is not None:
@@ -218,9 +228,9 @@ class CallerRole:
     async def _result(
         self, running: RunningCall, handler: Handler, stack: AsyncExitStack | None
     ) -> Unit:
-        """Call the handler, and return its result encoded.
+        """Call the handler and return its encoded result.
 
-        Raises: what the handler raises; WAMPError if the result is an error; SerializationError.
+        Raises: the handler's exceptions; WAMPError if the result is an error; SerializationError.
         """
         outcome = await self._invoke(running, handler, stack)
         if hasattr(outcome, "__aiter__"):
@@ -232,7 +242,7 @@ class CallerRole:
     ) -> Awaitable[Any]:
         call = running.call
         if running.stream is not None and handler.stream is None:
-            raise FeatureNotSupported(f"{call.procedure!r} takes its arguments all at once")
+            raise FeatureNotSupported(f"{call.procedure!r} does not accept streamed arguments")
         sources: dict[str, Any] = {"session": self._session}
         if handler.takes_request:
             sources["request"] = self._request(call)
@@ -263,9 +273,9 @@ class CallerRole:
     async def _final_result(
         self, running: RunningCall, handler: Handler, results: AsyncIterable[Any]
     ) -> Unit:
-        """Send the progress that an async iterator reports, and return its result encoded.
+        """Send the progress reports of an async iterator, and return its encoded result.
 
-        The iterator has run to its end by then: a transaction in it is committed.
+        Returns when the iterator has run to its end, so transactions inside it are committed.
         """
         iterator = aiter(results)
         final: Unit | WAMPError | None = None
@@ -292,14 +302,16 @@ class CallerRole:
         if running.call.options.receive_progress and not running.answered:
             self._deadlines.renew(running)
             self._replies.report(running, report)
-        await self._outbound.room_for_replies  # sent or not: a handler may wait nowhere else
+        await (
+            self._outbound.room_for_replies
+        )  # even if it was not sent: the handler may wait nowhere else
 
 
 async def _close(iterator: Any) -> None:
-    """Close an async generator, which may be at a ``yield`` inside of a task group."""
+    """Close an async generator, whose last ``yield`` may be inside a task group."""
     try:
         await iterator.aclose()
-    except BaseExceptionGroup as group:  # how a task group passes on that it is to end
+    except BaseExceptionGroup as group:  # a task group wraps the GeneratorExit
         _, others = group.split(GeneratorExit)
         if others is not None:
             raise others from None

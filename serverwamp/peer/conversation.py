@@ -1,4 +1,7 @@
-"""A session as all its parts share it: where it belongs, how far it has come, and its voice."""
+"""What all parts of one session share: its connection, its state, its router, and how it sends.
+
+Spec: Basic Profile, "Sessions".
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
 from serverwamp import uris
-from serverwamp.concurrency.tasks import Starter
+from serverwamp.concurrency.tasks import Starter, open_starter
 from serverwamp.errors import LimitExceeded, ProtocolViolation, SerializationError, WAMPError
 from serverwamp.limits import LimitLog, Limits
 from serverwamp.outbound.sender import Outbound
@@ -34,7 +37,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 Answer: TypeAlias = Published | Subscribed | Unsubscribed | Registered | Unregistered
 
 REFUSED: Final = 1000
-"""The WebSocket close code after an ABORT that refuses a session: nothing was violated."""
+"""The WebSocket close code after an ABORT that is no protocol violation."""
 GOING_AWAY: Final = 1001
 INTERNAL_ERROR: Final = 1011
 SERVICE_RESTART: Final = 1012
@@ -42,31 +45,33 @@ SHUTTING_DOWN: Final = "the server is shutting down"
 
 
 class ConnectionProtocol(Protocol):
-    """The connection that carries a session."""
+    """The connection of a session, as the session uses it."""
 
     serializer: Serializer
     outbound: Outbound
     limit_log: LimitLog
     received: int
-    """How many messages have come."""
+    """How many messages have been received, including the one that is awaited now."""
 
     @property
-    def transport_info(self) -> Mapping[str, Any]: ...
+    def transport_info(self) -> Mapping[str, Any]:
+        """The description of the client that `Session.connection` offers."""
+        ...
 
     async def receive(self) -> tuple[Message, Unit] | None:
-        """Return the next message and what it was decoded from; None when the client is gone.
+        """Return the next message and its encoded form; None when the client is gone.
 
         Raises: ProtocolViolation.
         """
         ...
 
     async def finish(self, code: int) -> None:
-        """Hand over what is queued, within a bounded time, and close the connection."""
+        """Send the queued messages, for a limited time, and close the connection."""
         ...
 
 
 class ServerContext(Protocol):
-    """The application, as far as a session is concerned."""
+    """The application, as a session uses it."""
 
     limits: Limits
     debug: bool
@@ -76,49 +81,41 @@ class ServerContext(Protocol):
 
     @property
     def sessions(self) -> Mapping[int, Session]:
-        """The sessions that are open."""
+        """The open sessions, by their ids."""
         ...
 
     def admit(self, session: Session) -> None:
-        """Count a session among those that are open."""
+        """Add a session to the open sessions."""
         ...
 
     def forget(self, session: Session) -> None:
-        """Count it no more; one that never was among them is ignored."""
+        """Remove a session from the open sessions; do nothing if it isn't one of them."""
         ...
 
     @property
     def is_draining(self) -> bool:
-        """Whether no session may begin."""
+        """Whether the server is shutting down and accepts no new sessions."""
         ...
 
     @property
     def is_saying_goodbye(self) -> bool:
-        """Whether sessions end with a message while the application drains.
+        """Whether sessions get GOODBYE when the server shuts down.
 
-        Clients take a message as the request to stay away. They reconnect when only the connection
-        is closed.
+        Many clients don't reconnect after GOODBYE. They do if the connection is only closed.
         """
         ...
 
     def router_for(self, uri: str | None) -> RealmRouter | None:
-        """Return the router of the realm that a client joins when it asks for `uri`."""
+        """Return the router of the realm that a client joins if its HELLO names `uri`."""
         ...
 
 
 class Conversation:
-    """A session, for those who take part in it, from its HELLO to its end.
+    """One session, as its parts share it, from before HELLO until after its end.
 
-    It has a session and a realm when HELLO has come, and a starter when it is open. `close_code`
-    tells with which code the connection is to be closed after it; None lets the client begin
-    another session.
+    `close_code` is the code with which the connection is closed at the end of the session. With
+    None, the connection stays open and the client may begin another session.
     """
-
-    session: Session
-    router: RealmRouter
-    starter: Starter
-    callee_role: Role | None
-    """What the client has announced that it can do as a callee."""
 
     def __init__(self, server: ServerContext, connection: ConnectionProtocol) -> None:
         self.server: ServerContext = server
@@ -128,17 +125,45 @@ class Conversation:
         self.limits: Limits = server.limits
         self.limit_log: LimitLog = connection.limit_log
         self.state: SessionState = SessionState()
+        self.starter: Starter = open_starter()
+        """Starts tasks while the session is open, and owns them."""
+        self.callee_role: Role | None = None
+        """The features that the client announced for its callee role, once HELLO has arrived."""
         self.close_code: int | None = None
+        self._session: Session | None = None
+        self._router: RealmRouter | None = None
         self._encode = connection.serializer.encode
         self._put = connection.outbound.put
 
+    def begin(self, session: Session, router: RealmRouter, callee_role: Role | None) -> None:
+        """Set what is known once HELLO has arrived."""
+        self._session = session
+        self._router = router
+        self.callee_role = callee_role
+
+    def move_to(self, router: RealmRouter) -> None:
+        """Change the realm, before WELCOME."""
+        self._router = router
+
+    @property
+    def session(self) -> Session:
+        """The session as handlers see it; it exists once HELLO has arrived."""
+        assert self._session is not None
+        return self._session
+
+    @property
+    def router(self) -> RealmRouter:
+        """The router of the session's realm; it is known once HELLO has arrived."""
+        assert self._router is not None
+        return self._router
+
     @property
     def is_open(self) -> bool:
-        """Whether calls can be answered, and events sent."""
+        """Whether WELCOME has been sent and the session has not ended."""
         return self.state.state is State.OPEN
 
     def send(self, message: Message) -> None:
-        """Queue a message; dropped when the session isn't open any more.
+        """Queue a message, or drop it if the session isn't open.
 
         Raises: SerializationError.
         """
@@ -146,12 +171,18 @@ class Conversation:
             self._put(self._encode(message))
 
     def answer(self, message: Answer) -> None:
-        """Queue the message that answers a request of the client."""
+        """Queue the message that answers a request of the client.
+
+        Raises: SerializationError.
+        """
         self.state.answered(message.request)
         self.send(message)
 
     def send_error(self, kind: int, request: int, error: WAMPError) -> None:
-        """Queue the ERROR that answers a request; if need be, without its arguments."""
+        """Queue the ERROR that answers a request.
+
+        If the client's format can't express the error's arguments, they are left out and logged.
+        """
         self.state.answered(request)
         try:
             self.send(Error(kind, request, {}, error.uri, error.args, error.kwargs))
@@ -161,12 +192,15 @@ class Conversation:
             self.send(Error(kind, request, {}, error.uri))
 
     async def error_for(self, error: BaseException, doing: str) -> WAMPError:
-        """Return what the client is told about an exception; the log gets the rest."""
+        """Return the error that tells the client about an exception; log what it must not see.
+
+        `doing` says in the log what has failed.
+        """
         errors, debug = self.router.errors, self.server.debug
         return await errors.error_for(error, doing, self.limit_log, debug=debug)
 
     def advance(self, message: Message) -> None:
-        """Queue a message that changes the session's state.
+        """Queue a message that changes the state of the session.
 
         Raises: SerializationError.
         """
@@ -175,9 +209,13 @@ class Conversation:
         self._put(unit)
 
     def abort(self, reason: str, message: str, close_code: int) -> None:
-        """Queue ABORT, unless the session is over."""
+        """Queue ABORT and end the session; do nothing if it has ended.
+
+        After GOODBYE, the session ends without ABORT. If `message` can't be expressed in the
+        client's format, ABORT repeats `reason` instead.
+        """
         if self.state.state is State.CLOSING:
-            self.state.lose()  # no message may follow GOODBYE
+            self.state.lose()  # no message may follow our GOODBYE
         elif self.state.state is not State.CLOSED:
             self.close_code = close_code
             try:
@@ -186,7 +224,7 @@ class Conversation:
                 self.advance(Abort({"message": reason}, reason))
 
     def turn_away(self) -> None:
-        """End a session that has not begun, because the server goes down."""
+        """Refuse a session before WELCOME, because the server is shutting down."""
         if self.server.is_saying_goodbye:
             self.abort(uris.SYSTEM_SHUTDOWN, SHUTTING_DOWN, GOING_AWAY)
         else:
@@ -194,8 +232,8 @@ class Conversation:
             self.state.lose()
 
     def violate(self, violation: ProtocolViolation) -> None:
-        """Queue the ABORT for what the client has done."""
-        # Some clients don't show the reason to anybody, so it has to be found here.
+        """Log a protocol violation by the client, and abort the session."""
+        # Some clients show nobody the reason in ABORT, so log it.
         if isinstance(violation, LimitExceeded):
             self.limit_log.record(violation.limit, "%s", violation.message)
         else:

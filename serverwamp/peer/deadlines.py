@@ -1,4 +1,4 @@
-"""The deadlines of running calls: one task watches over all of them, while there are any."""
+"""The deadlines of running calls. One task per session watches them, while there are any."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from serverwamp.peer.conversation import Conversation
 from serverwamp.peer.replies import Replies
 
 LONGEST: Final = 365 * 24 * 3600.0
-"""Seconds: as good as no deadline, and still a number that clocks can add."""
+"""The longest timeout, in seconds. Event loops may not be able to wait much longer."""
 
 
 class Deadlines:
-    """Ends calls that take too long, for the client or for `Limits.call_timeout`.
+    """Ends calls after the caller's timeout or `Limits.call_timeout`, whichever is shorter.
 
-    A deadline limits each wait of the caller, for progress or for a result.
+    The time begins again with each progress report, and with each chunk of arguments.
     """
 
     def __init__(self, conversation: Conversation, calls: ActiveCalls, replies: Replies) -> None:
@@ -31,17 +31,18 @@ class Deadlines:
         self._replies = replies
         self._limit = conversation.limits.call_timeout
         self._is_limited = self._limit < math.inf
-        # A heap of times, and of the request ids to look at then. Another call can have that id.
+        # A heap of times with the request ids of the calls to check then. By that time, the call
+        # can have ended or got a later deadline, and another call can have its request id.
         self._entries: list[tuple[float, int]] = []
         self._sleeping: anyio.CancelScope | None = None
 
     def begin(self, running: RunningCall) -> None:
-        """Set the deadline of a call, if it has one."""
+        """Set the deadline of a call that has just begun, if it has one."""
         if self._is_limited or running.call.options.timeout:
             self._set(running)
 
     def renew(self, running: RunningCall) -> None:
-        """Let the time of a call begin anew, if it has a deadline."""
+        """Restart the time of a call, if it has a deadline."""
         if running.deadline:
             self._set(running)
 
@@ -55,8 +56,8 @@ class Deadlines:
         had_deadline = running.deadline > 0
         running.deadline = anyio.current_time() + self._seconds_for(running)
         if had_deadline:
-            return  # its entry is renewed when its time has come
-        if len(self._entries) > 2 * self._calls.count + 100:  # most of them are of ended calls
+            return  # `_watch` moves its entry when it comes to it
+        if len(self._entries) > 2 * self._calls.count + 100:  # most calls of these have ended
             self._entries = [e for e in self._entries if self._calls.get(e[1]) is not None]
             heapq.heapify(self._entries)
         heapq.heappush(self._entries, (running.deadline, running.call.request))

@@ -1,6 +1,9 @@
-"""The course of a session: it begins, is open, and comes to its end.
+"""The life of a session: it begins, reads and handles messages, and ends.
 
-One module, though a long one: every message has its place here, and every way to end.
+One module despite its length: all received messages are dispatched here, and all the ways in which
+a session can end share their state.
+
+Spec: Basic Profile, "Sessions".
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from serverwamp.auth.authorization import Authorization, forget_answers, questio
 from serverwamp.client_call import ClientCall
 from serverwamp.concurrency.contexts import in_own_context
 from serverwamp.concurrency.failures import raise_unless_failure
-from serverwamp.concurrency.tasks import StartedTask, open_starter
+from serverwamp.concurrency.tasks import StartedTask
 from serverwamp.errors import (
     CallCanceled,
     LimitExceeded,
@@ -67,40 +70,40 @@ from serverwamp.router.router import RealmRouter
 logger: logging.Logger = logging.getLogger(__name__)
 
 CLOCK_SECONDS: Final = 600.0
-"""How often the clock is looked at for credentials to expire: somebody may have set it."""
+"""How often the expiry of credentials is compared with the clock, which may have been set."""
 
 
 class SessionEngine:
-    """What runs a session: lets it begin, reads, answers, and cleans up."""
+    """Runs one session, from before HELLO until after its end.
 
-    _expiring: StartedTask | None = None
+    It is also the `SessionControl` behind the `Session` that handlers receive.
+    """
 
     def __init__(self, server: ServerContext, connection: ConnectionProtocol) -> None:
         self._conversation = Conversation(server, connection)
         self._state = self._conversation.state
         self._joining = Joining(self._conversation, control=self)
         self._reading: anyio.CancelScope | None = None
-        self._subscriptions: SubscriberRole | None = None
         self._idling: StartedTask | None = None
-        # What many a client has no use for.
-        self._publications: PublisherRole | None = None
-        self._invocations: CalleeRole | None = None
-        self._testaments: Testaments | None = None
+        self._expiring: StartedTask | None = None
         self._ends_quietly = False
+        # Each of these is made when it is first needed. Many clients never need most of them.
+        self._caller: CallerRole | None = None
+        self._subscriber: SubscriberRole | None = None
+        self._publisher: PublisherRole | None = None
+        self._callee: CalleeRole | None = None
+        self._testaments: Testaments | None = None
+
+    # ---- the state
 
     @property
     def is_open(self) -> bool:
+        """Whether WELCOME has been sent and the session has not ended."""
         return self._state.state is State.OPEN
 
     @property
-    def testaments(self) -> Testaments:
-        """What the client wants to be published when the session is over."""
-        if self._testaments is None:
-            self._testaments = Testaments(self._conversation)
-        return self._testaments
-
-    @property
     def is_welcomed(self) -> bool:
+        """Whether the session has been open or has ended."""
         return self._state.state not in (
             State.AWAITING_HELLO,
             State.AUTHENTICATING,
@@ -108,32 +111,59 @@ class SessionEngine:
         )
 
     @property
-    def _is_joining(self) -> bool:
-        return self._state.state in (State.AUTHENTICATING, State.CHALLENGED)
-
-    @property
     def has_begun(self) -> bool:
+        """Whether HELLO has arrived, or the session has ended without it."""
         return self._state.state is not State.AWAITING_HELLO
 
     @property
-    def publications(self) -> PublisherRole:
-        """What the client publishes."""
-        if self._publications is None:
-            self._publications = PublisherRole(self._conversation)
-        return self._publications
+    def _is_joining(self) -> bool:
+        return self._state.state in (State.AUTHENTICATING, State.CHALLENGED)
+
+    # ---- the client's roles, while the session is open
 
     @property
-    def invocations(self) -> CalleeRole:
-        """What the client serves."""
-        if self._invocations is None:
-            self._invocations = CalleeRole(self._conversation)
-        return self._invocations
+    def caller(self) -> CallerRole:
+        """The calls that the client makes."""
+        if self._caller is None:
+            synchronize = self._conversation.server.synchronize_requests
+            self._caller = CallerRole(self._conversation, synchronize=synchronize)
+        return self._caller
+
+    @property
+    def subscriber(self) -> SubscriberRole:
+        """The subscriptions of the client."""
+        if self._subscriber is None:
+            self._subscriber = SubscriberRole(self._conversation)
+        return self._subscriber
+
+    @property
+    def publisher(self) -> PublisherRole:
+        """The publications of the client."""
+        if self._publisher is None:
+            self._publisher = PublisherRole(self._conversation)
+        return self._publisher
+
+    @property
+    def callee(self) -> CalleeRole:
+        """The registrations of the client, and the calls that it has to answer."""
+        if self._callee is None:
+            self._callee = CalleeRole(self._conversation)
+        return self._callee
+
+    @property
+    def testaments(self) -> Testaments:
+        """The publications that the client leaves for the end of the session."""
+        if self._testaments is None:
+            self._testaments = Testaments(self._conversation)
+        return self._testaments
+
+    # ---- from the beginning to the end
 
     async def run(self) -> int | None:
         """Serve the session until it ends.
 
-        Returns with which code the connection is to be closed; None lets the client begin another
-        session.
+        Returns the code with which the connection is to be closed. None means that the client may
+        begin another session.
         """
         with self._joining.scope:
             await self._run()
@@ -145,7 +175,7 @@ class SessionEngine:
         router = await self._joining.receive_hello()
         if router is None:
             return
-        if router.keeps_clients_waiting:  # functions that may set context variables
+        if router.keeps_clients_waiting:  # its functions may set context variables
             await in_own_context(self._join_and_converse(router))
         else:
             await self._join_and_converse(router)
@@ -164,9 +194,7 @@ class SessionEngine:
 
     async def _converse(self) -> None:
         conversation, server = self._conversation, self._conversation.server
-        async with open_starter() as conversation.starter:
-            self._calls = CallerRole(conversation, synchronize=server.synchronize_requests)
-            self._subscriptions = SubscriberRole(conversation)
+        async with conversation.starter:
             server.admit(conversation.session)
             if conversation.limits.idle_timeout < math.inf:
                 self._idling = conversation.starter.start(self._end_when_idle)
@@ -180,7 +208,7 @@ class SessionEngine:
                     try:
                         await self._read()
                     finally:
-                        # A task that began at once may have cancelled it: felt here, and not later.
+                        # A task may cancel the scope while it is being started. Deliver that here.
                         if self._reading.cancel_called:
                             await anyio.lowlevel.checkpoint()
                 if self._state.state is State.CLOSING:
@@ -188,23 +216,23 @@ class SessionEngine:
                     conversation.limit_log.record("goodbye_timeout", text)
             except ProtocolViolation as violation:
                 conversation.violate(violation)
-            except Exception:  # a mistake of ours: this session ends, and no other
+            except Exception:  # a bug of this package ends this session, but no other session
                 logger.exception("session %s failed", conversation.session.id)
                 conversation.abort(uris.RUNTIME_ERROR, "the server failed", INTERNAL_ERROR)
             except BaseException:
-                conversation.outbound.discard()  # nothing of it could be waited for
-                conversation.close_code = INTERNAL_ERROR  # and no session may follow
+                conversation.outbound.discard()  # a cancelled task can't wait until it is sent
+                conversation.close_code = INTERNAL_ERROR  # so that no other session follows
                 raise
             finally:
                 self._release()
-            # CallerRole may still be sending what is queued, so that has to come to an end here.
+            # Calls may still be sending. Limit the time for that; the starter would wait without one.
             if conversation.close_code is not None:
                 await conversation.connection.finish(conversation.close_code)
             elif conversation.outbound.is_sending:
                 await conversation.outbound.flush()
 
     async def _read(self) -> None:
-        state, start_call = self._state, self._calls.start
+        state, start_call = self._state, self.caller.start
         receive = self._conversation.connection.receive
         authorization = self._conversation.router.authorization
         while state.state is not State.CLOSED:
@@ -226,7 +254,7 @@ class SessionEngine:
                     if waiting is not None:
                         await waiting
                 elif type(message) is Publish:
-                    waiting = self.publications.publish(message, unit)
+                    waiting = self.publisher.publish(message, unit)
                     if waiting is not None:
                         await waiting
                 else:
@@ -235,12 +263,12 @@ class SessionEngine:
                     self._on[type(message)](self, message)
 
     async def _may(self, authorization: Authorization, message: Message) -> bool:
-        """Tell whether a message is to be heeded, now that it was asked about; else refuse it."""
+        """Authorize a message; send the refusal if it isn't allowed."""
         question = question_about(self._conversation.session, message)
         if question is None:
             return True
-        if isinstance(message, Call) and self._calls.is_open(message.request):
-            return True  # it goes on with what was allowed
+        if isinstance(message, Call) and self.caller.is_open(message.request):
+            return True  # further arguments of a call that was allowed
         answer = authorization.known(question)
         if answer is None:
             answer = await authorization.ask(question)
@@ -252,22 +280,24 @@ class SessionEngine:
 
     def _refuse(self, request: Message, error: WAMPError) -> None:
         if isinstance(request, Call):
-            self._calls.refuse(request, error)
+            self.caller.refuse(request, error)
         elif not isinstance(request, Publish) or request.options.acknowledge:
             request_id: int = request.request  # type: ignore[attr-defined]
             self._conversation.send_error(request.type_code, request_id, error)
 
     async def _finish_publishing(self) -> None:
-        """Let what a client has published take effect before it leaves, for a bounded time."""
-        if self._publications is not None and self._publications.are_waiting:
+        """Wait, for a limited time, until the publications of a leaving client are complete."""
+        if self._publisher is not None and self._publisher.are_waiting:
             with anyio.move_on_after(self._conversation.limits.goodbye_timeout):
-                await self.publications.wait_idle()
+                await self._publisher.wait_idle()
 
     def _refuse_message(self, refused: RefusedMessage) -> None:
-        """Answer a request a part of which can't be taken.
+        """Answer a message whose arguments are invalid or exceed a limit.
 
-        What a callee sends ends the call with an ERROR to its caller. Everything else is a
-        violation, which is raised.
+        Requests get an ERROR. An invalid YIELD or ERROR of a callee ends the call with an ERROR to
+        its caller.
+
+        Raises: RefusedMessage for any other message; it is a protocol violation then.
         """
         message = refused.request
         is_reply = isinstance(message, (Yield, Error))
@@ -279,29 +309,29 @@ class SessionEngine:
             self._conversation.limit_log.record(refused.limit, "%s", refused.message)
         if is_reply:
             kind = message.request_type if isinstance(message, Error) else Invocation.type_code
-            answer = RuntimeFailure("what the callee sent can't be taken")
+            answer = RuntimeFailure("the callee's answer can't be handled")
             failure = Error(kind, message.request, {}, answer.uri, answer.args, answer.kwargs)
             self._on[Error](self, failure)
             return
         self._refuse(message, refused.error(refused.message))
 
     async def _end_when_idle(self) -> None:
-        """Close the session when nothing has come for a while, and no call is running."""
+        """Close the session after `Limits.idle_timeout` seconds without messages or work."""
         conversation, timeout = self._conversation, self._conversation.limits.idle_timeout
         silent_quarters = 0
         while silent_quarters < 4:
             before = conversation.connection.received
             await anyio.sleep(timeout / 4)
             is_silent = conversation.connection.received == before
-            is_busy = self._calls.are_running or self.publications.are_waiting
+            is_busy = self.caller.are_running or self.publisher.are_waiting
             is_waited_for = is_busy or conversation.outbound.backlog.blocks_reader
             silent_quarters = silent_quarters + 1 if is_silent and not is_waited_for else 0
-        text = f"nothing has come for {timeout} seconds"
+        text = f"nothing was received for {timeout} seconds"
         conversation.limit_log.record("idle_timeout", "%s", text)
         await self.close(uris.KILLED, text)
 
     async def _end_when_expired(self, expires_at: float) -> None:
-        """Close the session when its credentials aren't good any more."""
+        """Close the session when its credentials expire."""
         left = expires_at - time()
         while left > 0:
             await anyio.sleep(min(left, CLOCK_SECONDS))
@@ -309,17 +339,21 @@ class SessionEngine:
         await self.close(uris.KILLED, "the credentials have expired")
 
     def _release(self) -> None:
-        """Cancel what the session is doing; what has to be closed is being closed after this."""
+        """Cancel the session's tasks and give up what it holds; doesn't wait for the tasks.
+
+        May be called again.
+        """
         self._conversation.server.forget(self._conversation.session)
         if self.is_open:
             self._state.lose()
-        self._calls.cancel_all()
-        if self._publications is not None:
-            self._publications.cancel_all()
-        if self._subscriptions is not None:
-            self._subscriptions.close_all()
-        if self._invocations is not None:
-            self._invocations.close()
+        if self._caller is not None:
+            self._caller.cancel_all()
+        if self._publisher is not None:
+            self._publisher.cancel_all()
+        if self._subscriber is not None:
+            self._subscriber.close_all()
+        if self._callee is not None:
+            self._callee.close()
         was_member = self._conversation.router.leave(
             self._conversation.session, quietly=self._ends_quietly
         )
@@ -330,16 +364,16 @@ class SessionEngine:
         if self._expiring is not None:
             self._expiring.cancel()
 
+    # ---- received messages
+
     def _on_cancel(self, message: Cancel) -> None:
-        self._calls.cancel(message)
+        self.caller.cancel(message)
 
     def _on_subscribe(self, message: Subscribe) -> None:
-        assert self._subscriptions is not None
-        self._subscriptions.subscribe(message)
+        self.subscriber.subscribe(message)
 
     def _on_unsubscribe(self, message: Unsubscribe) -> None:
-        assert self._subscriptions is not None
-        self._subscriptions.unsubscribe(message)
+        self.subscriber.unsubscribe(message)
 
     def _on_goodbye(self, message: Goodbye) -> None:
         if self._state.state is State.LEAVING:
@@ -349,16 +383,16 @@ class SessionEngine:
         self._conversation.close_code = REFUSED
 
     def _on_register(self, message: Register) -> None:
-        self.invocations.register(message)
+        self.callee.register(message)
 
     def _on_unregister(self, message: Unregister) -> None:
-        self.invocations.unregister(message)
+        self.callee.unregister(message)
 
     def _on_yield(self, message: Yield) -> None:
-        self.invocations.on_yield(message)
+        self.callee.on_yield(message)
 
     def _on_error(self, message: Error) -> None:
-        self.invocations.on_error(message)
+        self.callee.on_error(message)
 
     _on: Final[Mapping[type[Message], Callable[[SessionEngine, Any], None]]] = {
         Cancel: _on_cancel,
@@ -372,20 +406,24 @@ class SessionEngine:
         Abort: _on_abort,
     }
 
-    # ---- what the session handle asks for
+    # ---- SessionControl: what application code asks of the session
 
     def send_event(
         self, topic: str | None, subscription: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Awaitable[None]:
-        """Queue an event for this session alone."""
-        if self._subscriptions is None:
-            logger.debug("session %s isn't welcomed yet", self._conversation.session.id)
+        """Queue an event for this session only; see `Session.send_event`.
+
+        Without `topic`, the event goes to `subscription`, to which the session's handle is bound.
+        """
+        if self._subscriber is None:
+            session_id = self._conversation.session.id
+            logger.debug("session %s isn't subscribed to %r", session_id, topic)
             return self._conversation.outbound.room_for_events
-        return self._subscriptions.send_event(topic, subscription, args, kwargs)
+        return self._subscriber.send_event(topic, subscription, args, kwargs)
 
     def is_subscribed(self, subscription: int) -> bool:
-        """Tell whether the session has the subscription of that id."""
-        return self._subscriptions is not None and self._subscriptions.has(subscription)
+        """Tell whether the session has the subscription with that id."""
+        return self._subscriber is not None and self._subscriber.has(subscription)
 
     def can_receive(self, value: Any) -> bool:
         """Tell whether the client's format can express a value."""
@@ -399,24 +437,27 @@ class SessionEngine:
         def begin(call: ClientCall, details: Mapping[str, Any]) -> PendingInvocation:
             if not self.is_open:
                 raise CallCanceled("the session isn't open")
-            registration = self.invocations.registration_for(uri)
-            return self.invocations.invoke(registration, uri, args, kwargs, call, details)
+            registration = self.callee.registration_for(uri)
+            return self.callee.invoke(registration, uri, args, kwargs, call, details)
 
         return ClientCall(begin, timeout)
 
     async def challenge(
         self, method: str, extra: Mapping[str, Any]
     ) -> tuple[str, Mapping[str, Any]]:
-        """Send CHALLENGE and return what AUTHENTICATE brings."""
+        """Send CHALLENGE and return the ``(signature, extra)`` of AUTHENTICATE."""
         return await self._joining.challenge(method, extra)
 
     async def refresh(self, ticket: str) -> None:
-        """Authenticate the session by a ticket once more."""
+        """Authenticate the session again, with a new ticket.
+
+        Raises: WAMPError when it is refused. The session is unchanged then.
+        """
         await self._joining.refresh(ticket)
-        forget_answers(self._conversation.session)  # they were about what it was before
+        forget_answers(self._conversation.session)  # they may be different for the new identity
 
     def expire(self) -> None:
-        """Take note of when the session expires."""
+        """Apply a new `Session.expires_at`."""
         if self._expiring is not None:
             self._expiring.cancel()
             self._expiring = None
@@ -426,9 +467,10 @@ class SessionEngine:
             self._expiring = start(self._end_when_expired, expires_at)
 
     async def close(self, reason: str, message: str | None, *, quietly: bool = False) -> None:
-        """Say GOODBYE, and give the client some time to say it too.
+        """Send GOODBYE, and give the client some time to answer; do nothing if it isn't open.
 
-        If it ends `quietly`, nobody is told, and its testaments aren't published.
+        With `quietly`, there are no meta events about the end, and no testaments are published. If
+        `message` can't be expressed in the client's format, it is left out.
         """
         if not self.is_open:
             return
@@ -445,16 +487,19 @@ class SessionEngine:
         self._release()
 
     async def abort(self, reason: str, message: str | None) -> None:
-        """Send ABORT: the session is over at once."""
+        """Send ABORT and end the session at once."""
         was_open = self.is_open
         self._conversation.abort(reason, message or reason, REFUSED)
         if was_open:
-            self._release()  # before anything is published that would follow ABORT
+            self._release()  # now, so that no event can follow ABORT
         if self._reading is not None:
             self._reading.cancel()
 
     def lose(self, close_code: int | None = None) -> None:
-        """End the session, whose client is gone; or given up, if there is a `close_code`."""
+        """End the session without a message, because the connection is lost.
+
+        With `close_code`, the server gives up the client and closes the connection.
+        """
         if close_code is not None:
             self._conversation.close_code = close_code
         was_open = self.is_open or self._state.state is State.CLOSING
@@ -462,10 +507,10 @@ class SessionEngine:
         scope = self._reading if was_open and self._reading is not None else self._joining.scope
         scope.cancel()
 
-    # ---- what the server asks for
+    # ---- what the server asks of the session
 
     async def disconnect(self, wanted: Mapping[str, Any], reason: str, message: str | None) -> bool:
-        """End the session if it has all those attributes; tell whether it has."""
+        """End the session if it has all attributes in `wanted`; tell whether it has."""
         if not (self.is_open or self._is_joining):
             return False
         session = self._conversation.session
@@ -479,17 +524,18 @@ class SessionEngine:
         return True
 
     async def shut_down(self, grace: float) -> None:
-        """End the session as soon as its calls are over; after `grace` seconds they are cancelled.
+        """End the session when its calls and publications are complete.
 
-        Those are the calls that the client has made, and those that it answers.
+        After `grace` seconds, the rest is cancelled. That includes the calls that the client has to
+        answer.
         """
         if self.is_open:
             with anyio.move_on_after(grace):
-                await self._calls.wait_idle()
-                await self.publications.wait_idle()
-                if self._invocations is not None:
-                    await self._invocations.wait_idle()
-            self._calls.answer_all(CallCanceled(SHUTTING_DOWN))
+                await self.caller.wait_idle()
+                await self.publisher.wait_idle()
+                if self._callee is not None:
+                    await self._callee.wait_idle()
+            self.caller.answer_all(CallCanceled(SHUTTING_DOWN))
             if self._conversation.server.is_saying_goodbye:
                 await self.close(uris.SYSTEM_SHUTDOWN, None)
             else:

@@ -1,4 +1,4 @@
-"""How many requests of a kind a session has in flight, and the wait for room."""
+"""Counts the unfinished requests of one kind, up to a limit, and waits for room."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from serverwamp.peer.conversation import Conversation
 
 
 class InFlight:
-    """Counts the requests of a kind, of which `limit`, a field of `Limits`, says how many may be.
+    """Counts the requests of one kind that a session has in flight.
 
-    `name` is what log messages call them.
+    `limit` is the name of the field of `Limits` that bounds their number. `name` is the word for
+    them in log messages and errors.
     """
 
     def __init__(self, conversation: Conversation, limit: str, name: str) -> None:
         self.count: int = 0
+        """How many requests are in flight."""
         self.is_closed: bool = False
-        """Whether the session is over, so that nothing waits any more."""
+        """Whether the session has ended, so that nothing waits any more."""
         self._conversation = conversation
         self._limit = limit
         self._name = name
@@ -29,32 +31,31 @@ class InFlight:
 
     @property
     def is_full(self) -> bool:
-        """Whether no other request may begin."""
+        """Whether the limit is reached."""
         return self.count >= self._most
 
     def begin(self) -> None:
-        """Count a request."""
+        """Add a request."""
         self.count += 1
 
     def end(self) -> None:
-        """Count a request no more."""
+        """Remove a request that has ended."""
         self.count -= 1
         self._ended += 1
         self._changes.notify()
 
     def close(self) -> None:
-        """End all waiting, because the session is over."""
+        """End all waiting, because the session has ended."""
         self.is_closed = True
         self._changes.notify()
 
     async def wait_for_room(self) -> None:
-        """Return when another request may begin, or the session is over.
+        """Return when another request may begin, or the session has ended.
 
-        The reader waits here, and nothing else: a CANCEL or the end of the connection can only be
-        found by reading. So after one wait in vain, the next ones fail at once until a request has
-        ended.
+        The session reads no message while it waits here, not even CANCEL. So after a wait in vain,
+        further waits fail at once until a request has ended.
 
-        Raises: Unavailable when that takes longer than `Limits.busy_timeout`.
+        Raises: Unavailable when no request ends within `Limits.busy_timeout`.
         """
         record, session = self._conversation.limit_log.record, self._conversation.session
         timeout = self._conversation.limits.busy_timeout
@@ -70,5 +71,5 @@ class InFlight:
         raise Unavailable(f"the session has as many {self._name} as it may have")
 
     async def wait_idle(self) -> None:
-        """Return when no request is in flight, or the session is over."""
+        """Return when no request is in flight, or the session has ended."""
         await self._changes.wait_until(lambda: self.is_closed or not self.count)

@@ -1,4 +1,7 @@
-"""How a session begins: from HELLO, by way of its authentication, to WELCOME or a refusal."""
+"""The beginning of a session: HELLO, authentication, and WELCOME or a refusal.
+
+Spec: Basic Profile, "Sessions"; Advanced Profile, "Authentication".
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,12 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 def _without_nulls(extra: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave out what some clients send as null, and mean as absent."""
+    """Leave out entries with null, by which some clients mean that there is none."""
     return {name: value for name, value in extra.items() if value is not None}
 
 
 class _ClientLeft(Exception):
-    """The client is gone, or has sent ABORT, while it was to be authenticated."""
+    """The client has disconnected, or sent ABORT, during its authentication."""
 
 
 def _from_now(seconds: float) -> float:
@@ -46,40 +49,40 @@ def _from_now(seconds: float) -> float:
 
 
 class Joining:
-    """The beginning of a session, for which a client has only so much time.
+    """The beginning of one session.
 
-    `scope` sees to that. It spans the whole session all the same, because lifespan handlers can
-    leave scopes of their own open in it.
+    `scope` has the deadline for HELLO, and then for the authentication. The scope spans the whole
+    session, because lifespan handlers can leave scopes of their own open inside it. Its deadline is
+    removed when the session joins.
     """
 
-    __slots__ = ("_admitted_by", "_asked_for", "_control", "_conversation", "scope")
-
-    _admitted_by: RealmRouter
-    _asked_for: str
+    __slots__ = ("_admitting_router", "_asked_for", "_control", "_conversation", "scope")
 
     def __init__(self, conversation: Conversation, control: SessionControl) -> None:
         self._conversation = conversation
         self._control = control
+        self._asked_for = ""  # the realm in HELLO
+        self._admitting_router: RealmRouter | None = None  # of the realm that authenticates
         self.scope: anyio.CancelScope = anyio.CancelScope(
             deadline=_from_now(conversation.limits.hello_timeout)
         )
 
     async def receive_hello(self) -> RealmRouter | None:
-        """Receive HELLO, and return the realm to be joined; None if that isn't to be."""
+        """Receive HELLO and return the router of the realm to join; None if there will be none."""
         conversation = self._conversation
         hello = await self._next_hello()
         if hello is None:
             return None
-        realm = self._router_for(hello)
-        if realm is None:
+        router = self._router_for(hello)
+        if router is None:
             return None
-        conversation.router = self._admitted_by = realm
-        conversation.session = self._new_session(hello)
-        conversation.callee_role = (hello.details.roles or {}).get("callee")
-        self._asked_for = conversation.session.realm
-        if realm.keeps_clients_waiting:
+        self._admitting_router = router
+        self._asked_for = hello.realm or ""
+        callee_role = (hello.details.roles or {}).get("callee")
+        conversation.begin(self._new_session(hello), router, callee_role)
+        if router.keeps_clients_waiting:
             self.scope.deadline = _from_now(conversation.limits.authentication_timeout)
-        return realm
+        return router
 
     async def _next_hello(self) -> Hello | None:
         conversation = self._conversation
@@ -103,25 +106,25 @@ class Joining:
             logger.info("a session is refused: %s", SHUTTING_DOWN)
             self._conversation.turn_away()
             return None
-        realm = server.router_for(hello.realm)
-        if realm is None:
+        router = server.router_for(hello.realm)
+        if router is None:
             self._refuse(NoSuchRealm(f"there is no realm {hello.realm!r}"))
-        return realm
+        return router
 
     async def join(self, lifespan: AsyncExitStack) -> None:
-        """Authenticate the session, or refuse it."""
+        """Authenticate the session, or refuse it; `lifespan` closes its lifespan handlers."""
         conversation = self._conversation
-        realm, session = conversation.router, conversation.session
+        router, session = conversation.router, conversation.session
         try:
             self._check_sessions()
-            await realm.open_lifespan_handlers(session, lifespan, authenticated=False)
+            await router.open_lifespan_handlers(session, lifespan, authenticated=False)
             await self._authenticate()
             if conversation.state.state is State.AUTHENTICATING:
                 if session.realm != self._asked_for or not session.realm:
                     await self._move_to_assigned_realm(lifespan)
-                    realm = conversation.router
-                await realm.open_lifespan_handlers(session, lifespan, authenticated=True)
-            self._check_sessions()  # others have joined meanwhile
+                    router = conversation.router
+                await router.open_lifespan_handlers(session, lifespan, authenticated=True)
+            self._check_sessions()  # other sessions may have joined in the meantime
         except ProtocolViolation as violation:
             conversation.violate(violation)
         except _ClientLeft:
@@ -134,18 +137,20 @@ class Joining:
             self.scope.deadline = math.inf
 
     async def _move_to_assigned_realm(self, lifespan: AsyncExitStack) -> None:
-        """Let the session be one of the realm that an authenticator has chosen for it.
+        """Move the session to the realm that an authenticator has assigned to it.
 
         Raises: NoSuchRealm.
         """
         conversation, uri = self._conversation, self._conversation.session.realm
-        realm = conversation.server.router_for(uri) if uris.is_valid_uri(uri) else None
-        if realm is None:
-            logger.warning("session %s was given no realm: %.100r", conversation.session.id, uri)
+        router = conversation.server.router_for(uri) if uris.is_valid_uri(uri) else None
+        if router is None:
+            logger.warning(
+                "session %s was assigned an unknown realm: %.100r", conversation.session.id, uri
+            )
             raise NoSuchRealm("there is no realm for this client")
-        if realm is not self._admitted_by:
-            conversation.router = realm
-            await realm.open_lifespan_handlers(conversation.session, lifespan, authenticated=False)
+        if router is not self._admitting_router:
+            conversation.move_to(router)
+            await router.open_lifespan_handlers(conversation.session, lifespan, authenticated=False)
 
     def _check_sessions(self) -> None:
         count = len(self._conversation.server.sessions)
@@ -174,8 +179,9 @@ class Joining:
 
     async def _authenticate(self) -> None:
         session = self._conversation.session
+        assert self._admitting_router is not None
         try:
-            await self._admitted_by.authentication.authenticate(session)
+            await self._admitting_router.authentication.authenticate(session)
             if session.expires_at is not None and session.expires_at <= time():
                 raise AuthenticationFailed("the credentials have expired")
         except BaseException as error:
@@ -183,7 +189,7 @@ class Joining:
             raise self._reason_of(error) from None
 
     def _reason_of(self, error: BaseException) -> Exception:
-        """Return why an authenticator refuses a session; the log gets the rest of `error`."""
+        """Return why an authenticator has refused a session; log any other part of `error`."""
         kinds = (ProtocolViolation, WAMPError, _ClientLeft)
         reason = next((part for part in parts_of(error) if isinstance(part, kinds)), None)
         unknown = without(error, reason)
@@ -193,11 +199,12 @@ class Joining:
         return AuthenticationFailed("authentication failed") if reason is None else reason
 
     async def refresh(self, ticket: str) -> None:
-        """Authenticate the open session by a ticket once more.
+        """Authenticate the open session again, with a new ticket.
 
-        Raises: WAMPError; the session is left as it was then.
+        Raises: WAMPError when it is refused. The session is unchanged then.
         """
         session = self._conversation.session
+        assert self._admitting_router is not None
         renewed = Session(
             id=session.id,
             realm=self._asked_for,
@@ -208,14 +215,17 @@ class Joining:
             auth_extra=session.auth_extra,
         )
         try:
-            await self._admitted_by.authentication.refresh(session, renewed, ticket)
+            await self._admitting_router.authentication.refresh(session, renewed, ticket)
         except Exception as error:
             raise self._reason_of(error) from None
 
     async def challenge(
         self, method: str, extra: Mapping[str, Any]
     ) -> tuple[str, Mapping[str, Any]]:
-        """Send CHALLENGE and return what AUTHENTICATE brings."""
+        """Send CHALLENGE and return the ``(signature, extra)`` of AUTHENTICATE.
+
+        Raises: ProtocolViolation; _ClientLeft when the client disconnects or sends ABORT.
+        """
         conversation = self._conversation
         conversation.advance(Challenge(method, extra))
         received = await conversation.connection.receive()
@@ -229,7 +239,7 @@ class Joining:
         return message.signature, message.extra
 
     def welcome(self) -> None:
-        """Queue WELCOME: the session is open."""
+        """Queue WELCOME, which opens the session."""
         session = self._conversation.session
         details = {
             "realm": session.realm,
@@ -239,17 +249,17 @@ class Joining:
             "authrole": session.auth_role,
             "authprovider": session.auth_provider,
         }
-        if session.auth_method is not None:  # told of a method it didn't offer, a client leaves
+        if session.auth_method is not None:  # clients leave if they didn't offer the method
             details["authmethod"] = session.auth_method
         if session.welcome_extra is not None:
             details["authextra"] = session.welcome_extra
         self._conversation.advance(Welcome(session.id, details))
 
     def tell_of_timeout(self) -> None:
-        """Refuse the session because its time was over, if it was."""
+        """Refuse the session, after the deadline of `scope`; do nothing if it is over already."""
         conversation, note = self._conversation, self._conversation.limit_log.record
         if conversation.state.state is State.AWAITING_HELLO:
-            note("hello_timeout", "a client said no HELLO in time")
+            note("hello_timeout", "a client sent no HELLO in time")
             conversation.abort(uris.PROTOCOL_VIOLATION, "no HELLO in time", 1002)
         elif conversation.state.state is not State.CLOSED:
             note("authentication_timeout", "a client wasn't authenticated in time")

@@ -1,4 +1,4 @@
-"""The final replies to the calls of one session: exactly one for each."""
+"""The replies to the calls of one session: progress, and exactly one final reply for each call."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PROGRESS: Final[Mapping[str, Any]] = {"progress": True}
 
 
 class Replies:
-    """What answers the calls of a session, however they come to their end."""
+    """Answers the calls of a session, however they end."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
@@ -45,7 +45,7 @@ class Replies:
         self._note_answered = conversation.state.answered
 
     def answer(self, running: RunningCall, result: RPCResult) -> None:
-        """Send a result of another client, unless the call has an answer.
+        """Send a result that another client returned, unless the call has an answer.
 
         Raises: SerializationError.
         """
@@ -66,11 +66,11 @@ class Replies:
         return True
 
     def encoded(self, request: int, value: Any) -> Unit:
-        """Return the RESULT that answers a request with what a handler has returned or yielded.
+        """Return the encoded RESULT with a value that a handler has returned or yielded.
 
-        Raises: WAMPError if that is an error; SerializationError.
+        Raises: WAMPError if the value is an error; SerializationError.
         """
-        if type(value) in SCALARS:  # so are most, and need no more than this
+        if type(value) in SCALARS:  # most values are scalars, and this is faster
             wire: tuple[Any, ...] = (RESULT, request, NO_DETAILS, (value,))
         else:
             result = as_result(value)
@@ -83,7 +83,7 @@ class Replies:
             raise self._explained(failure, "result", wire) from None
 
     def report(self, running: RunningCall, report: RPCProgressReport) -> None:
-        """Send a report of progress.
+        """Send a progress report.
 
         Raises: SerializationError.
         """
@@ -98,7 +98,7 @@ class Replies:
     def _explained(
         self, failure: SerializationError, name: str, wire: Sequence[Any]
     ) -> SerializationError:
-        """Return a failure that says which value it was."""
+        """Return the failure with a text that says which value can't be expressed."""
         if isinstance(failure, MessageTooLong):
             return failure
         args: Sequence[Any] = wire[3] if len(wire) > 3 else ()
@@ -107,7 +107,7 @@ class Replies:
         return SerializationError(described_misfit(format_, name, args, kwargs))
 
     async def answer_exception(self, running: RunningCall, error: BaseException) -> None:
-        """Answer with what a client is told about an exception; the log gets the rest."""
+        """Answer with the error for an exception; log what the client must not see."""
         conversation = self._conversation
         doing = f"the call of {running.call.procedure!r} by session {self._session.id}"
         log = conversation.limit_log
@@ -118,7 +118,7 @@ class Replies:
             return
         if isinstance(error, SerializationError):
             if log.is_first(doing):
-                logger.error("%s has an unusable result: %s", doing, error)
+                logger.error("%s has a result that can't be sent: %s", doing, error)
             more = f": {error}" if conversation.server.debug else "; the server's log says why"
             self.answer_error(running, error.answer_to_receiver(f"the result can't be sent{more}"))
             return
@@ -126,7 +126,7 @@ class Replies:
         self.answer_error(running, answer)
 
     def answer_error(self, running: RunningCall, error: WAMPError) -> None:
-        """Send an error, unless the call has an answer."""
+        """Send an error, unless the call has an answer; the handler isn't stopped."""
         if running.answered:
             return
         running.answered = True

@@ -1,9 +1,9 @@
-"""A call whose arguments don't come all at once: its handler iterates over them as they come.
+"""Calls with streamed arguments: the handler iterates over chunks of arguments as they arrive.
 
-With the option ``progress`` a client says that further CALLs of the same request id follow. Each
-brings a chunk; the one without the option is the last.
+If a CALL has the option ``progress``, further CALLs with the same request id follow. Each of them
+brings one chunk. The CALL without the option brings the last chunk.
 
-Spec: Advanced Profile, "Progressive Call CalleeRole".
+Spec: Advanced Profile, "Progressive Call Invocations".
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from serverwamp.protocol.messages import Call
 
 
 class Stream(AsyncGenerator[Any, None]):
-    """The chunks of one call: the session's reader puts them in, the handler iterates over them.
+    """The chunks of one call. The session's reader puts them in; the handler iterates over them.
 
-    They wait as they were received, for the handler may not be known yet, and are converted as
-    they are taken: what is wrong with one is raised there.
+    Chunks wait unconverted, because the handler may not be known when they arrive. Each chunk is
+    converted when the handler takes it, so the handler's iteration raises the error of a bad chunk.
     """
 
     def __init__(self, call: Call, limits: Limits) -> None:
@@ -49,24 +49,27 @@ class Stream(AsyncGenerator[Any, None]):
         self._first: Any = NO_CHUNK
         self._convert: Callable[[Call, Unit], Any] | None = None
         self.is_over: bool = False
-        """Whether it takes nothing any more."""
+        """Whether it takes no more chunks."""
 
     def open(self, first: Any, convert: Callable[[Call, Unit], Any]) -> None:
-        """Begin with a chunk, or `NO_CHUNK`; `convert` makes others of messages and their units."""
+        """Set the first chunk, or `NO_CHUNK`, and the function that converts the further ones.
+
+        `convert` takes a CALL and its encoded form.
+        """
         self._first = first
         self._convert = convert
 
-    # ---- what the reader does
+    # ---- for the reader: see `ChunkTaker`
 
     @property
     def has_room(self) -> bool:
-        """Whether another chunk may be put in."""
+        """Whether it can take another chunk now."""
         limits = self._limits
         is_full = len(self._waiting) >= limits.stream_chunks or self._size >= limits.stream_bytes
         return self.is_over or not is_full
 
     def put(self, call: Call, unit: Unit) -> None:
-        """Add what a further CALL brings, unless the handler has closed the stream."""
+        """Add the chunk in a further CALL, unless the handler has closed the stream."""
         if not self.is_over:
             self._waiting.append((call, unit))
             self._size += len(unit)
@@ -74,11 +77,11 @@ class Stream(AsyncGenerator[Any, None]):
             self._changes.notify()
 
     async def wait_for_room(self) -> None:
-        """Return when another chunk may be put in."""
+        """Return when it can take another chunk, or takes no more."""
         await self._changes.wait_until(lambda: self.has_room)
 
     def break_off(self) -> None:
-        """Take no more chunks: unless the last one has come, iterating fails with CallCanceled."""
+        """Take no more chunks. Unless all have arrived, iterating raises CallCanceled."""
         if not self._is_complete and not self.is_over:
             self._is_broken = True
             self._close()
@@ -88,7 +91,7 @@ class Stream(AsyncGenerator[Any, None]):
         self._waiting.clear()
         self._changes.notify()
 
-    # ---- what the handler does
+    # ---- for the handler
 
     async def __anext__(self) -> Any:
         chunk, self._first = self._first, NO_CHUNK
@@ -96,7 +99,9 @@ class Stream(AsyncGenerator[Any, None]):
             if self._waiting:
                 chunk = self._next_waiting()
             elif self._is_broken:
-                await anyio.lowlevel.checkpoint()  # if the call is cancelled, that comes first
+                await (
+                    anyio.lowlevel.checkpoint()
+                )  # raises the call's cancellation instead, if there is one
                 raise CallCanceled("the call is over")
             elif self._is_complete or self.is_over:
                 raise StopAsyncIteration
@@ -120,13 +125,13 @@ class Stream(AsyncGenerator[Any, None]):
         return await self.__anext__()
 
     async def athrow(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
-        """End it: chunks that still come are discarded."""
+        """Close the stream and raise the exception; later chunks are dropped."""
         self._close()
         raise typ if val is None else val
 
 
 class Streams:
-    """What a session does about the streams of its calls."""
+    """Handles the streamed arguments of a session's calls."""
 
     def __init__(self, conversation: Conversation, replies: Replies, deadlines: Deadlines) -> None:
         self._conversation = conversation
@@ -134,7 +139,7 @@ class Streams:
         self._deadlines = deadlines
 
     def begin(self, call: Call) -> Stream:
-        """Return the stream of a call that others will follow."""
+        """Return the stream of a call that is continued by further CALLs."""
         return Stream(call, self._conversation.limits)
 
     def bind(
@@ -144,7 +149,7 @@ class Streams:
         values: Sequence[Any],
         values_by_name: Mapping[str, Any],
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """Return the values that a handler takes with the stream among them."""
+        """Return the handler's arguments, with the stream of the call among them."""
         stream = running.stream or Stream(running.call, self._conversation.limits)
         assert isinstance(stream, Stream)
         running.stream = stream
@@ -160,9 +165,13 @@ class Streams:
         return handler.chunk(args, kwargs, exact)
 
     def go_on(self, running: RunningCall, call: Call, unit: Unit) -> Awaitable[None] | None:
-        """Take a further CALL of a call; what is returned, if anything, waits until it can."""
+        """Take a further CALL of a running call; `unit` is its encoded form.
+
+        Returns None, or an awaitable if the stream has no room. The reader has to await it before
+        it reads the next message.
+        """
         stream = running.stream
-        assert stream is not None  # the session's state lets no other CALL have its id
+        assert stream is not None  # `SessionState` refuses other CALLs with that id
         if not stream.has_room:
             return self._go_on_later(running, stream, call, unit)
         self._put(running, stream, call, unit)
@@ -171,9 +180,9 @@ class Streams:
     async def _go_on_later(
         self, running: RunningCall, stream: ChunkTaker, call: Call, unit: Unit
     ) -> None:
-        """Wait until the handler has taken chunks; end its call if that takes too long.
+        """Put the CALL in when the stream has room; end the call if that takes too long.
 
-        CANCEL, and the end of the connection, can only be found by reading.
+        The session reads no message while this waits, not even CANCEL.
         """
         timeout = self._conversation.limits.busy_timeout
         with anyio.move_on_after(timeout):
@@ -183,7 +192,7 @@ class Streams:
         if stream.has_room:
             self._put(running, stream, call, unit)
             return
-        text = "a call of %.100r has taken none of its chunks in %s seconds"
+        text = "a call of %.100r took no chunk for %s seconds"
         self._conversation.limit_log.record("busy_timeout", text, call.procedure, timeout)
         self._end(running, Unavailable("the call doesn't keep up with what is streamed into it"))
 

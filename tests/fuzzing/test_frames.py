@@ -222,4 +222,4 @@ async def test_no_frame_does_harm(
             else:
                 check_the_end(peer)
     for record in records:  # what a handler makes of a client's values may not be sendable
-        assert "has an unusable result" in record.getMessage(), record.getMessage()
+        assert "has a result that can't be sent" in record.getMessage(), record.getMessage()
