@@ -1,4 +1,4 @@
-"""Notify and wait: tasks that wait until something has changed."""
+"""Wake tasks that wait until something has changed."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import anyio
 
 
 class Changes:
-    """Wakes the tasks that wait for a change. While nobody waits, it costs almost nothing."""
+    """Wakes the tasks that wait for a change. `notify` costs almost nothing if no task waits."""
 
     __slots__ = ("event",)
 
     def __init__(self) -> None:
         self.event: anyio.Event | None = None
-        """What the tasks wait for; None while nobody waits."""
+        """The event that the tasks wait for; None while no task waits."""
 
     def notify(self) -> None:
-        """Wake all tasks that wait."""
+        """Wake all waiting tasks."""
         if self.event is not None:
             self.event.set()
             self.event = None
 
     async def wait(self) -> None:
-        """Return at the next change."""
+        """Return at the next `notify`."""
         if self.event is None:
             self.event = anyio.Event()
         await self.event.wait()
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Return as soon as `condition` holds; it is looked at again after each change."""
+        """Return when `condition()` is true. It is checked at once, and after each `notify`."""
         while not condition():
             await self.wait()

@@ -1,7 +1,7 @@
-"""What to do about an exception, part of which may belong to the task that it ends.
+"""Handle the exceptions of application code without swallowing cancellation.
 
-A cancellation, or a signal such as KeyboardInterrupt, has to leave the task, even when it comes in
-a group with other exceptions. The rest is a failure of the application, which somebody handles.
+A cancellation of the task, KeyboardInterrupt and SystemExit must leave the task, even in a group
+with other exceptions. The other exceptions are failures, to be handled.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from serverwamp.concurrency.tasks import part_to_reraise, split_to_reraise
 async def handle_failure(
     error: BaseException, handle: Callable[[BaseException], Awaitable[None]]
 ) -> None:
-    """Let `handle` deal with what failed, and raise what has to leave the task."""
-    # An Exception, even a group, can't have a part that has to leave the task.
+    """Await ``handle(failure)`` for the failure in an exception; raise what must leave the task."""
+    # An Exception, even a group, has no part that must leave the task.
     leaving, failure = (None, error) if isinstance(error, Exception) else split_to_reraise(error)
     if failure is not None:
         await handle(failure)
@@ -24,6 +24,6 @@ async def handle_failure(
 
 
 def raise_unless_failure(error: BaseException) -> None:
-    """Raise an exception again if any part of it has to leave the task."""
+    """Raise the whole exception again if any part of it must leave the task."""
     if part_to_reraise(error) is not None:
         raise error

@@ -1,1 +1,1 @@
-"""What waits for one client, and what sends it."""
+"""The queue of messages for one client, and their sending."""

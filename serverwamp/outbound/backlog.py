@@ -1,7 +1,7 @@
-"""What waits to be sent to one client, and which events are dropped when that is too much.
+"""The queue of messages for one client, and which events are dropped when it gets too long.
 
-Nothing in here waits or sends. Policies drop events and nothing else, and they never change the
-order: a client receives a part of what was sent to it, as it was sent.
+Nothing here waits or sends. The overflow policies drop events, never other messages. They never
+change the order, so a client receives its messages in the order in which they were queued.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from serverwamp.limits import Limits
 from serverwamp.protocol.formats import Format, Unit
 
 OverflowPolicy: TypeAlias = Literal["disconnect", "drop_newest", "drop_oldest", "latest"]
-"""What becomes of an event for a client for which too much is waiting already.
+"""What happens to an event when too much already waits for the client.
 
 ``disconnect``: the client is disconnected. ``drop_newest``: the event is dropped. ``drop_oldest``:
-the oldest events of topics with this policy are dropped for it. ``latest``: of each topic only the
-newest event is kept, until nothing waits any more.
+the oldest waiting events of topics with this policy are dropped to make room for it. ``latest``:
+only the newest event of each topic is kept, until nothing waits any more.
 """
 
 
 def checked_policy(policy: Any) -> OverflowPolicy:
-    """Return the policy of that name.
+    """Return `policy`, if it is the name of an overflow policy.
 
     Raises: ConfigurationError.
     """
     names = get_args(OverflowPolicy)
     if policy not in names:
-        raise ConfigurationError(f"{policy!r} is no overflow policy: there are {', '.join(names)}")
+        raise ConfigurationError(f"{policy!r} is not an overflow policy; use {', '.join(names)}")
     checked: OverflowPolicy = policy
     return checked
 
@@ -45,7 +45,9 @@ class EventReceiver(Protocol):
     overflow: OverflowPolicy
 
     @property
-    def is_open(self) -> bool: ...
+    def is_open(self) -> bool:
+        """Whether SUBSCRIBED has been queued and the subscription isn't closing."""
+        ...
 
     def receive(self, unit: Unit) -> None:
         """Queue an event."""
@@ -55,17 +57,17 @@ class EventReceiver(Protocol):
         ...
 
     def note_overflow(self, limit: str) -> None:
-        """Take note that too much waits for the client; `limit` is a field of `Limits`."""
+        """Take note that a limit of the backlog is reached; `limit` is a field of `Limits`."""
 
     def note_refused(self) -> None:
         """Take note that its policy has dropped an event."""
 
     def note_lost(self) -> None:
-        """Take note that an event found the connection closed."""
+        """Take note that an event can't be sent, for example because the connection is closed."""
 
 
 class DroppableEvent:
-    """An event that waits and may be dropped; its unit is None when it waits no more."""
+    """A waiting event that may be dropped. Its unit is None once it was sent or dropped."""
 
     __slots__ = ("receiver", "unit")
 
@@ -78,25 +80,28 @@ Entry: TypeAlias = Unit | DroppableEvent
 
 
 class Overflow:
-    """From when a client is over a limit until nothing waits for it any more."""
+    """The waiting events by their policies, from when a limit is reached until nothing waits.
+
+    It exists only then, because keeping these tables has a cost for each event.
+    """
 
     __slots__ = ("newest", "oldest", "unsent")
 
     def __init__(self) -> None:
         self.oldest: deque[DroppableEvent] = deque()
-        """The events of ``drop_oldest``, some of which may have been sent since."""
+        """The events with the policy ``drop_oldest``; some of them may have been sent already."""
         self.newest: dict[EventReceiver, DroppableEvent] = {}
-        """The event that waits of each topic with ``latest``."""
+        """The waiting event of each receiver with the policy ``latest``."""
         self.unsent: int = 0
-        """How many entries of the queue were dropped, and are still in there."""
+        """How many dropped events are still in the queue."""
 
 
 SHARE: Final = 8
-"""At this part of a limit whoever can wait waits."""
+"""At this fraction of a limit (one eighth), everything that can wait does wait."""
 
 
 class Backlog:
-    """What waits for one client, in order."""
+    """The messages that wait for one client, in order."""
 
     __slots__ = (
         "_droppable",
@@ -111,15 +116,16 @@ class Backlog:
 
     def __init__(self, limits: Limits) -> None:
         self.queue: deque[Entry] = deque()
+        """The waiting messages, including dropped events that haven't been removed yet."""
         self.bytes: int = 0
-        """How many bytes wait, including what is being sent."""
+        """The total length of the waiting messages and of those being sent."""
         self._limits = limits
         self._many = limits.outbound_messages / SHARE
         self._much = limits.outbound_bytes / SHARE
-        self._droppable = 0  # entries of the queue, those included that were dropped
+        self._droppable = 0  # how many entries are droppable, or were dropped already
         self._droppable_bytes = 0
         self.overflow: Overflow | None = None
-        """Not None from when a limit was reached until nothing waits."""
+        """Exists from when a limit is reached until nothing waits."""
 
     @property
     def messages(self) -> int:
@@ -128,19 +134,19 @@ class Backlog:
 
     @property
     def is_above_share(self) -> bool:
-        """Whether so much waits that whoever sends events and can wait should."""
+        """Whether so much waits that senders of events should wait, if they can."""
         return self.messages > self._many or self.bytes > self._much
 
     @property
     def blocks_reader(self) -> bool:
-        """Whether so much waits that may not be dropped, that nothing should be answered."""
+        """Whether so much waits that can't be dropped that no more requests should be read."""
         return (
             len(self.queue) - self._droppable > self._many
             or self.bytes - self._droppable_bytes > self._much
         )
 
     def has_ample_room_for(self, unit: Unit) -> bool:
-        """Tell whether an event can be queued with no limit in sight."""
+        """Tell whether there is so much room that limits and policies needn't be checked."""
         return (
             self.overflow is None
             and len(self.queue) < self._many
@@ -148,17 +154,17 @@ class Backlog:
         )
 
     def exceeded_limit(self, messages: int = 0, size: int = 0) -> str | None:
-        """Return the limit that leaves no room for an event beside what waits, and this."""
+        """Return the limit that is reached, if any; `messages` and `size` wait elsewhere."""
         if self.messages + messages >= self._limits.outbound_messages:
             return "outbound_messages"
         if self.bytes + size >= self._limits.outbound_bytes:
             return "outbound_bytes"
         return None
 
-    # ---- in and out
+    # ---- adding and removing
 
     def append_event(self, unit: Unit, receiver: EventReceiver) -> None:
-        """Queue an event, which may be dropped later if its policy allows that."""
+        """Queue an event. Unless its policy is ``disconnect``, it may be dropped later."""
         if receiver.overflow == "disconnect":
             self.bytes += len(unit)
             self.queue.append(unit)
@@ -172,7 +178,7 @@ class Backlog:
             self._note_waiting(self.overflow, event)
 
     def pop(self) -> Unit:
-        """Take out what is to be sent next; the last entry is never one that was dropped."""
+        """Remove and return the next message. The queue's last entry is never a dropped event."""
         while isinstance(entry := self.queue.popleft(), DroppableEvent):
             self._droppable -= 1
             unit, entry.unit = entry.unit, None
@@ -194,12 +200,15 @@ class Backlog:
     # ---- dropping
 
     def end_overflow(self) -> None:
-        """Let events be queued as before, because nothing waits any more."""
+        """End the overflow, if nothing waits any more."""
         if not self.queue:
             self.overflow = None
 
     def begin_overflow(self, limit: str, receiver: EventReceiver) -> None:
-        """Take note that an event has found no room; what is told to its receiver, but once."""
+        """Apply the overflow policies from now on, and tell the receiver.
+
+        During an overflow, only receivers with the policy ``disconnect`` are told again.
+        """
         if self.overflow is None:
             self.overflow = Overflow()
             for entry in tuple(self.queue):
@@ -222,10 +231,10 @@ class Backlog:
                 self._drop(overflow, former)
 
     def makes_room(self, receiver: EventReceiver) -> bool:
-        """Drop what gives way to an event of `receiver`; tell whether there is room for it then."""
+        """Drop waiting events as the policy of a new event says; tell whether it has room now."""
         overflow = self.overflow
         if overflow is None or receiver.overflow == "latest":
-            return True  # the former one is dropped when another is queued
+            return True  # `append_event` drops the former event
         has_dropped = False
         if receiver.overflow == "drop_oldest":
             while overflow.oldest and self.exceeded_limit() is not None:
@@ -233,7 +242,7 @@ class Backlog:
         return has_dropped or self.exceeded_limit() is None
 
     def _drop(self, overflow: Overflow, event: DroppableEvent) -> bool:
-        """Drop an event; tell whether it still waited. Another has to be queued after this."""
+        """Drop an event; tell whether it was still waiting. Another one must be queued after it."""
         if event.unit is None:
             return False
         self.bytes -= len(event.unit)

@@ -1,9 +1,9 @@
-"""The sending side of a connection: everything leaves in the order in which it was queued.
+"""The sending side of a connection. Messages leave in the order in which they were queued.
 
-There is no sending task. What is queued on an idle connection is sent from the task that queues it
-if that is a call's own, which has nothing else to do any more, and else from one that is started
-for it. Either goes on for as long as something waits. In a batched subprotocol it lets others run
-first, and takes what has gathered, in one frame.
+There is no permanent sending task. On an idle connection, a finishing call sends its reply in its
+own task; for every other message, a task is started. That task goes on sending until nothing waits.
+In a batched subprotocol, it first lets other tasks run, and then sends all waiting messages in one
+frame.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 BATCH_SIZE: Final = 64 * 1024
-"""A frame of several units isn't made longer than this by another one."""
-
+"""No further message is added to a frame that is at least as long as this."""
 
 TURN: Final = 32
-"""How often there may be room at once before others have a turn: servers don't wait as long as the
-network takes everything, so that a handler that only sends would keep CANCEL from being read."""
+"""How often a sender may find room at once before it has to let other tasks run. Servers don't wait
+while the network takes everything. So a handler that only sends would keep CANCEL from being read.
+"""
 
 
 class Capacity:
-    """Awaiting it waits until less is queued; it needn't be awaited."""
+    """Room in the backlog: awaiting it waits until there is room. It needn't be awaited."""
 
     __slots__ = ("_awaited", "_for_events", "_outbound")
 
@@ -46,6 +46,7 @@ class Capacity:
 
     @property
     def is_exhausted(self) -> bool:
+        """Whether awaiting it has to wait."""
         backlog = self._outbound.backlog
         return backlog.is_above_share if self._for_events else backlog.blocks_reader
 
@@ -58,10 +59,10 @@ class Capacity:
 
 
 class Outbound:
-    """What waits to be sent to one client, and what sends it.
+    """Queues and sends the messages for one client.
 
-    `send` is ASGI's; `lose` is called when it fails, and `give_up` when a client reads too little,
-    or may have missed something.
+    `send` is ASGI's. `lose` is called with the exception when `send` fails. `give_up` is called
+    when the client reads too slowly, or may have missed a message.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Outbound:
         self._message_bytes = serializer.message_bytes
         self._key = "text" if serializer.frame_type is str else "bytes"
         self.starter: Starter = starter
+        """Starts the tasks that send."""
         self._limit_log = limit_log
         self._lose = lose
         self._give_up = give_up
@@ -90,15 +92,18 @@ class Outbound:
         self._changes = Changes()
         self._sender: StartedTask | None = None
         self._watcher: StartedTask | None = None
-        self._has_moved = False
+        self._has_moved = False  # whether a frame was sent since the watcher last looked
         self.is_sending: bool = False
+        """Whether a message is being sent, so that others have to wait."""
         self.room_for_events: Capacity = Capacity(self, for_events=True)
+        """For senders of events: exhausted when much waits, droppable or not."""
         self.room_for_replies: Capacity = Capacity(self, for_events=False)
+        """For all other waits: exhausted when much waits that can't be dropped."""
 
     # ---- queueing
 
     def put(self, unit: Unit) -> None:
-        """Queue a reply: never refused, never waits."""
+        """Queue a message that is never dropped; doesn't wait."""
         if self._closed:
             return
         self.backlog.bytes += len(unit)
@@ -109,9 +114,10 @@ class Outbound:
             self.runs_in(self.starter.start(self.run, unit))
 
     def starts_with(self, unit: Unit, sender: StartedTask) -> bool:
-        """Queue a reply like `put`; tell whether it isn't queued, but to be sent by `run`.
+        """Queue a message like `put`, or leave it to the current task to send it.
 
-        That is up to the running task, which `sender` stands for, and can be cancelled by.
+        Returns whether it is left to the task, which then has to await ``run(unit)``. `sender`
+        cancels that task.
         """
         if self._closed:
             return False
@@ -129,15 +135,19 @@ class Outbound:
             self._watch()
 
     def offer(self, unit: Unit, receiver: EventReceiver) -> None:
-        """Queue an event: never waits; for a client that is too far behind `receiver` has a policy.
+        """Queue an event, if there is room for it; doesn't wait.
 
-        It is told when there is no room, and when an event is dropped.
+        Otherwise the overflow policy of `receiver` decides. The receiver is told about the
+        overflow, and about each event that is dropped.
         """
         if self.takes(unit, receiver):
             self.runs_in(self.starter.start(self.run, unit))
 
     def takes(self, unit: Unit, receiver: EventReceiver) -> bool:
-        """Queue an event like `offer`; tell whether it isn't queued, but to be sent by `run`."""
+        """Queue an event like `offer`, or leave it to the caller to send it.
+
+        Returns whether it is left to the caller, which then has to start ``run(unit)``.
+        """
         if self._closed:
             receiver.note_lost()
         elif not self.is_sending:
@@ -149,7 +159,7 @@ class Outbound:
         return False
 
     def _has_room_for(self, receiver: EventReceiver) -> bool:
-        self._watch()  # for there is much by now
+        self._watch()  # because much waits by now
         limit = self.backlog.exceeded_limit()
         if limit is not None:
             self.overflow(limit, receiver)
@@ -159,11 +169,11 @@ class Outbound:
         return False
 
     def is_first_loss(self) -> bool:
-        """Tell whether it is to be logged that the client can't receive an event: only once."""
+        """Tell whether this is the first event that the client can't receive, which is logged."""
         return self._limit_log.is_first("lost event")
 
     def overflow(self, limit: str, receiver: EventReceiver) -> None:
-        """Let the policy of `receiver` begin to work, as its events find a limit reached."""
+        """Apply the policy of `receiver`, because an event of it has reached a limit."""
         self.backlog.begin_overflow(limit, receiver)
         if receiver.overflow == "disconnect":
             self.discard()
@@ -172,22 +182,22 @@ class Outbound:
     # ---- sending
 
     def runs_in(self, task: StartedTask) -> None:
-        """Take note of the task in which `run` runs, if it still does."""
+        """Set the task that runs `run`, unless that has ended already."""
         if self.is_sending:
             self._sender = task
 
     async def run(self, unit: Unit) -> None:
-        """Send a unit, and what is queued meanwhile, until nothing is."""
+        """Send a unit, and all that is queued meanwhile, until nothing waits."""
         frame, size = unit, len(unit)
         try:
             if self._batched:
-                self.backlog.queue.appendleft(unit)  # others may have come before this task began
+                self.backlog.queue.appendleft(unit)  # others may wait since before this task began
                 await anyio.lowlevel.checkpoint()
                 frame, size = self._next_frame()
             while True:
                 await self._asgi_send({"type": "websocket.send", self._key: frame})
                 if not self.backlog.queue:
-                    self.backlog.bytes = 0  # as it was already, if it has been discarded meanwhile
+                    self.backlog.bytes = 0  # `discard` may have set it already
                     break
                 self.backlog.bytes -= size
                 if self._changes.event is not None and not self.backlog.blocks_reader:
@@ -200,7 +210,7 @@ class Outbound:
             self.discard()
             self._lose(error)
         except BaseException:
-            if not self._closed:  # as the task of a call can be by whoever has it at hand
+            if not self._closed:  # the application cancelled a call whose task was sending
                 logger.info("sending was cancelled: the client is disconnected")
                 self._sender = None
                 self.discard()
@@ -214,7 +224,7 @@ class Outbound:
             self._changes.notify()
 
     def _next_frame(self) -> tuple[str | bytes, int]:
-        """Return the next frame, and the size of the units in it."""
+        """Return the next frame, and the total length of its units."""
         units = [self.backlog.pop()]
         size = len(units[0])
         if self._batched:
@@ -226,19 +236,19 @@ class Outbound:
     # ---- waiting
 
     async def wait_for(self, room: Capacity) -> None:
-        """Return when less is queued."""
+        """Return when `room` isn't exhausted."""
         while room.is_exhausted:
             self._watch()
             await self._changes.wait()
 
     async def flush(self) -> None:
-        """Return when everything that is queued has been handed to the server."""
+        """Return when all queued messages have been handed to the ASGI server."""
         while self.is_sending and not self._closed:
             self._watch()
             await self._changes.wait()
 
     def _watch(self) -> None:
-        """See to it that the client is given up when it takes nothing for too long."""
+        """Start the task that gives up the client if it reads nothing for too long."""
         if self._watcher is None and self.is_sending:
             self._watcher = self.starter.start(self._give_up_in_time)
 
@@ -249,7 +259,7 @@ class Outbound:
             with anyio.move_on_after(timeout):
                 await anyio.sleep_forever()
             if self.is_sending and self._sender is sender and not self._has_moved:
-                self._watcher = None  # which is this task, and isn't to be cancelled
+                self._watcher = None  # so that `discard` doesn't cancel this task
                 self._limit_log.record(
                     "send_timeout", "nothing could be sent for %s seconds: disconnected", timeout
                 )
@@ -259,7 +269,7 @@ class Outbound:
         self._watcher = None
 
     def discard(self) -> None:
-        """Drop what is queued or being sent, and whatever is queued from now on."""
+        """Drop all messages: those that wait or are being sent, and all later ones."""
         self._closed = True
         self.backlog.clear()
         if self._sender is not None:
@@ -270,9 +280,10 @@ class Outbound:
 
 
 class LimitedOutbound(Outbound):
-    """The same for a client that can't receive messages of any length: longer events are lost."""
+    """An `Outbound` for a client that limits the length of messages: longer events are lost."""
 
     def takes(self, unit: Unit, receiver: EventReceiver) -> bool:
+        """Queue an event like `Outbound.takes`, unless it is too long."""
         if is_longer(unit, self._message_bytes):
             if self.is_first_loss():
                 logger.warning("an event is lost: the client can't receive %d bytes", len(unit))

@@ -1,10 +1,9 @@
-"""What a client serves: the procedures that it has registered, and the calls it has to answer.
+"""What a client serves: the procedures that it has registered, and the calls that it has to answer.
 
-A client's answer is another peer's: whatever it is, and whether it comes or not, must harm nobody
-but who called it. An invocation is over when it is answered, abandoned, or its client is gone;
-what the client still says of it then is ignored.
+A bad or missing answer must not harm anybody except the caller. An invocation ends when the client
+answers it, when it is abandoned, or when the client leaves. Later answers to it are ignored.
 
-Spec: Basic Profile, "Calling and CalleeRole"; Advanced Profile, "Call Canceling".
+Spec: Basic Profile, "Calling and Invocations"; Advanced Profile, "Call Canceling".
 """
 
 from __future__ import annotations
@@ -54,70 +53,76 @@ INVOCATION: Final = Invocation.type_code
 
 
 class InvocationObserver(Protocol):
-    """Who waits for the answer to an invocation; each is told of exactly one end."""
+    """Receives the answer to an invocation: any number of reports, then one result or error.
 
-    def take_progress(self, args: Args, kwargs: Kwargs) -> None: ...
+    An abandoned or forgotten invocation reports nothing more.
+    """
 
-    def take_result(self, args: Args, kwargs: Kwargs) -> None: ...
+    def take_progress(self, args: Args, kwargs: Kwargs) -> None:
+        """Take a progress report."""
 
-    def take_error(self, error: WAMPError) -> None: ...
+    def take_result(self, args: Args, kwargs: Kwargs) -> None:
+        """Take the result, which ends the invocation."""
+
+    def take_error(self, error: WAMPError) -> None:
+        """Take an error, which ends the invocation."""
 
 
 class PendingInvocation:
-    """A call that a client has been given and not yet answered."""
+    """An INVOCATION that a client has not answered yet."""
 
-    __slots__ = ("_callee", "_observer", "first", "id")
+    __slots__ = ("_callee", "first", "id", "observer")
 
     def __init__(self, id: int, callee: CalleeRole, observer: InvocationObserver) -> None:
         self.id: int = id
         """The request id of the INVOCATION."""
         self._callee = callee
-        self._observer = observer
+        self.observer = observer
         self.first: Invocation | None = None
-        """Where others with further arguments may follow, the one that they follow, without its
-        own."""
+        """For streamed arguments: the first INVOCATION, without arguments. Others repeat it."""
 
     @property
     def timeout(self) -> float:
-        """How many seconds the application waits for an answer, unless it says something else."""
+        """How many seconds the application waits for an answer by default."""
         return self._callee.limits.invocation_timeout
 
     @property
     def can_be_cancelled(self) -> bool:
-        """Whether the client can be told that nobody waits any more."""
+        """Whether the client understands INTERRUPT."""
         return self._callee.features.call_canceling
 
     def interrupt(self) -> None:
-        """Ask the client to stop; its answer is still waited for."""
+        """Ask the client to stop; its answer is still handed over."""
         self._callee.interrupt(self, "kill")
 
     def abandon(self) -> None:
-        """Wait for no answer any more, and tell the client if it can be told."""
+        """Ignore the answer, and ask the client to stop if it understands that."""
         self._callee.forget(self)
         self._callee.interrupt(self, "killnowait")
 
     @property
     def room(self) -> Capacity:
-        """What can be awaited until the client has read enough to be sent more."""
+        """The client's capacity for further arguments; await it until there is room."""
         return self._callee.room
 
     def go_on(self, args: Args, kwargs: Kwargs, *, is_last: bool) -> None:
         """Send further arguments.
 
-        Raises: WAMPError when they can't be sent.
+        Raises: InvalidArgument when the client's format can't express them.
         """
         self._callee.go_on(self, args, kwargs, is_last=is_last)
 
     def forget(self) -> None:
-        """Wait for no answer any more, and don't tell."""
+        """Ignore the answer, without telling the client."""
         self._callee.forget(self)
 
 
 OwnRegistration: TypeAlias = "Registration[CalleeRole]"
+"""A registration of this session, which it may share with other sessions."""
 
 
 class CalleeRole:
-    """The callee's side of a session."""
+    """The client as a callee."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
@@ -135,19 +140,22 @@ class CalleeRole:
 
     @cached_property
     def features(self) -> CalleeFeatures:
-        """What the client can do as a callee."""
+        """The features of its callee role that the client announced in HELLO."""
         return CalleeFeatures(self._conversation.callee_role)
 
     # ---- registrations
 
     def register(self, message: Register) -> None:
-        """Let the client serve a procedure: for the application, or for other clients as well."""
+        """Register a procedure, for the application or also for other clients; answer the request.
+
+        Other clients can call it if a registration policy of the realm covers it.
+        """
         try:
             registration = self._registered(message)
         except WAMPError as error:
             self._conversation.send_error(REGISTER, message.request, error)
             return
-        # In this order, with nothing in between: no INVOCATION may come before REGISTERED.
+        # Queue REGISTERED first, and don't wait in between, so that no INVOCATION precedes it.
         self._conversation.answer(Registered(message.request, registration.id))
         self._registrations.add(registration.procedure, registration.match, registration)
         self._by_id[registration.id] = registration
@@ -157,7 +165,7 @@ class CalleeRole:
     def _registered(self, message: Register) -> OwnRegistration:
         uri, match = message.procedure, message.options.match or "exact"
         if not uris.is_valid_uri(uri, match) or uris.is_reserved(uri):
-            raise InvalidURI(f"{uri!r} is not a URI that clients may register")
+            raise InvalidURI(f"{uri!r} is not a URI that clients can register")
         policy, endpoints = self._router.registration_policy(uri, match), self._router.endpoints
         taken = endpoints.has_procedure if policy is None else endpoints.serves
         if taken(uri, match):
@@ -168,7 +176,7 @@ class CalleeRole:
             text = "session %s has %s registrations"
             count = len(self._by_id)
             self._conversation.limit_log.record("registrations", text, self.session.id, count)
-            raise Unavailable("the session has as many registrations as it may have")
+            raise Unavailable("the session has the maximum number of registrations")
         dealer = self._router.dealer
         if policy is None:
             return Registration(dealer.new_id(), uri, match)
@@ -179,7 +187,7 @@ class CalleeRole:
         return registration
 
     def unregister(self, message: Unregister) -> None:
-        """End a registration; calls that the client has been given go on."""
+        """End a registration; unanswered invocations go on."""
         registration = self._by_id.pop(message.registration, None)
         if registration is None:
             error = NoSuchRegistration("the session has no such registration")
@@ -190,13 +198,13 @@ class CalleeRole:
 
     def _withdraw(self, registration: OwnRegistration) -> None:
         self._registrations.remove(registration.procedure, registration.match)
-        if self in registration.callees:  # so it is shared
+        if self in registration.callees:  # other clients can call it
             self._router.dealer.unregister(registration, self)
             if self._router.meta.registrations is not None:
                 self._router.meta.registrations.note_left(self.session, registration)
 
     def registration_for(self, procedure: str) -> OwnRegistration:
-        """Return the client's own registration that serves a procedure.
+        """Return the registration by which this client serves a procedure.
 
         Raises: NoSuchProcedure.
         """
@@ -206,7 +214,7 @@ class CalleeRole:
         return registration
 
     def close(self) -> None:
-        """End all that the client serves: its callers are told that it is gone."""
+        """End all registrations and invocations, because the session has ended."""
         for registration in self._by_id.values():
             self._withdraw(registration)
         self._by_id.clear()
@@ -214,7 +222,7 @@ class CalleeRole:
         self._pending.clear()
         self._changes.notify()
         for invocation in pending:
-            invocation._observer.take_error(CallCanceled("the client that was called is gone"))
+            invocation.observer.take_error(CallCanceled("the client that was called is gone"))
 
     # ---- invocations
 
@@ -227,24 +235,21 @@ class CalleeRole:
         observer: InvocationObserver,
         details: Mapping[str, Any],
     ) -> PendingInvocation:
-        """Have the client answer a call: `caller` is told what becomes of it.
+        """Send INVOCATION to the client; `observer` receives the answer.
 
-        `details` may ask for progress, which is left out for a client that can't report any, and
-        may say that further arguments follow.
+        `details` may ask for progress reports. That is left out if the client can't send any. They
+        may also say that further arguments follow.
 
-        Raises: WAMPError when it can't be called.
+        Raises: WAMPError when the client can't be called.
         """
         conversation = self._conversation
         if not conversation.is_open:
             raise CallCanceled("the client that was called is gone")
         is_full = len(self._pending) >= self.limits.invocations_in_flight
         if is_full or self._outbound.backlog.blocks_reader:
-            text = "session %s has %s calls to answer, or doesn't read them"
-            count = len(self._pending)
-            conversation.limit_log.record("invocations_in_flight", text, self.session.id, count)
-            raise Unavailable("the client that was called is busy")
+            raise self._too_busy()
         if "progress" in details and not self.features.progressive_call_invocations:
-            raise FeatureNotSupported("the callee takes its arguments all at once")
+            raise FeatureNotSupported("the callee does not accept streamed arguments")
         id_ = self._last_id + 1
         if registration.match != "exact":
             details = {**details, "procedure": procedure}
@@ -253,7 +258,7 @@ class CalleeRole:
         try:
             unit = self._encode_wire(_wire(id_, registration.id, details, args, kwargs))
         except SerializationError as error:
-            raise error.answer(f"the callee can't be sent the arguments: {error}") from None
+            raise error.answer(f"the arguments can't be sent to the callee: {error}") from None
         self._last_id = id_
         invocation = self._pending[id_] = PendingInvocation(id_, self, observer)
         if "progress" in details:
@@ -261,12 +266,19 @@ class CalleeRole:
         self._outbound.put(unit)
         return invocation
 
+    def _too_busy(self) -> WAMPError:
+        """Return the error for another call of a client that is too busy, and log the limit."""
+        text = "session %s has %s unanswered invocations, or reads too slowly"
+        record, count = self._conversation.limit_log.record, len(self._pending)
+        record("invocations_in_flight", text, self.session.id, count)
+        return Unavailable("the client that was called is busy")
+
     def go_on(
         self, invocation: PendingInvocation, args: Args, kwargs: Kwargs, *, is_last: bool
     ) -> None:
-        """Send further arguments of a call, with the details of the first.
+        """Send further arguments, with the details of the first INVOCATION.
 
-        Raises: InvalidArgument.
+        Raises: InvalidArgument when the client's format can't express them.
         """
         first = invocation.first
         assert first is not None
@@ -277,60 +289,63 @@ class CalleeRole:
             message = Invocation(first.request, first.registration, details, args, kwargs)
             self._conversation.send(message)
         except SerializationError as error:
-            raise error.answer(f"the callee can't be sent the arguments: {error}") from None
+            raise error.answer(f"the arguments can't be sent to the callee: {error}") from None
 
     def interrupt(self, invocation: PendingInvocation, mode: str) -> None:
-        """Send INTERRUPT to a client that understands it."""
+        """Send INTERRUPT, if the client understands it."""
         if self.features.call_canceling:
             self._conversation.send(Interrupt(invocation.id, {"mode": mode}))
 
     def forget(self, invocation: PendingInvocation) -> None:
-        """Ignore what the client says of an invocation from now on."""
+        """End an invocation, whose answer is to be ignored."""
         self._pending.pop(invocation.id, None)
         self._changes.notify()
 
     async def wait_idle(self) -> None:
-        """Return when the client has answered everything that it was asked."""
+        """Return when no invocation waits for an answer."""
         await self._changes.wait_until(lambda: not self._pending)
 
     # ---- answers
 
     def on_yield(self, message: Yield) -> None:
-        """Hand on a result, or a report of progress."""
+        """Hand a result or progress report to the observer.
+
+        Raises: ProtocolViolation for an invocation that never existed.
+        """
         invocation = self._pending.get(message.request)
         if invocation is None:
             self._check_is_late(message.request)
             return
         args, kwargs = message.args or (), message.kwargs or {}
         if message.options.progress:
-            invocation._observer.take_progress(args, kwargs)
+            invocation.observer.take_progress(args, kwargs)
             return
         del self._pending[message.request]
         self._changes.notify()
-        invocation._observer.take_result(args, kwargs)
+        invocation.observer.take_result(args, kwargs)
 
     def on_error(self, message: Error) -> None:
-        """Hand on an error.
+        """Hand an error to the observer.
 
-        Raises: ProtocolViolation for an ERROR that answers something else than an INVOCATION.
+        Raises: ProtocolViolation when it doesn't answer an invocation that exists or existed.
         """
         if message.request_type != INVOCATION:
-            raise ProtocolViolation("ERROR answers an INVOCATION, or nothing", kind=INVALID)
+            raise ProtocolViolation("clients may send ERROR only for INVOCATION", kind=INVALID)
         invocation = self._pending.pop(message.request, None)
         if invocation is None:
             self._check_is_late(message.request)
             return
         self._changes.notify()
         uri = message.error if uris.is_valid_uri(message.error) else uris.RUNTIME_ERROR
-        invocation._observer.take_error(WAMPError(uri, message.args or (), message.kwargs or {}))
+        invocation.observer.take_error(WAMPError(uri, message.args or (), message.kwargs or {}))
 
     def _check_is_late(self, request: int) -> None:
         if request > self._last_id:
-            raise ProtocolViolation(f"there was no invocation {request}", kind=WRONG_ID)
+            raise ProtocolViolation(f"there was no INVOCATION {request}", kind=WRONG_ID)
 
 
 def _wire(id_: int, registration: int, details: Any, args: Args, kwargs: Kwargs) -> tuple[Any, ...]:
-    """Return what `Invocation.wire` would, in half the time."""
+    """Return the same as `Invocation(...).wire()`, in half the time."""
     if kwargs:
         return (INVOCATION, id_, registration, details, args, kwargs)
     if args:

@@ -225,7 +225,7 @@ class SessionEngine:
                 raise
             finally:
                 self._release()
-            # Calls may still be sending. Limit the time for that; the starter would wait without one.
+            # Calls may still be sending. Limit the time for that: the starter would wait forever.
             if conversation.close_code is not None:
                 await conversation.connection.finish(conversation.close_code)
             elif conversation.outbound.is_sending:

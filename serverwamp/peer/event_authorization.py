@@ -1,8 +1,8 @@
-"""Events of patterns that wait until it is known whether their topics may be heard.
+"""Authorization of single events for the subscribers of patterns.
 
-Who has subscribed to a pattern hears of the topics that they could subscribe to. Where the
-authorizer of the realm has said that already, an event doesn't wait; otherwise it does, and all
-that follow it to the same client behind it, so that they stay in order.
+A pattern subscriber receives only events of topics that it could subscribe to individually. The
+authorizer of the realm decides that. If its answer is cached, the event needn't wait. Otherwise the
+event waits for the answer. All later events for the same client wait behind it, to stay in order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from serverwamp.protocol.formats import Format, Unit
 
 
 class EventAuthorization:
-    """The events of one session that wait."""
+    """The waiting events of one session."""
 
     def __init__(self, conversation: Conversation, authorizer: Authorizer) -> None:
         self._conversation = conversation
@@ -30,7 +30,7 @@ class EventAuthorization:
     def is_allowed(
         self, receiver: EventReceiver, topic: str, event: Mapping[Format, Unit | None]
     ) -> bool:
-        """Tell whether an event is to be queued now; if it waits, that is seen to."""
+        """Tell whether an event may be queued now; if it has to wait, keep it here."""
         question: Question | None = None
         answer: bool | None = True
         if receiver.subscription.match != "exact":
@@ -43,14 +43,14 @@ class EventAuthorization:
                 return True
             question = None
         unit = event[receiver.format]
-        if unit is None:  # it is lost, whatever the answer would be
+        if unit is None:  # it is lost in any case, which the caller handles
             return True
         self._conversation.router.counters.events += 1
         self._hold(receiver, question, unit)
         return False
 
     def precede(self, receiver: EventReceiver, unit: Unit) -> bool:
-        """Tell whether others wait that an event has to follow; then that is seen to."""
+        """Keep an event here if earlier events wait; tell whether they do."""
         if not self._waiting:
             return False
         self._hold(receiver, None, unit)
@@ -86,7 +86,7 @@ class EventAuthorization:
                 receiver.note_lost()
 
     def close(self) -> None:
-        """Drop what waits: the session is over."""
+        """Drop the waiting events, because the session has ended."""
         for receiver, _, _ in self._waiting:
             receiver.note_lost()
         self._waiting.clear()

@@ -1,6 +1,6 @@
-"""CallerRole of one client that another answers: from the caller's side.
+"""Calls that are forwarded to other clients, on the side of the caller's session.
 
-Spec: Basic Profile, "Remote Procedure Call"; Advanced Profile, "Caller Identification".
+Spec: Basic Profile, "Calling and Invocations"; Advanced Profile, "Caller Identification".
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class ForwardedCall(RunningCall):
-    """A call that another client is to answer."""
+    """A call that another client answers.
+
+    It is an `InvocationObserver`: the session of that client reports the answer to it.
+    """
 
     __slots__ = ("_forwarded", "invocation")
 
@@ -44,9 +47,11 @@ class ForwardedCall(RunningCall):
 
     @property
     def can_be_cancelled(self) -> bool:
+        """Whether the callee can be asked to stop."""
         return self.invocation is not None and self.invocation.can_be_cancelled
 
     def cancel(self) -> None:
+        """Ask the callee to stop. If the call has an answer already, it ends at once."""
         was_cancelled = self.cancelled
         self.cancelled = True
         assert self.invocation is not None
@@ -57,60 +62,72 @@ class ForwardedCall(RunningCall):
             self.invocation.interrupt()
 
     def leave(self) -> None:
+        """End the call for the caller. The callee goes on, unless it still waits for arguments."""
         assert self.invocation is not None
         if self.stream is None or self.stream.is_complete:
             self.invocation.forget()
-        else:  # it would wait for ever for what doesn't come any more
+        else:  # otherwise the callee would wait forever for further arguments
             self.invocation.abandon()
         self._forwarded.end(self)
 
-    # ---- what the client says
+    # ---- answers of the callee: see `InvocationObserver`
 
     def take_progress(self, args: Args, kwargs: Kwargs) -> None:
+        """Send a progress report to the caller."""
         self._forwarded.report(self, args, kwargs)
 
     def take_result(self, args: Args, kwargs: Kwargs) -> None:
+        """Answer the caller with a result."""
         self._forwarded.answer(self, args, kwargs)
 
     def take_error(self, error: WAMPError) -> None:
-        # Some clients answer an INTERRUPT with an error of their own.
+        """Answer the caller with an error."""
+        # Some clients answer INTERRUPT with an error of their own, so replace it.
         error = CallCanceled("the call was cancelled") if self.cancelled else error
         self._forwarded.answer_error(self, error)
 
 
 class ForwardedChunks:
-    """The chunks of a call that another client is to answer: they go on as they come."""
+    """The streamed arguments of a forwarded call: each chunk is sent on when it arrives."""
 
     def __init__(self, invocation: PendingInvocation) -> None:
         self._invocation = invocation
         self._waiting: anyio.CancelScope | None = None
         self.is_complete: bool = False
-        """Whether the last one has come."""
+        """Whether the last chunk has arrived."""
         self.is_over: bool = False
+        """Whether it takes no more chunks."""
 
     @property
     def has_room(self) -> bool:
+        """Whether the callee's backlog has room for another chunk."""
         return self.is_over or not self._invocation.room.is_exhausted
 
     def put(self, call: Call, unit: Unit) -> None:
+        """Send a chunk to the callee.
+
+        Raises: InvalidArgument when the callee's format can't express it.
+        """
         self.is_complete = not call.options.progress
         self._invocation.go_on(call.args or (), call.kwargs or {}, is_last=self.is_complete)
 
     async def wait_for_room(self) -> None:
+        """Return when the callee's backlog has room, or no more chunks are taken."""
         with anyio.CancelScope() as self._waiting:
             while not self.has_room:
                 await self._invocation.room
 
     def break_off(self) -> None:
+        """Take no more chunks."""
         self.is_over = True
         if self._waiting is not None:
             self._waiting.cancel()
 
 
 class ForwardedCalls:
-    """The calls of a session that go to other clients.
+    """Forwards calls of one session to other clients.
 
-    No task waits for them. The sessions of their callees say what becomes of them.
+    No task waits for the answers. The sessions of the callees hand them over.
     """
 
     def __init__(
@@ -130,9 +147,9 @@ class ForwardedCalls:
         self._deadlines = deadlines
 
     def start(self, call: Call, unit: Unit) -> bool:
-        """Give a call to who has registered the procedure; tell whether anybody has.
+        """Forward a call if a client serves its procedure and the application doesn't.
 
-        What the application itself serves is left to it.
+        Returns whether it did, even if the call failed at once and was answered with an error.
         """
         if self._endpoints.serves(call.procedure):
             return False
@@ -140,7 +157,7 @@ class ForwardedCalls:
         if registration is None:
             return False
         if registration.match != "exact" and not uris.is_valid_uri(call.procedure):
-            return False  # a prefix matches more than URIs; the caller is told so elsewhere
+            return False  # patterns match invalid URIs, too; the caller gets an error elsewhere
         forwarded = ForwardedCall(call, unit, self)
         details: dict[str, Any] = {}
         if call.options.progress:
@@ -167,13 +184,13 @@ class ForwardedCalls:
         return True
 
     def report(self, forwarded: ForwardedCall, args: Args, kwargs: Kwargs) -> None:
-        """Send what a client has reported of its progress."""
+        """Send a progress report of the callee to the caller, if it wants any."""
         call = forwarded.call
         if forwarded.answered or not call.options.receive_progress:
             return
-        # The callee serves other callers, too, so it can't be made to wait for this one.
+        # The callee also serves other callers, so it must not wait for this one.
         if self._outbound.backlog.blocks_reader:
-            error = Unavailable("progress is reported faster than it is read")
+            error = Unavailable("the callee reports progress faster than the caller reads it")
             self._replies.answer_error(forwarded, error)
             forwarded.cancel()
             return
@@ -182,10 +199,11 @@ class ForwardedCalls:
             self._conversation.send(Result(call.request, {"progress": True}, args, kwargs))
         except SerializationError as error:
             if self._conversation.limit_log.is_first("a lost report"):
-                logger.error("a report to session %s is lost: %s", self._session.id, error)
+                text = "a progress report to session %s is lost: %s"
+                logger.error(text, self._session.id, error)
 
     def answer(self, forwarded: ForwardedCall, args: Args, kwargs: Kwargs) -> None:
-        """Send a client's result."""
+        """Send the callee's result to the caller."""
         try:
             self._replies.answer(forwarded, RPCResult(args, kwargs))
         except SerializationError as error:
@@ -194,10 +212,10 @@ class ForwardedCalls:
         self.end(forwarded)
 
     def answer_error(self, forwarded: ForwardedCall, error: WAMPError) -> None:
-        """Send a client's error."""
+        """Send the callee's error to the caller."""
         self._replies.answer_error(forwarded, error)
         self.end(forwarded)
 
     def end(self, forwarded: ForwardedCall) -> None:
-        """Take note that a call is over for whoever has called."""
+        """Remove a call that has ended on the caller's side."""
         self._calls.remove(forwarded)

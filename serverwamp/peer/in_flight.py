@@ -68,7 +68,7 @@ class InFlight:
         self._ended_when_stuck = self._ended
         text = "none of the %s %s of session %s has ended in %s seconds: more are refused"
         record("busy_timeout", text, self.count, self._name, session.id, timeout)
-        raise Unavailable(f"the session has as many {self._name} as it may have")
+        raise Unavailable(f"the session has the maximum number of {self._name}")
 
     async def wait_idle(self) -> None:
         """Return when no request is in flight, or the session has ended."""

@@ -156,7 +156,7 @@ class Joining:
         count = len(self._conversation.server.sessions)
         if count >= self._conversation.limits.sessions:
             self._conversation.limit_log.record("sessions", "%s sessions are open", count)
-            raise Unavailable("the server has as many sessions as it may have")
+            raise Unavailable("the server has the maximum number of sessions")
 
     def _refuse(self, error: WAMPError) -> None:
         logger.info("a session is refused: %.300s", error)

@@ -1,4 +1,7 @@
-"""What one session publishes: each publication takes effect before the next one is looked at."""
+"""The publications of one client. Each of them is completed before the next one begins.
+
+Spec: Basic Profile, "Publish and Subscribe".
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,26 @@ PUBLISH: Final = Publish.type_code
 
 
 class PublisherRole:
-    """The publications of a session, in the order in which they came.
+    """The client as a publisher.
 
-    Where nothing has to be waited for a publication has taken effect when `publish` returns.
-    Otherwise what comes meanwhile is queued, and one task works it off.
+    A task completes the queued publications in order. On Python 3.12 and newer with asyncio, a
+    publication that waits for nothing is complete when `publish` returns.
     """
 
-    __slots__ = ("_conversation", "_has_handlers", "_in_flight", "_task", "_waiting")
+    __slots__ = (
+        "_conversation",
+        "_has_handlers",
+        "_in_flight",
+        "_publishing",
+        "_session",
+        "_task",
+        "_waiting",
+    )
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
+        self._session = conversation.session
+        self._publishing = conversation.router.publishing
         self._has_handlers = conversation.router.endpoints.has_publication_handlers
         self._waiting: list[tuple[Publish, Unit]] = []
         self._in_flight = InFlight(conversation, "publications_in_flight", "publications in flight")
@@ -42,10 +55,10 @@ class PublisherRole:
     # ---- requests
 
     def publish(self, message: Publish, unit: Unit) -> Awaitable[None] | None:
-        """Publish when all that came before is; `unit` is what the message was decoded from.
+        """Publish after all earlier publications; `unit` is the encoded message.
 
-        Returns None or, when too many publications wait, what waits and does that then; nothing
-        may be read from the client before.
+        Returns None, or an awaitable if too many publications wait. The reader has to await it
+        before it reads the next message.
         """
         if self._in_flight.is_full:
             return self._publish_later(message, unit)
@@ -53,12 +66,12 @@ class PublisherRole:
         self._in_flight.begin()
         if self._in_flight.count == 1:
             self._task = self._conversation.starter.start(self._work_off)
-            if self._in_flight.is_closed:  # it has closed the session
+            if self._in_flight.is_closed:  # the publication has closed the session meanwhile
                 self.cancel_all()
         return None
 
     async def _publish_later(self, message: Publish, unit: Unit) -> None:
-        """Publish as soon as another publication has ended; refuse it if that takes too long."""
+        """Publish when another publication is complete; refuse to if that takes too long."""
         try:
             await self._in_flight.wait_for_room()
         except Unavailable as error:
@@ -68,7 +81,7 @@ class PublisherRole:
                 self.publish(message, unit)
 
     def cancel_all(self) -> None:
-        """Drop what waits, and cancel what is being published."""
+        """Drop the queued publications, and cancel the current one."""
         self._waiting.clear()
         if self._task is not None:
             cancel_once(self._task)
@@ -76,14 +89,14 @@ class PublisherRole:
 
     @property
     def are_waiting(self) -> bool:
-        """Whether there are any that haven't taken effect yet."""
+        """Whether any publication isn't complete yet."""
         return self._in_flight.count > 0 and not self._in_flight.is_closed
 
     async def wait_idle(self) -> None:
-        """Return when all have taken effect."""
+        """Return when all publications are complete, or the session has ended."""
         await self._in_flight.wait_idle()
 
-    # ---- one after the other
+    # ---- one publication after the other
 
     async def _work_off(self) -> None:
         while self._waiting:
@@ -98,12 +111,11 @@ class PublisherRole:
                 self._in_flight.end()
 
     async def _publish(self, message: Publish, unit: Unit) -> None:
-        conversation = self._conversation
-        router, session = conversation.router, conversation.session
+        conversation, session = self._conversation, self._session
         try:
             publication = publication_of(message, session)
             exact_payload = conversation.serializer.format.exact_payload
-            await router.publishing.publish_for(
+            await self._publishing.publish_for(
                 session, publication, lambda: exact_payload(unit, message)
             )
             if message.options.acknowledge:
@@ -117,17 +129,16 @@ class PublisherRole:
             await handle_failure(error, partial(self._fail, message))
 
     async def _fail(self, message: Publish, error: BaseException) -> None:
-        id_ = self._conversation.session.id
-        doing = f"the publication of session {id_} to {message.topic!r}"
+        doing = f"the publication of session {self._session.id} to {message.topic!r}"
         self._refuse(message, await self._conversation.error_for(error, doing))
 
     def _refuse(self, message: Publish, error: WAMPError) -> None:
-        if message.options.acknowledge:  # without, there is no answer at all
+        if message.options.acknowledge:  # without it, there is no answer at all
             self._conversation.send_error(PUBLISH, message.request, error)
 
 
 def publication_of(message: Publish, publisher: Session) -> Publication:
-    """Return what a client asks to be published."""
+    """Return the publication that a client's PUBLISH asks for."""
     options = message.options
     return Publication(
         message.topic,
@@ -144,5 +155,5 @@ def publication_of(message: Publish, publisher: Session) -> Publication:
 def _audience(options: PublishOptions) -> Audience | None:
     names = Audience.__struct_fields__
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    # In sets, because each of many subscribers is looked up in them.
+    # As sets, because every subscriber is looked up in them.
     return Audience(**{name: frozenset(value) for name, value in given.items()}) if given else None

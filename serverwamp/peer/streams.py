@@ -194,7 +194,7 @@ class Streams:
             return
         text = "a call of %.100r took no chunk for %s seconds"
         self._conversation.limit_log.record("busy_timeout", text, call.procedure, timeout)
-        self._end(running, Unavailable("the call doesn't keep up with what is streamed into it"))
+        self._end(running, Unavailable("the handler takes its streamed arguments too slowly"))
 
     def _put(self, running: RunningCall, stream: ChunkTaker, call: Call, unit: Unit) -> None:
         self._deadlines.renew(running)

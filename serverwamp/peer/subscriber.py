@@ -1,6 +1,8 @@
-"""The subscriptions of one session: each a task, which opens it, keeps it, and closes it.
+"""The subscriptions of one client. Each of them is a task that runs the topic's handler.
 
-One module, though a long one: what opens a subscription, and what is sent to it, share its state.
+One module despite its length: opening a subscription and sending its events share its state.
+
+Spec: Basic Profile, "Publish and Subscribe".
 """
 
 from __future__ import annotations
@@ -52,63 +54,69 @@ NOT_FOLLOWED: Final = nullcontext()
 
 
 class Subscriber:
-    """A session's side of a subscription.
+    """A session's side of a subscription: an `EventReceiver`.
 
-    It is *opening* until its handler has come to its ``yield``; what the handler sends before is
-    held back until SUBSCRIBED has left.
+    It is *opening* until its handler reaches its ``yield``. Events that the handler sends before
+    that are held until SUBSCRIBED has been queued.
     """
 
     def __init__(
-        self, session: SubscriberRole, subscription: Subscription, overflow: OverflowPolicy
+        self, role: SubscriberRole, subscription: Subscription, overflow: OverflowPolicy
     ) -> None:
-        self.session: Session = session.session
+        self.session: Session = role.session
         self.subscription = subscription
         self.overflow: OverflowPolicy = overflow
         self.requests: list[int] = []
-        """The SUBSCRIBE requests that are still to be answered."""
+        """The SUBSCRIBE requests without an answer."""
         self.wants_retained: bool = False
-        """Whether any of them asks for the last event that there was."""
+        """Whether any of these requests asks for the retained event."""
         self.held: deque[Unit] | None = deque()
-        """Events to be sent after SUBSCRIBED; None once that has left."""
+        """Events to be sent after SUBSCRIBED; None once SUBSCRIBED has been queued."""
         self.unsubscribe: int | None = None
-        """The UNSUBSCRIBE request that is still to be answered."""
+        """The UNSUBSCRIBE request without an answer."""
         self.reopenings: list[Subscribe] = []
-        """What came for the same topic while the subscription was closing."""
+        """SUBSCRIBE messages for the same topic that arrived while the subscription was closing."""
         self.closing: anyio.Event = anyio.Event()
+        """Set when the subscription has to close."""
         self.task: StartedTask | None = None
-        self.outbound: Outbound = session.outbound
-        self.format: Format = session.format
-        self._subscriptions = session
-        self._counters = session.counters
-
-    def is_allowed(self, topic: str, event: Mapping[Format, Unit | None]) -> bool:
-        """Tell whether an event is to be queued now: it may have to wait, or be none of theirs."""
-        questioned = self._subscriptions.questioned
-        return questioned is None or questioned.is_allowed(self, topic, event)
+        self.outbound: Outbound = role.outbound
+        self.format: Format = role.format
+        self._role = role
+        self._counters = role.counters
 
     @property
     def is_open(self) -> bool:
+        """Whether SUBSCRIBED has been queued and the subscription isn't closing."""
         return self.held is None and not self.closing.is_set()
+
+    def is_allowed(self, topic: str, event: Mapping[Format, Unit | None]) -> bool:
+        """Tell whether an event may be queued now.
+
+        If not, it is refused, or it waits until its topic is authorized.
+        """
+        authorization = self._role.event_authorization
+        return authorization is None or authorization.is_allowed(self, topic, event)
 
     def receive(self, unit: Unit) -> None:
         """Queue an event of the subscription."""
         self.outbound.offer(unit, self)
 
-    # ---- what becomes of its events
-
     def note_overflow(self, limit: str) -> None:
-        self._subscriptions.note_overflow(self, limit)
+        """Log that the client is too slow, and call the overflow handlers."""
+        self._role.note_overflow(self, limit)
 
     def note_refused(self) -> None:
-        self._counters.events -= 1
+        """Count an event that the overflow policy has dropped."""
+        self.note_lost()
         self._counters.events_refused[self.overflow] += 1
 
     def note_lost(self) -> None:
+        """Take back the count of an event that isn't going to be sent."""
         self._counters.events -= 1
 
 
 class SubscriberRole:
-    """The subscriptions of a session."""
+    """The client as a subscriber."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
@@ -121,18 +129,22 @@ class SubscriberRole:
         self.outbound: Outbound = conversation.outbound
         self.format: Format = conversation.serializer.format
         self.counters: Counters = conversation.router.counters
-        self._subscribers: dict[int, Subscriber] = {}  # by the id; those that open, or are open
+        # By the ids of their subscriptions:
+        self._subscribers: dict[int, Subscriber] = {}  # opening or open
         self._closing: dict[int, Subscriber] = {}
         authorization = conversation.router.authorization
-        self.questioned: EventAuthorization | None = None
-        """The events that wait for the realm's authorizer, where there is one."""
+        self.event_authorization: EventAuthorization | None = None
+        """Authorizes single events of patterns, if the realm has an authorizer."""
         if authorization is not None and authorization.authorizer is not None:
-            self.questioned = EventAuthorization(conversation, authorization.authorizer)
+            self.event_authorization = EventAuthorization(conversation, authorization.authorizer)
 
     # ---- requests
 
     def subscribe(self, message: Subscribe) -> None:
-        """Open a subscription, or answer with the one that the session has already."""
+        """Open a subscription, or answer with the one that the session already has.
+
+        If that one is still opening, the request is answered together with it.
+        """
         topic, match = message.topic, message.options.match or "exact"
         known = self._router.broker.lookup(topic, match)
         id_ = 0 if known is None else known.id
@@ -148,7 +160,7 @@ class SubscriberRole:
             return
         closing = self._closing.get(id_)
         if closing is not None:
-            # Its UNSUBSCRIBED has to leave first: the new subscription may have the same id.
+            # UNSUBSCRIBED has to leave first, because the new subscription may have the same id.
             if self._has_room_beside(len(closing.reopenings), message):
                 closing.reopenings.append(message)
             return
@@ -171,12 +183,12 @@ class SubscriberRole:
             return True
         text = "session %s has %s subscriptions"
         self._conversation.limit_log.record("subscriptions", text, self.session.id, held)
-        error = Unavailable("the session has as many subscriptions as it may have")
+        error = Unavailable("the session has the maximum number of subscriptions")
         self._send_error(SUBSCRIBE, message.request, error)
         return False
 
     def unsubscribe(self, message: Unsubscribe) -> None:
-        """End a subscription: no event follows, and UNSUBSCRIBED leaves when it is closed."""
+        """End a subscription at once; UNSUBSCRIBED is sent when its handler has ended."""
         subscriber = self._subscribers.get(message.subscription)
         if subscriber is None or not subscriber.is_open:
             error = NoSuchSubscription("the session has no such subscription")
@@ -186,14 +198,14 @@ class SubscriberRole:
         self._close(subscriber)
 
     def has(self, subscription: int) -> bool:
-        """Tell whether the session has the subscription of that id, and it is open."""
+        """Tell whether the session has an open subscription with that id."""
         subscriber = self._subscribers.get(subscription)
         return subscriber is not None and subscriber.is_open
 
     def close_all(self) -> None:
-        """End every subscription; those that aren't open yet are cancelled."""
-        if self.questioned is not None:
-            self.questioned.close()
+        """End all subscriptions; those that are still opening are cancelled."""
+        if self.event_authorization is not None:
+            self.event_authorization.close()
         for subscriber in list(self._subscribers.values()):
             if subscriber.is_open:
                 self._close(subscriber)
@@ -201,7 +213,7 @@ class SubscriberRole:
                 cancel_once(subscriber.task)
 
     def _leave(self, subscriber: Subscriber) -> None:
-        """Let it receive no more events."""
+        """Stop the events of a subscription."""
         router, subscription = self._router, subscriber.subscription
         if router.broker.leave(subscription, subscriber) and router.meta.subscriptions is not None:
             router.meta.subscriptions.note_left(self.session, subscription)
@@ -254,14 +266,18 @@ class SubscriberRole:
         return publishing.followed(subscription.topic, subscription.match)
 
     def _confirm(self, subscriber: Subscriber) -> None:
-        # No await in here: what is published meanwhile finds the session subscribed or not.
+        """Answer the SUBSCRIBE requests, and receive events from now on.
+
+        There is no await in here, so no event can precede SUBSCRIBED or get lost in between.
+        """
         for request in subscriber.requests:
             self._answer(Subscribed(request, subscriber.subscription.id))
         subscriber.requests.clear()
         held = self._take_held(subscriber)
         if not self.session.is_open:  # it ended while the handler was opening
             self._close(subscriber)
-            self.counters.events -= len(held)
+            for _ in held:
+                subscriber.note_lost()
             return
         self._router.broker.join(subscriber.subscription, subscriber)
         if self._router.meta.subscriptions is not None:
@@ -283,18 +299,19 @@ class SubscriberRole:
         self._refuse(subscriber, answer)
 
     def _refuse(self, subscriber: Subscriber, error: WAMPError) -> None:
-        """Answer what has no answer yet, and drop what was held for it."""
+        """Answer its remaining requests with an error, and drop the events that it holds."""
         self._forget(subscriber)
         subscriber.closing.set()
-        self.counters.events -= len(self._take_held(subscriber))
+        for _ in self._take_held(subscriber):
+            subscriber.note_lost()
         for request in subscriber.requests:
             self._send_error(SUBSCRIBE, request, error)
         subscriber.requests.clear()
 
-    # ---- clients that are too slow
+    # ---- slow clients
 
     def note_overflow(self, subscriber: Subscriber, limit: str) -> None:
-        """Log that an event finds no room, and tell the application."""
+        """Log that there is no room for an event, and call the overflow handlers."""
         if self._conversation.limit_log.is_first(f"overflow of {limit}"):
             logger.warning(
                 "Limits.%s: session %s doesn't keep up with %r: %s",
@@ -312,7 +329,7 @@ class SubscriberRole:
             "topic": subscriber.subscription.topic,
             "policy": subscriber.overflow,
         }
-        # Whoever publishes is to be finished first: what a handler publishes comes after that.
+        # Let the current publication finish first. What the handlers publish comes after it.
         await anyio.lowlevel.cancel_shielded_checkpoint()
         for handler in self._router.overflow_handlers:
             try:
@@ -330,12 +347,17 @@ class SubscriberRole:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> Awaitable[None]:
-        """Queue an event for this session alone; awaiting what it returns waits for room."""
+        """Queue an event for this session only; see `Session.send_event`.
+
+        Without `topic`, the event goes to `bound`, the subscription whose handler sends it.
+
+        Returns the capacity for events: await it to wait for room.
+        """
         if topic is None:
             assert bound is not None
             subscribers = [bound]
             topic = bound.subscription.topic
-        else:  # of those that are opening, only their own handlers are heard
+        else:  # only its own handler can send events to an opening subscription
             ids = [subscription.id for subscription in self._router.broker.matching(topic)]
             matching = [self._subscribers[id_] for id_ in ids if id_ in self._subscribers]
             subscribers = [s for s in matching if s is bound or s.held is None]
@@ -361,18 +383,22 @@ class SubscriberRole:
         is_pattern = subscription.match != "exact"
         details = {"topic": topic} if is_pattern and uris.is_valid_uri(topic) else {}
         event = EncodedOnce(Event(subscription.id, publication, details, args, kwargs))
-        unit = event[self.format]
+        unit = self._counted(event)
         if unit is None:
             self._lose(event, topic)
             return
-        self.counters.events += 1
         if subscriber.held is not None:
             self._hold(subscriber, subscriber.held, unit)
-        elif self.questioned is None or not self.questioned.precede(subscriber, unit):
+        elif self.event_authorization is None or not self.event_authorization.precede(
+            subscriber, unit
+        ):
             subscriber.receive(unit)
 
     def _send_retained(self, subscriber: Subscriber) -> None:
-        """Queue the last event of the topic that is for this session; patterns have none."""
+        """Queue the newest retained event of the topic that this session may receive.
+
+        Subscriptions to patterns get none.
+        """
         subscription = subscriber.subscription
         if subscription.match != "exact":
             return
@@ -382,15 +408,21 @@ class SubscriberRole:
         publication, (args, kwargs) = last.publication, last.payload()
         details = {"retained": True, **publication.disclosed}
         event = Event(subscription.id, publication.id, details, args, kwargs)
-        unit = EncodedOnce(event)[self.format]
+        unit = self._counted(EncodedOnce(event))
         if unit is not None:
-            self.counters.events += 1
             subscriber.receive(unit)
 
-    def _lose(self, event: EncodedOnce, topic: str) -> None:
-        """Take note of an event that the client's format can't hold.
+    def _counted(self, event: EncodedOnce) -> Unit | None:
+        """Count an event and return it encoded; None if the client's format can't express it."""
+        unit = event[self.format]
+        if unit is not None:
+            self.counters.events += 1
+        return unit
 
-        Raises: ValueError when no other format can hold it either.
+    def _lose(self, event: EncodedOnce, topic: str) -> None:
+        """Log that an event is lost because the client's format can't express it.
+
+        Raises: ValueError when no other format can express it either.
         """
         if all(event[format_] is None for format_ in ALL_FORMATS):
             text = f"nobody can receive the event of {topic!r}: {event.failure}"
@@ -400,7 +432,10 @@ class SubscriberRole:
             logger.warning(text, topic, self.session.id, event.failure)
 
     def _hold(self, subscriber: Subscriber, held: deque[Unit], unit: Unit) -> None:
-        """Keep an event until SUBSCRIBED has left; there is room for it as if it were queued."""
+        """Hold an event until SUBSCRIBED is queued.
+
+        Held events count for the limits of the backlog, and the overflow policy applies to them.
+        """
         limit = self._limit_with_held()
         if limit is not None:
             self.outbound.overflow(limit, subscriber)
@@ -426,7 +461,7 @@ class SubscriberRole:
         return self.outbound.backlog.exceeded_limit(self._held_messages, self._held_bytes)
 
     def _take_held(self, subscriber: Subscriber) -> Collection[Unit]:
-        """Return what is held back, which it is no longer."""
+        """Return the held events, and hold no more from now on."""
         held, subscriber.held = subscriber.held or (), None
         self._held_messages -= len(held)
         self._held_bytes -= sum(map(len, held))

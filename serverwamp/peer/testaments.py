@@ -1,4 +1,4 @@
-"""What a client wants to be published when its session is over.
+"""Testaments: the publications that a client leaves for the end of its session.
 
 Spec: Advanced Profile, "Session Testament".
 """
@@ -21,35 +21,39 @@ from serverwamp.protocol.messages import Publish
 logger: logging.Logger = logging.getLogger(__name__)
 
 SCOPES: Final = ("detached", "destroyed")
-"""In the order in which they are published: no session is resumed, so that both come at its end."""
+"""In the order in which they are published. No session is resumed, so both end with the session."""
 
 
 class Testaments:
-    """The testaments of a session, in the order in which they were made."""
+    """The testaments of one session, in the order in which they were added."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
         self._messages: dict[str, list[Publish]] = {scope: [] for scope in SCOPES}
 
     def add(self, message: Publish, scope: str) -> None:
-        """Keep what the client would publish until its session is over.
+        """Add a PUBLISH message, to be published at the end of `scope`.
 
-        Raises: Unavailable when the session has as many as it may have.
+        Raises: Unavailable when the session has the maximum number of testaments.
         """
         count = sum(map(len, self._messages.values()))
         if count >= self._conversation.limits.testaments:
-            text = "session %s has made %s testaments"
+            text = "session %s has %s testaments"
             session_id = self._conversation.session.id
             self._conversation.limit_log.record("testaments", text, session_id, count)
-            raise Unavailable("the session has made as many testaments as it may make")
+            raise Unavailable("the session has the maximum number of testaments")
         self._messages[scope].append(message)
 
     def flush(self, scope: str) -> None:
-        """Forget those of a scope."""
+        """Drop the messages that were added for `scope`."""
         self._messages[scope].clear()
 
     async def publish(self) -> None:
-        """Publish all, as the client would be allowed to; whatever else is going to end."""
+        """Publish all testaments that the client is allowed to publish.
+
+        This is shielded from cancellation, and takes `Limits.goodbye_timeout` at most. Refusals and
+        failures are logged.
+        """
         conversation = self._conversation
         timeout = conversation.limits.goodbye_timeout
         with anyio.move_on_after(timeout, shield=True) as waiting:
@@ -58,7 +62,7 @@ class Testaments:
                     await in_own_context(self._publish(message))
         if waiting.cancelled_caught:
             logger.warning(
-                "the testaments of session %s took more than %s seconds",
+                "the testaments of session %s were not published within %s seconds",
                 conversation.session.id,
                 timeout,
             )
