@@ -50,7 +50,7 @@ class RunningCall:
         self.deadline: float = 0.0
         """When it times out, on the clock of the event loop; 0 for never."""
         self.answered: bool = False
-        """Whether its RESULT or ERROR has been queued."""
+        """Whether it has its final answer, RESULT or ERROR."""
         self.cancelled: bool = False
         """Whether it was told to stop."""
         self.ended: bool = False

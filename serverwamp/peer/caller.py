@@ -159,9 +159,8 @@ class CallerRole:
         if self._waiting is not None:
             self._waiting.clear()
         for running in self._calls:
-            self._replies.answer_error(
-                running, CallCanceled()
-            )  # it counts, but nothing is sent any more
+            # This only marks and counts the call: the session has ended, so nothing is sent.
+            self._replies.answer_error(running, CallCanceled())
             running.cancel()
             if running.task is None:
                 self._end(running)
@@ -302,9 +301,8 @@ class CallerRole:
         if running.call.options.receive_progress and not running.answered:
             self._deadlines.renew(running)
             self._replies.report(running, report)
-        await (
-            self._outbound.room_for_replies
-        )  # even if it was not sent: the handler may wait nowhere else
+        # Wait even if nothing was sent, because the handler may wait nowhere else.
+        await self._outbound.room_for_replies
 
 
 async def _close(iterator: Any) -> None:

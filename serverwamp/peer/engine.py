@@ -70,7 +70,7 @@ from serverwamp.router.router import RealmRouter
 logger: logging.Logger = logging.getLogger(__name__)
 
 CLOCK_SECONDS: Final = 600.0
-"""How often the expiry of credentials is compared with the clock, which may have been set."""
+"""How often the clock is checked for expired credentials, in case somebody has set it."""
 
 
 class SessionEngine:
@@ -103,7 +103,7 @@ class SessionEngine:
 
     @property
     def is_welcomed(self) -> bool:
-        """Whether the session has been open or has ended."""
+        """Whether WELCOME has been sent, or the session has ended without it."""
         return self._state.state not in (
             State.AWAITING_HELLO,
             State.AUTHENTICATING,
@@ -208,7 +208,7 @@ class SessionEngine:
                     try:
                         await self._read()
                     finally:
-                        # A task may cancel the scope while it is being started. Deliver that here.
+                        # A task can cancel the scope while it is being started. Deliver that here.
                         if self._reading.cancel_called:
                             await anyio.lowlevel.checkpoint()
                 if self._state.state is State.CLOSING:
@@ -339,9 +339,9 @@ class SessionEngine:
         await self.close(uris.KILLED, "the credentials have expired")
 
     def _release(self) -> None:
-        """Cancel the session's tasks and give up what it holds; doesn't wait for the tasks.
+        """Cancel the session's tasks and give up what it holds. This doesn't wait for the tasks.
 
-        May be called again.
+        Calling it again is harmless.
         """
         self._conversation.server.forget(self._conversation.session)
         if self.is_open:
@@ -432,7 +432,7 @@ class SessionEngine:
     def call(
         self, uri: str, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float | None
     ) -> ClientCall:
-        """Call a procedure that the client has registered."""
+        """Return a call of a procedure that the client has registered."""
 
         def begin(call: ClientCall, details: Mapping[str, Any]) -> PendingInvocation:
             if not self.is_open:
@@ -467,7 +467,7 @@ class SessionEngine:
             self._expiring = start(self._end_when_expired, expires_at)
 
     async def close(self, reason: str, message: str | None, *, quietly: bool = False) -> None:
-        """Send GOODBYE, and give the client some time to answer; do nothing if it isn't open.
+        """Send GOODBYE and give the client time to answer; do nothing if the session isn't open.
 
         With `quietly`, there are no meta events about the end, and no testaments are published. If
         `message` can't be expressed in the client's format, it is left out.

@@ -107,7 +107,7 @@ class Replies:
         return SerializationError(described_misfit(format_, name, args, kwargs))
 
     async def answer_exception(self, running: RunningCall, error: BaseException) -> None:
-        """Answer with the error for an exception; log what the client must not see."""
+        """Answer a call that failed with an exception; log what the client must not see."""
         conversation = self._conversation
         doing = f"the call of {running.call.procedure!r} by session {self._session.id}"
         log = conversation.limit_log

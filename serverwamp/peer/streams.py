@@ -99,9 +99,7 @@ class Stream(AsyncGenerator[Any, None]):
             if self._waiting:
                 chunk = self._next_waiting()
             elif self._is_broken:
-                await (
-                    anyio.lowlevel.checkpoint()
-                )  # raises the call's cancellation instead, if there is one
+                await anyio.lowlevel.checkpoint()  # raises a cancellation of the call instead
                 raise CallCanceled("the call is over")
             elif self._is_complete or self.is_over:
                 raise StopAsyncIteration
