@@ -13,6 +13,7 @@ import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncContextDecorator, AsyncExitStack, asynccontextmanager
+from copy import copy
 from dataclasses import dataclass
 from math import isfinite
 from types import MappingProxyType
@@ -167,6 +168,12 @@ class Handler:
         """Whether it is an async function that takes only the positional values of `bind`."""
         self.has_factories: bool = any(arg.factory for arg in self._default_args.values())
         """Whether a default arg needs an exit stack."""
+
+    def with_function(self, function: Function) -> Handler:
+        """Return a handler that differs only in its function, which takes the same parameters."""
+        other = copy(self)
+        other.function = function
+        return other
 
     def _compile(
         self,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from types import MethodType
+from typing import Any, Final
 
 from serverwamp.auth.authorization import SOURCES_OF_QUESTIONS, Requirements, Rule
 from serverwamp.binding.annotations import Converter
@@ -38,6 +39,10 @@ SOURCES_OF_PUBLICATIONS: Final[Sources] = {
 }
 SOURCES_OF_SESSIONS: Final[Sources] = {"session": Session}
 SOURCES_OF_OVERFLOWS: Final[Sources] = {"session": Session, "topic": None, "policy": None}
+
+
+_handlers_of_the_protocol: dict[tuple[Any, ...], Handler] = {}
+"""The handlers of WAMP's own procedures and topics, which are the same in every realm."""
 
 
 class HandlerCompiler:
@@ -98,6 +103,18 @@ class HandlerCompiler:
         Raises: ConfigurationError when its parameters can't be filled in; NameError when it has an
             annotation that isn't defined yet.
         """
+        method = route.handler
+        if not route.is_of_protocol or self._converters or not isinstance(method, MethodType):
+            return self._route_handler(route)
+        # Compiling these in each realm would take most of the time that freezing a realm takes.
+        key = (type(route), method.__func__, self._camel_snake_conversion)
+        if key not in _handlers_of_the_protocol:
+            # The method's object belongs to one realm, so it isn't kept.
+            handler = self._route_handler(route)
+            _handlers_of_the_protocol[key] = handler.with_function(method.__func__)
+        return _handlers_of_the_protocol[key].with_function(method)
+
+    def _route_handler(self, route: Definition) -> Handler:
         # The application's default args mustn't take the parameters of WAMP's own procedures.
         default_args = {} if route.is_of_protocol else self._default_args
         if isinstance(route, TopicRoute):
