@@ -22,21 +22,17 @@ from serverwamp import (
     WAMPError,
 )
 from serverwamp.testing import Client, connect
+from tests.helpers import error_uri_of, roles_by_ticket
 
 NOT_AUTHORIZED = "wamp.error.not_authorized"
 FAILED = "wamp.error.authorization_failed"
 ROLES = {"alice": "admin", "bob": "user", "carol": "guest"}
 
 
-async def accept_ticket(session: Session, ticket: str) -> str | None:
-    session.auth_role = ROLES.get(ticket)
-    return session.auth_role
-
-
 def known_by_name(**settings: Any) -> Application:
     """Return an application whose clients have the role of their name."""
     app = Application(**settings)
-    app.set_ticket_authenticator(accept_ticket)
+    app.set_ticket_authenticator(roles_by_ticket(ROLES))
     return app
 
 
@@ -50,12 +46,6 @@ async def procedure(*args: Any) -> str:
 
 async def listen() -> AsyncIterator[None]:
     yield
-
-
-async def error_of(awaitable: Awaitable[Any]) -> str:
-    with pytest.raises(WAMPError) as error:
-        await awaitable
-    return error.value.uri
 
 
 async def outcome(awaitable: Awaitable[Any]) -> str | None:
@@ -222,7 +212,7 @@ async def test_a_role_is_looked_at_when_it_matters() -> None:
 
     app.route("it", requires="admin")(procedure)
     async with connect(app) as client:
-        assert await error_of(client.call("it")) == NOT_AUTHORIZED
+        assert await error_uri_of(client.call("it")) == NOT_AUTHORIZED
         await client.call("promote")
         await client.call("it")
 
@@ -269,7 +259,7 @@ async def test_further_chunks_of_a_stream_arent_asked_about() -> None:
         refused = await client.start_call("total", [1], progress=True)
         await refused.send_chunk(2)
         await refused.end_chunks()
-        assert await error_of(refused.result()) == NOT_AUTHORIZED
+        assert await error_uri_of(refused.result()) == NOT_AUTHORIZED
         await client.expect_nothing()
     assert asked == ["total", "total"]
 
@@ -343,14 +333,14 @@ async def test_a_function_that_knows_one_topic_admits_to_no_pattern() -> None:
     app.prefix_topic("yards.", requires=lambda session: True)(listen)
     async with connect(app) as client:
         await client.subscribe("rooms.1")
-        assert await error_of(client.subscribe("rooms.1", match="prefix")) == (
+        assert await error_uri_of(client.subscribe("rooms.1", match="prefix")) == (
             "wamp.error.option_not_allowed"
         )
-        assert await error_of(client.subscribe("rooms.1", match="wildcard")) == (
+        assert await error_uri_of(client.subscribe("rooms.1", match="wildcard")) == (
             "wamp.error.option_not_allowed"
         )
         await client.subscribe("halls.1", match="prefix")
-        assert await error_of(client.subscribe("halls.1")) == NOT_AUTHORIZED
+        assert await error_uri_of(client.subscribe("halls.1")) == NOT_AUTHORIZED
         await client.subscribe("yards.", match="prefix")
 
 
@@ -367,7 +357,7 @@ async def test_a_pattern_needs_what_its_route_requires() -> None:
             ("a..b", "wildcard"),
             ("a.open", "wildcard"),
         ):
-            assert await error_of(bob.subscribe(pattern, match=match)) == NOT_AUTHORIZED
+            assert await error_uri_of(bob.subscribe(pattern, match=match)) == NOT_AUTHORIZED
             await alice.subscribe(pattern, match=match)
         for pattern, match in (("", "prefix"), ("..", "wildcard"), (".open", "wildcard")):
             assert await outcome(bob.subscribe(pattern, match=match)) is not None
@@ -406,9 +396,9 @@ async def test_an_authorizer_is_asked_about_everything() -> None:
         await client.subscribe("a.b")
         await client.subscribe("a.b", match="prefix")
         await client.publish("a.b", acknowledge=True)
-        assert await error_of(client.call("a.refused")) == NOT_AUTHORIZED
-        assert await error_of(client.subscribe("a.refused")) == NOT_AUTHORIZED
-        assert await error_of(client.publish("a.refused", acknowledge=True)) == NOT_AUTHORIZED
+        assert await error_uri_of(client.call("a.refused")) == NOT_AUTHORIZED
+        assert await error_uri_of(client.subscribe("a.refused")) == NOT_AUTHORIZED
+        assert await error_uri_of(client.publish("a.refused", acknowledge=True)) == NOT_AUTHORIZED
         await client.send([64, client.next_request(), {"match": "prefix"}, "a."])
         assert (await client.receive())[:2] == [8, 64]
     assert recorder.asked == [
@@ -430,9 +420,9 @@ async def test_what_isnt_allowed_may_not_even_exist() -> None:
 
     async with connect(asking(only)) as client:
         for uri in ("a.b", "none", "wamp.session.count", "wamp.any"):
-            assert await error_of(client.call(uri)) == NOT_AUTHORIZED
-            assert await error_of(client.subscribe(uri)) == NOT_AUTHORIZED
-            assert await error_of(client.publish(uri, acknowledge=True)) == NOT_AUTHORIZED
+            assert await error_uri_of(client.call(uri)) == NOT_AUTHORIZED
+            assert await error_uri_of(client.subscribe(uri)) == NOT_AUTHORIZED
+            assert await error_uri_of(client.publish(uri, acknowledge=True)) == NOT_AUTHORIZED
         await client.publish("a.b")
         await client.expect_nothing()
         await client.call("a.allowed")
@@ -461,9 +451,9 @@ async def test_handlers_that_take_everything_are_asked_about_too() -> None:
     async with connect(app) as client:
         await client.call("yes")
         await client.subscribe("yes")
-        assert await error_of(client.call("no")) == NOT_AUTHORIZED
-        assert await error_of(client.subscribe("no")) == NOT_AUTHORIZED
-        assert await error_of(client.subscribe("", match="prefix")) == NOT_AUTHORIZED
+        assert await error_uri_of(client.call("no")) == NOT_AUTHORIZED
+        assert await error_uri_of(client.subscribe("no")) == NOT_AUTHORIZED
+        assert await error_uri_of(client.subscribe("", match="prefix")) == NOT_AUTHORIZED
 
 
 @pytest.mark.parametrize("uri", ["", "a..b", "a b", "a.#"])
@@ -475,7 +465,7 @@ async def test_nothing_is_asked_about_what_is_no_uri(uri: str) -> None:
             client.subscribe(uri),
             client.publish(uri, acknowledge=True),
         ):
-            assert await error_of(request) == "wamp.error.invalid_uri"
+            assert await error_uri_of(request) == "wamp.error.invalid_uri"
     assert recorder.asked == []
 
 
@@ -489,7 +479,7 @@ async def test_each_realm_has_its_own_authorizer() -> None:
         await client.call("it")
         await client.leave()
         await client.join("closed")
-        assert await error_of(client.call("it")) == NOT_AUTHORIZED
+        assert await error_uri_of(client.call("it")) == NOT_AUTHORIZED
         await client.leave()
         await client.join("open")
         await client.call("it")
@@ -504,7 +494,7 @@ async def test_answers_are_remembered_for_each_session() -> None:
     async with connect(app) as client, connect(app) as other:
         for _ in range(3):
             await client.call("a.b")
-            assert await error_of(client.call("a.refused")) == NOT_AUTHORIZED
+            assert await error_uri_of(client.call("a.refused")) == NOT_AUTHORIZED
         assert len(recorder.asked) == 2
         await other.call("a.b")
         assert len(recorder.asked) == 3
@@ -544,10 +534,10 @@ async def test_answers_can_be_forgotten() -> None:
             await each.call("a.b")
         recorder.refused = {"a.b"}
         app.invalidate_authorizations(sessions[client.session])
-        assert await error_of(client.call("a.b")) == NOT_AUTHORIZED
+        assert await error_uri_of(client.call("a.b")) == NOT_AUTHORIZED
         await other.call("a.b")
         app.invalidate_authorizations()
-        assert await error_of(other.call("a.b")) == NOT_AUTHORIZED
+        assert await error_uri_of(other.call("a.b")) == NOT_AUTHORIZED
 
 
 async def test_what_is_forgotten_while_it_is_decided_isnt_remembered() -> None:
@@ -565,7 +555,7 @@ async def test_what_is_forgotten_while_it_is_decided_isnt_remembered() -> None:
     app.route("it")(procedure)
     async with connect(app) as client:
         await client.call("it")
-        assert await error_of(client.call("it")) == NOT_AUTHORIZED
+        assert await error_uri_of(client.call("it")) == NOT_AUTHORIZED
 
 
 async def test_another_role_is_asked_about_anew() -> None:
@@ -578,20 +568,20 @@ async def test_another_role_is_asked_about_anew() -> None:
         session.auth_role = role
 
     async with connect(app) as client:
-        assert await error_of(client.call("it")) == NOT_AUTHORIZED
+        assert await error_uri_of(client.call("it")) == NOT_AUTHORIZED
         await client.call("be", ["admin"])
         await client.call("it")
         await client.call("be", ["user"])
-        assert await error_of(client.call("it")) == NOT_AUTHORIZED
+        assert await error_uri_of(client.call("it")) == NOT_AUTHORIZED
 
 
 async def test_an_answer_that_looks_at_options_is_for_these() -> None:
     app = asking(lambda options: "timeout" not in options)
     async with connect(app) as client:
         await client.call("a.b")
-        assert await error_of(client.call("a.b", options={"timeout": 1000})) == NOT_AUTHORIZED
+        assert await error_uri_of(client.call("a.b", options={"timeout": 1000})) == NOT_AUTHORIZED
         await client.call("a.b")
-        assert await error_of(client.call("a.b", options={"timeout": 1000})) == NOT_AUTHORIZED
+        assert await error_uri_of(client.call("a.b", options={"timeout": 1000})) == NOT_AUTHORIZED
 
 
 async def test_an_error_isnt_remembered() -> None:
@@ -603,8 +593,8 @@ async def test_an_error_isnt_remembered() -> None:
         return True
 
     async with connect(asking(authorize)) as client:
-        assert await error_of(client.call("a.b")) == FAILED
-        assert await error_of(client.call("a.b")) == "wamp.error.unavailable"
+        assert await error_uri_of(client.call("a.b")) == FAILED
+        assert await error_uri_of(client.call("a.b")) == "wamp.error.unavailable"
         await client.call("a.b")
 
 
@@ -662,7 +652,7 @@ async def test_requests_stay_in_order() -> None:
         gate.opened.set()
         for pending in calls[:3]:
             await pending.result()
-        assert await error_of(calls[3].result()) == NOT_AUTHORIZED
+        assert await error_uri_of(calls[3].result()) == NOT_AUTHORIZED
         await client.publish("a.3", acknowledge=True)
     assert calls_begun == ["a.1", "a.slow", "a.2"]
     assert published == ["a.1", "a.slow", "a.2", "a.3"]
@@ -705,7 +695,7 @@ async def test_an_authorizer_that_takes_too_long(caplog: pytest.LogCaptureFixtur
     gate = Gate()
     app = asking(gate, limits=Limits(authorization_timeout=0.05))
     async with connect(app) as client:
-        assert await error_of(client.call("a.slow")) == FAILED
+        assert await error_uri_of(client.call("a.slow")) == FAILED
         await client.call("a.b")
     assert gate.cancelled
     assert "because" in caplog.text
@@ -884,7 +874,7 @@ async def test_a_pattern_brings_no_calls_of_what_others_may_register() -> None:
         ):
             expected = NOT_AUTHORIZED if match == "wildcard" else None
             assert await register(bob, pattern, match=match) == expected
-        assert await error_of(c.call("fleet.base.open")) == "wamp.error.no_such_procedure"
+        assert await error_uri_of(c.call("fleet.base.open")) == "wamp.error.no_such_procedure"
         with pytest.raises(WAMPError):
             await app.call("fleet.base.open")
         assert await register(alice, "fleet.base.", match="prefix") is None
@@ -932,7 +922,7 @@ async def test_a_renewed_ticket_is_asked_about_anew() -> None:
         await session.refresh("new")
 
     async with connect(app, ticket="old", authid="alice") as client:
-        assert await error_of(client.call("it")) == NOT_AUTHORIZED
+        assert await error_uri_of(client.call("it")) == NOT_AUTHORIZED
         await client.call("renew")
         await client.call("it")
 

@@ -33,14 +33,9 @@ from serverwamp import (
     WAMPError,
 )
 from serverwamp.testing import CallResult, Client, connect
+from tests.helpers import serving
 
 Error = tuple[str, tuple[Any, ...], dict[str, Any]]
-
-
-def serving(function: Callable[..., Any], **options: Any) -> Application:
-    app = Application(**options)
-    app.route("procedure")(function)
-    return app
 
 
 async def outcome(client: Client, uri: str, *args: Any, **kwargs: Any) -> Any:

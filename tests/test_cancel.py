@@ -11,6 +11,7 @@ import pytest
 
 from serverwamp import Application, RPCProgressReport, RPCResult, WAMPError
 from serverwamp.testing import Client, connect
+from tests.helpers import happened, serving
 
 
 class Handler:
@@ -34,21 +35,10 @@ class Handler:
             self.ended.set()
 
 
-def serving(handler: Any, **options: Any) -> Application:
-    app = Application(**options)
-    app.route("procedure")(handler)
-    return app
-
-
-async def happened(event: anyio.Event) -> None:
-    with anyio.fail_after(5):
-        await event.wait()
-
-
 CANCELED = "wamp.error.canceled"
 
 
-async def error_of(client: Client, request: int) -> str:
+async def cancel_error(client: Client, request: int) -> str:
     message = await client.receive()
     assert message[:4] == [8, 48, request, {}]
     return str(message[4])
@@ -64,7 +54,7 @@ async def test_kill_ends_the_handler_and_then_answers() -> None:
         await client.send([48, 1, {}, "procedure"])
         await happened(handler.started)
         await client.send([49, 1, {"mode": "kill"}])
-        assert await error_of(client, 1) == CANCELED
+        assert await cancel_error(client, 1) == CANCELED
         assert handler.ended.is_set()
         assert handler.cancelled
         await client.expect_nothing()
@@ -78,7 +68,7 @@ async def test_killnowait_answers_and_ends_the_handler(options: dict[str, Any]) 
         await client.send([48, 1, {}, "procedure"])
         await happened(handler.started)
         await client.send([49, 1, options])
-        assert await error_of(client, 1) == CANCELED
+        assert await cancel_error(client, 1) == CANCELED
         await happened(handler.ended)
         assert handler.cancelled
         await client.expect_nothing()
@@ -91,7 +81,7 @@ async def test_skip_answers_and_lets_the_handler_be() -> None:
         await client.send([48, 1, {}, "procedure"])
         await happened(handler.started)
         await client.send([49, 1, {"mode": "skip"}])
-        assert await error_of(client, 1) == CANCELED
+        assert await cancel_error(client, 1) == CANCELED
         handler.proceed.set()
         await happened(handler.ended)
         assert not handler.cancelled
@@ -227,7 +217,7 @@ async def test_a_call_that_is_cancelled_in_the_same_breath(mode: str) -> None:
 
     async with connect(serving(procedure), subprotocol="wamp.2.json.batched") as client:
         await client.send([48, 1, {}, "procedure"], [49, 1, {"mode": mode}])
-        assert await error_of(client, 1) == CANCELED
+        assert await cancel_error(client, 1) == CANCELED
         await client.expect_nothing()
 
 
@@ -240,7 +230,7 @@ async def test_a_timeout_in_milliseconds() -> None:
     async with connect(serving(handler)) as client:
         assert client.welcome["roles"]["dealer"]["features"]["call_timeout"] is True
         await client.send([48, 1, {"timeout": 20}, "procedure"])
-        assert await error_of(client, 1) == "wamp.error.timeout"
+        assert await cancel_error(client, 1) == "wamp.error.timeout"
         await happened(handler.ended)
         assert handler.cancelled
         await client.expect_nothing()
@@ -278,15 +268,13 @@ async def test_the_earliest_timeout_comes_first() -> None:
 @pytest.mark.spec("PRG-10")
 async def test_progress_restarts_the_timeout() -> None:
     async def procedure() -> AsyncIterator[Any]:
-        for _ in range(5):  # longer altogether than the timeout, and each time far shorter
-            await anyio.sleep(0.25)
+        for _ in range(6):  # longer altogether than the timeout, and each time far shorter
+            await anyio.sleep(0.1)
             yield RPCProgressReport()
         yield RPCResult(("end",))
 
     async with connect(serving(procedure)) as client:
-        call = await client.start_call(
-            "procedure", receive_progress=True, options={"timeout": 1000}
-        )
+        call = await client.start_call("procedure", receive_progress=True, options={"timeout": 450})
         assert (await call.result()).args == ("end",)
 
 

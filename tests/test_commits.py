@@ -22,6 +22,7 @@ from serverwamp import (
 )
 from serverwamp.errors import NoSuchProcedure
 from serverwamp.testing import Client, connect
+from tests.helpers import wait_all_tasks_blocked
 
 FAILED = "wamp.error.runtime_error"
 SUBPROTOCOLS = ["wamp.2.json", "wamp.2.msgpack", "wamp.2.cbor"]
@@ -383,7 +384,7 @@ async def test_a_call_that_is_over_while_it_commits(
             if uri is not None and not is_told_of_result:
                 with pytest.raises(WAMPError, match=uri):
                     await call.result()
-            await anyio.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             assert client.take_all() == []
             database.proceed.set()
             if is_told_of_result:

@@ -14,7 +14,7 @@ from serverwamp import Application, Limits, Session, WAMPError
 from serverwamp.concurrency.contexts import in_own_context
 from serverwamp.serving.connection import Receive, Scope, Send
 from serverwamp.testing import connect
-from tests.helpers import connections_of
+from tests.helpers import anybody, connections_of
 
 found: list[str] = []
 of_connection: ContextVar[str] = ContextVar("of_connection", default="no connection")
@@ -36,10 +36,6 @@ def middleware(app: Application) -> Any:
         await app(scope, receive, send)
 
     return with_variable
-
-
-async def anybody() -> AsyncIterator[None]:
-    yield
 
 
 def note(new: str = "dirty") -> str:

@@ -20,7 +20,7 @@ from serverwamp import (
     WAMPError,
 )
 from serverwamp.testing import connect
-from tests.helpers import broker_of
+from tests.helpers import broker_of, error_of, happened
 
 
 class Topic:
@@ -44,17 +44,6 @@ def serving(handler: Any, uri: str = "topic", **options: Any) -> Application:
     app = Application(**options)
     app.topic(uri)(handler)
     return app
-
-
-async def happened(event: anyio.Event) -> None:
-    with anyio.fail_after(5):
-        await event.wait()
-
-
-async def refusal(awaitable: Any) -> WAMPError:
-    with pytest.raises(WAMPError) as error:
-        await awaitable
-    return error.value
 
 
 # ---- subscribing
@@ -96,7 +85,7 @@ async def test_subscribing_twice_is_one_subscription() -> None:
         await client.expect_event()
         await client.unsubscribe(first)
         assert topic.log == ["open topic", "close topic"]
-        error = await refusal(client.unsubscribe(second))
+        error = await error_of(client.unsubscribe(second))
         assert error.uri == "wamp.error.no_such_subscription"
         await client.expect_nothing()
 
@@ -222,7 +211,7 @@ async def test_subscriptions_that_are_refused(caplog: pytest.LogCaptureFixture) 
     app.topic("forgets")(forgets_to_yield)
     app.topic("odd")(odd)
     async with connect(app) as client:
-        error = await refusal(client.subscribe("refuses"))
+        error = await error_of(client.subscribe("refuses"))
         assert (error.uri, error.args, error.kwargs) == ("com.app.no", ("text",), {"a": 1})
         expected = {
             "undeclared": "wamp.error.not_authorized",
@@ -233,9 +222,9 @@ async def test_subscriptions_that_are_refused(caplog: pytest.LogCaptureFixture) 
             "odd": "a.b",
         }
         for topic, uri in expected.items():
-            assert (await refusal(client.subscribe(topic))).uri == uri, topic
+            assert (await error_of(client.subscribe(topic))).uri == uri, topic
         assert "secret" not in "".join(client.transcript)
-        assert (await refusal(client.subscribe("refuses"))).uri == "com.app.no"
+        assert (await error_of(client.subscribe("refuses"))).uri == "com.app.no"
         await client.expect_nothing()
     assert "secret" in caplog.text
 
@@ -266,7 +255,7 @@ async def test_topic_routes() -> None:
         assert taken == list(
             zip(["exact", "prefix", "wildcard", "regex", "direct"], uris, strict=True)
         )
-        assert (await refusal(client.subscribe("com"))).uri == "wamp.error.not_authorized"
+        assert (await error_of(client.subscribe("com"))).uri == "wamp.error.not_authorized"
 
 
 def test_handlers_that_are_refused() -> None:
@@ -333,7 +322,7 @@ async def test_a_custom_handler_of_subscriptions() -> None:
         await client.subscribe("any.topic")
         await app.publish("any.topic", (1,))
         assert (await client.expect_event()).args == (1,)
-        assert (await refusal(client.subscribe("no topic"))).uri == "wamp.error.invalid_uri"
+        assert (await error_of(client.subscribe("no topic"))).uri == "wamp.error.invalid_uri"
     assert topic.log == ["open any.topic", "close any.topic"]
 
 
@@ -746,11 +735,11 @@ async def test_clients_cant_publish_yet() -> None:
     async with connect(app) as client, connect(app) as subscriber:
         await subscriber.subscribe("topic")
         await client.publish("topic", ("unacknowledged",))
-        error = await refusal(client.publish("topic", acknowledge=True))
+        error = await error_of(client.publish("topic", acknowledge=True))
         assert error.uri == "wamp.error.not_authorized"
         for topic in ("no topic", "wamp.topic"):
             await client.publish(topic)
-            error = await refusal(client.publish(topic, acknowledge=True))
+            error = await error_of(client.publish(topic, acknowledge=True))
             assert error.uri == "wamp.error.invalid_uri"
         await client.expect_nothing()
         await subscriber.expect_nothing()

@@ -13,6 +13,7 @@ import pytest
 
 from serverwamp import Application, CRAAuthRequirement, Limits, RPCRequest, Session, WAMPError
 from serverwamp.testing import Client, connect
+from tests.helpers import anybody
 
 FAILED = "wamp.error.runtime_error"
 REFUSED = "wamp.error.authentication_failed"
@@ -511,17 +512,13 @@ async def test_what_a_plain_function_raises_ends_its_request_only(
 
     app = Application()
     provoke = place(app, fail)
-    app.topic("topic")(nothing)
+    app.topic("topic")(anybody)
     async with connect(app) as other, connect(app) as client:
         with pytest.raises(WAMPError, match=FAILED):
             await provoke(client)
         for each in (client, other):
             await each.subscribe("topic")
     assert len([record for record in caplog.records if record.levelno >= logging.ERROR]) == 1
-
-
-async def nothing() -> AsyncIterator[None]:
-    yield
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -565,7 +562,7 @@ async def test_what_a_plain_overflow_handler_raises_is_logged(
         raise ENDINGS[ending]()
 
     app = Application(limits=Limits(outbound_messages=20))
-    app.topic("topic", overflow="drop_newest")(nothing)
+    app.topic("topic", overflow="drop_newest")(anybody)
     app.add_overflow_handler(fail)
     async with connect(app) as client:
         await client.subscribe("topic")

@@ -70,8 +70,8 @@ async def test_credentials_that_have_expired_already() -> None:
 @pytest.mark.parametrize("renewed", ["never", "3600", "inf"])
 async def test_a_session_is_refreshed(renewed: str) -> None:
     app = with_tickets()
-    async with connect(app, ticket="joe user 0.6") as client:
-        async with connect(app, ticket="ann user 0.6") as other:
+    async with connect(app, ticket="joe user 0.4") as client:
+        async with connect(app, ticket="ann user 0.4") as other:
             await client.call("refresh", (f"joe user {renewed}",))
             ticket, expires_at = (await client.call("whoami")).args
             assert ticket == f"joe user {renewed}"

@@ -28,7 +28,7 @@ from serverwamp import (
 )
 from serverwamp.peer import caller, deadlines, joining
 from serverwamp.testing import ASGIEvent, connect
-from tests.helpers import connections_of
+from tests.helpers import connections_of, wait_all_tasks_blocked
 
 HELLO = [1, "realm1", {"roles": {"caller": {}}}]
 
@@ -786,7 +786,7 @@ async def test_no_session_follows_a_shutdown() -> None:
         await started.wait()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(app.close_sessions)
-            await anyio.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             await client.leave()
             assert await client.expect_close() == 1001
 

@@ -15,6 +15,7 @@ import pytest
 
 from serverwamp import Application, History, RPCResult, Session, WAMPError
 from serverwamp.testing import Client, connect
+from tests.helpers import anybody
 
 INVALID = "wamp.error.invalid_argument"
 FORMATS = ("json", "msgpack", "cbor")
@@ -26,10 +27,6 @@ each_value = pytest.mark.parametrize("value", [NAN, BIG, NUL], ids=["nan", "big"
 
 def told_apart(value: Any) -> Any:
     return "NaN" if isinstance(value, float) and math.isnan(value) else value
-
-
-async def anybody() -> AsyncIterator[None]:
-    yield
 
 
 def serving(history: History | None = None, **options: Any) -> Application:

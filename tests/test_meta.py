@@ -14,13 +14,9 @@ from serverwamp import Application, ConfigurationError, Realm, Session, WAMPErro
 from serverwamp.protocol.messages import Role
 from serverwamp.router.features import CalleeFeatures
 from serverwamp.testing import Client, connect
+from tests.helpers import error_uri_of, roles_by_ticket
 
 ROLES: Mapping[str, str] = {"alice": "admin", "bob": "user", "carol": "user"}
-
-
-async def accept_ticket(session: Session, ticket: str) -> str | None:
-    session.auth_role = ROLES.get(ticket)
-    return session.auth_role
 
 
 def guarded(realm: Realm | None = None) -> Application:
@@ -28,7 +24,7 @@ def guarded(realm: Realm | None = None) -> Application:
     app = Application()
     for each in (app, realm):
         if each is not None:
-            each.set_ticket_authenticator(accept_ticket)
+            each.set_ticket_authenticator(roles_by_ticket(ROLES))
             each.route("procedure")(procedure)
             each.topic("topic")(topic)
     if realm is not None:
@@ -55,12 +51,6 @@ async def joined(
                 for name in names
             ]
         )
-
-
-async def refusal(awaitable: Any) -> str:
-    with pytest.raises(WAMPError) as error:
-        await awaitable
-    return error.value.uri
 
 
 def described(client: Client, name: str) -> dict[str, Any]:
@@ -101,7 +91,9 @@ async def test_a_session_is_described() -> None:
         result = await alice.call("wamp.session.get", (bob.session,))
         assert result.args == (described(bob, "bob"),)
         assert not result.kwargs
-        assert await refusal(alice.call("wamp.session.get", (1,))) == "wamp.error.no_such_session"
+        assert (
+            await error_uri_of(alice.call("wamp.session.get", (1,))) == "wamp.error.no_such_session"
+        )
 
 
 @pytest.mark.spec("MSE-11")
@@ -126,7 +118,7 @@ async def test_arguments_that_make_no_sense(
 ) -> None:
     async with joined(guarded(), "alice") as (alice,):
         call = alice.call(f"wamp.session.{name}", args, kwargs)
-        assert await refusal(call) == "wamp.error.invalid_argument"
+        assert await error_uri_of(call) == "wamp.error.invalid_argument"
 
 
 async def test_each_realm_has_its_own_sessions() -> None:
@@ -136,7 +128,7 @@ async def test_each_realm_has_its_own_sessions() -> None:
         assert (await alice.call("wamp.session.list")).args == ([alice.session],)
         assert (await bob.call("wamp.session.list")).args == ([bob.session],)
         get = bob.call("wamp.session.get", (alice.session,))
-        assert await refusal(get) == "wamp.error.no_such_session"
+        assert await error_uri_of(get) == "wamp.error.no_such_session"
         async with joined(app, "carol", realm="other"), joined(app, "bob"):
             event = await alice.expect_event(other)
             assert event.args[0]["authid"] == "bob"
@@ -230,7 +222,7 @@ async def test_sessions_that_can_not_be_killed() -> None:
     async with joined(app, "alice") as (alice,), connect(app, "other") as other:
         for session in (alice.session, other.session, 1):
             call = alice.call("wamp.session.kill", (session,))
-            assert await refusal(call) == "wamp.error.no_such_session"
+            assert await error_uri_of(call) == "wamp.error.no_such_session"
         await alice.expect_nothing()
         await other.expect_nothing()
 
@@ -250,12 +242,12 @@ async def test_a_kill_that_makes_no_sense(name: str, args: tuple[Any, ...]) -> N
     async with joined(killable(), "alice", "bob") as (alice, bob):
         for reason in ("", "no uri", "a..b"):
             call = alice.call(name, args, {"reason": reason})
-            assert await refusal(call) == "wamp.error.invalid_uri"
+            assert await error_uri_of(call) == "wamp.error.invalid_uri"
         wrong = [(args, {"reason": 1}), (args, {"message": []}), (args, {"other": "a"})]
         wrong += [((*args, "why"), {}), ((["bob"],), {})]
         for given, kwargs in wrong:
             call = alice.call(name, given, kwargs)
-            assert await refusal(call) == "wamp.error.invalid_argument"
+            assert await error_uri_of(call) == "wamp.error.invalid_argument"
         await bob.expect_nothing()
 
 
@@ -374,7 +366,7 @@ async def test_a_subscription_that_is_refused_is_none() -> None:
 
     async with joined(app, "alice", "bob") as (alice, bob):
         await listen_to(alice, f"{META}.on_create", f"{META}.on_subscribe", f"{META}.on_delete")
-        assert await refusal(bob.subscribe("refused")) == "com.example.no"
+        assert await error_uri_of(bob.subscribe("refused")) == "com.example.no"
         assert (await alice.call(f"{META}.lookup", ("refused",))).args == (None,)
         await alice.expect_nothing()
 
@@ -439,7 +431,7 @@ async def test_subscriptions_are_found() -> None:
         for name in ("get", "list_subscribers", "count_subscribers"):
             for unknown in (own.id, 10**6):
                 call = alice.call(f"{META}.{name}", (unknown,))
-                assert await refusal(call) == "wamp.error.no_such_subscription"
+                assert await error_uri_of(call) == "wamp.error.no_such_subscription"
         assert await asked("lookup", own.topic) is None
         assert await asked("match", own.topic) is None
 
@@ -519,7 +511,7 @@ async def test_a_question_about_subscriptions_that_makes_no_sense(
 ) -> None:
     async with joined(guarded(), "alice") as (alice,):
         call = alice.call(f"{META}.{name}", args)
-        assert await refusal(call) == "wamp.error.invalid_argument"
+        assert await error_uri_of(call) == "wamp.error.invalid_argument"
 
 
 # ---- registrations
@@ -624,12 +616,12 @@ async def test_registrations_are_found() -> None:
         assert details == expected
         for name in ("get", "list_callees", "count_callees"):
             call = alice.call(f"{OF_REGISTRATIONS}.{name}", (10**6,))
-            assert await refusal(call) == "wamp.error.no_such_registration"
+            assert await error_uri_of(call) == "wamp.error.no_such_registration"
             call = alice.call(f"{OF_REGISTRATIONS}.{name}", ("shared.a",))
-            assert await refusal(call) == "wamp.error.invalid_argument"
+            assert await error_uri_of(call) == "wamp.error.invalid_argument"
         for args in ((), (1,), ("shared.a", {"match": "none"})):
             call = alice.call(f"{OF_REGISTRATIONS}.lookup", args)
-            assert await refusal(call) == "wamp.error.invalid_argument"
+            assert await error_uri_of(call) == "wamp.error.invalid_argument"
 
 
 # ---- whom it is offered to
@@ -837,10 +829,10 @@ async def test_it_is_not_offered(custom: str | None) -> None:
         if custom == "set_rpc_handler":
             assert (await call).args == ("mine",)
         else:
-            assert await refusal(call) == "wamp.error.no_such_procedure"
+            assert await error_uri_of(call) == "wamp.error.no_such_procedure"
         subscription = alice.subscribe("wamp.session.on_join")
         if custom != "set_subscription_handler":
-            assert await refusal(subscription) == "wamp.error.not_authorized"
+            assert await error_uri_of(subscription) == "wamp.error.not_authorized"
             return
         await subscription
         async with joined(app, "bob"):

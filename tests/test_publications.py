@@ -23,13 +23,10 @@ from serverwamp import (
     WAMPError,
 )
 from serverwamp.testing import Client, connect
+from tests.helpers import anybody, error_of, wait_all_tasks_blocked
 
 NOT_AUTHORIZED = "wamp.error.not_authorized"
 SUBPROTOCOLS = ("wamp.2.json", "wamp.2.msgpack", "wamp.2.json.batched")
-
-
-async def anybody() -> AsyncIterator[None]:
-    yield
 
 
 def open_to_all(uri: str = "topic", **options: Any) -> Application:
@@ -43,12 +40,6 @@ def handled_by(handler: Any, uri: str = "topic", **options: Any) -> Application:
     app.topic(uri)(anybody)
     app.publication(uri)(handler)
     return app
-
-
-async def refusal(awaitable: Any) -> WAMPError:
-    with pytest.raises(WAMPError) as error:
-        await awaitable
-    return error.value
 
 
 # ---- who may publish what
@@ -93,10 +84,10 @@ async def test_only_where_the_application_says_so() -> None:
             assert await client.publish(topic, acknowledge=True)
         for topic in ("closed", "unknown", "open", "open.but.closed", "a.b", "x42", "topic.x"):
             await client.publish(topic)
-            assert (await refusal(client.publish(topic, acknowledge=True))).uri == NOT_AUTHORIZED
+            assert (await error_of(client.publish(topic, acknowledge=True))).uri == NOT_AUTHORIZED
         for topic in ("no topic", "", "open..x", "wamp.session.on_join", "wamp"):
             await client.publish(topic)
-            error = await refusal(client.publish(topic, acknowledge=True))
+            error = await error_of(client.publish(topic, acknowledge=True))
             assert error.uri == "wamp.error.invalid_uri"
         await client.expect_nothing()
 
@@ -193,7 +184,7 @@ async def test_what_a_handler_is_given() -> None:
             ((1, "2024-02-29"), {"db": "x"}),
         ):
             await client.publish("com.example.x", args, kwargs)
-            error = await refusal(client.publish("com.example.x", args, kwargs, acknowledge=True))
+            error = await error_of(client.publish("com.example.x", args, kwargs, acknowledge=True))
             assert error.uri == "wamp.error.invalid_argument", kwargs
         await subscriber.expect_nothing()
 
@@ -275,7 +266,7 @@ async def test_a_handler_refuses(caplog: pytest.LogCaptureFixture) -> None:
             ("cancelled", "wamp.error.runtime_error"),
         ):
             await client.publish("topic", (how,))
-            error = await refusal(client.publish("topic", (how,), acknowledge=True))
+            error = await error_of(client.publish("topic", (how,), acknowledge=True))
             assert error.uri == uri
             if uri == "com.app.no":
                 assert (error.args, error.kwargs) == (("text",), {"a": 1})
@@ -304,7 +295,7 @@ async def test_a_handler_comes_before_the_short_form() -> None:
     async with connect(app) as client:
         for topic in topics:
             await client.publish(topic, acknowledge=True)
-        assert (await refusal(client.publish("other", acknowledge=True))).uri == NOT_AUTHORIZED
+        assert (await error_of(client.publish("other", acknowledge=True))).uri == NOT_AUTHORIZED
     kinds = ("prefix", "exact", "prefix", "wildcard", "regex")
     assert asked == [f"{kind}: {topic}" for kind, topic in zip(kinds, topics, strict=True)]
 
@@ -599,7 +590,7 @@ async def test_publications_in_flight(caplog: pytest.LogCaptureFixture) -> None:
         await subscriber.subscribe("topic")
         for number in range(20):
             await client.send([16, number + 1, {"acknowledge": number == 19}, "topic", [number]])
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert slowly.started == [0]
         await subscriber.expect_nothing()
         slowly.proceed.set()
@@ -643,7 +634,7 @@ async def test_what_was_published_takes_effect_when_the_client_leaves(how: str) 
             await client.send([6, {}, "wamp.close.close_realm"])
         else:
             await client.disconnect()
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         slowly.proceed.set()
         for number in range(3):
             assert (await subscriber.expect_event()).args == (number,)
@@ -671,7 +662,7 @@ async def test_a_session_that_is_ended_publishes_no_more(how: str) -> None:
         await client.call("remember")
         for number in range(3):
             await client.publish("topic", (number,))
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert slowly.session is not None
         if how == "closed":
             await slowly.session.close()
@@ -714,10 +705,10 @@ async def test_a_graceful_shutdown_lets_publications_end() -> None:
     slowly = Slowly()
     async with connect(slowly.app) as client:
         await client.publish("topic", (0,))
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(slowly.app.close_sessions)
-            await anyio.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             slowly.proceed.set()
             assert (await client.receive())[0] == 6
             assert slowly.done == [0]

@@ -21,6 +21,7 @@ import trustme
 from anyio.abc import ByteStream
 
 from serverwamp import Application, Limits, RPCResult, Session
+from tests.helpers import wait_all_tasks_blocked
 from tests.sockets import SECONDS, serve
 
 MESSAGE, PING, PONG = 0, 1, 2
@@ -197,7 +198,7 @@ async def test_octet_by_octet() -> None:
         hello = "000000245b312c227265616c6d31222c7b22726f6c6573223a7b2263616c6c6572223a7b7d7d7d5d"
         for octet in bytes.fromhex("7ff10000" + hello):
             await peer.stream.send(bytes([octet]))
-            await anyio.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
         assert (await peer.exactly(4)).hex() == "7fb10000"
         assert (await peer.receive())[0] == 2
 
@@ -408,7 +409,7 @@ async def test_a_client_that_vanishes() -> None:
     async with connected(app) as peer:
         await peer.join()
         await peer.send([48, 1, {}, "wait"])
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await peer.stream.aclose()
         with anyio.fail_after(SECONDS):
             await ended.wait()

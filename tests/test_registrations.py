@@ -19,7 +19,7 @@ from serverwamp import (
     WAMPError,
 )
 from serverwamp.testing import ROLES, CallResult, Client, connect
-from tests.helpers import dealer_of
+from tests.helpers import dealer_of, error_of
 
 CANCELED = "wamp.error.canceled"
 FEATURES = {"progressive_call_results": True, "call_canceling": True}
@@ -66,12 +66,6 @@ async def answer(client: Client, *payload: Any) -> list[Any]:
     return invoked
 
 
-async def refusal(awaitable: Any) -> WAMPError:
-    with pytest.raises(WAMPError) as error:
-        await awaitable
-    return error.value
-
-
 # ---- registering
 
 
@@ -116,10 +110,10 @@ async def test_what_the_other_serialization_cannot_hold_is_an_error() -> None:
         await register(packed, "com.packed")
         await register(text, "com.text")
         pending = await text.start_call("com.packed", [2**70])
-        assert (await refusal(pending.result())).uri == "wamp.error.invalid_argument"
+        assert (await error_of(pending.result())).uri == "wamp.error.invalid_argument"
         pending = await packed.start_call("com.text")
         await answer(text, [2**70])
-        assert (await refusal(pending.result())).uri == "wamp.error.runtime_error"
+        assert (await error_of(pending.result())).uri == "wamp.error.runtime_error"
         pending = await text.start_call("com.packed", [1])
         assert (await answer(packed, [2]))[1] == 1, "the refused one has no id"
         assert (await pending.result()).args == (2,)
@@ -137,7 +131,7 @@ async def test_errors_pass_through() -> None:
             pending = await caller.start_call("com.fail")
             invoked = await invocation(callee)
             await callee.send([8, 68, invoked[1], {}, error, ["why"], {"more": 1}])
-            raised = await refusal(pending.result())
+            raised = await error_of(pending.result())
             assert (raised.uri, raised.args, raised.kwargs) == (uri, ("why",), {"more": 1})
 
 
@@ -151,18 +145,18 @@ async def test_what_cannot_be_registered() -> None:
     async with connect(app) as client, connect(app) as other:
         await register(client, "com.taken")
         taken = "wamp.error.procedure_already_exists"
-        assert (await refusal(register(other, "com.taken"))).uri == taken
-        assert (await refusal(register(client, "com.taken"))).uri == taken
-        assert (await refusal(register(other, "com.app"))).uri == taken
-        assert (await refusal(register(other, "com.mine.x"))).uri == taken
-        assert (await refusal(register(other, "com.mine.x", match="prefix"))).uri == taken
+        assert (await error_of(register(other, "com.taken"))).uri == taken
+        assert (await error_of(register(client, "com.taken"))).uri == taken
+        assert (await error_of(register(other, "com.app"))).uri == taken
+        assert (await error_of(register(other, "com.mine.x"))).uri == taken
+        assert (await error_of(register(other, "com.mine.x", match="prefix"))).uri == taken
         for uri, match in (
             ("not a uri", "exact"),
             ("wamp.x", "exact"),
             ("a..b", "exact"),
             ("wamp.", "prefix"),
         ):
-            refused = await refusal(register(other, uri, match=match))
+            refused = await error_of(register(other, uri, match=match))
             assert refused.uri == "wamp.error.invalid_uri"
         await register(other, "com.taken", match="prefix")
         await register(other, "com.taken", match="wildcard")
@@ -181,7 +175,7 @@ async def test_unregistering() -> None:
             error = await client.receive()
             assert error[:5] == [8, 66, request, {}, "wamp.error.no_such_registration"]
         await unregister(callee, registration)
-        assert (await refusal(other.call("com.x"))).uri == "wamp.error.no_such_procedure"
+        assert (await error_of(other.call("com.x"))).uri == "wamp.error.no_such_procedure"
         await callee.send([70, running[1], {}, ["still"]])
         assert (await pending.result()).args == ("still",)
         assert await register(other, "com.x") != registration
@@ -202,8 +196,8 @@ async def test_a_callee_that_leaves_takes_its_registrations_with_it(how: str) ->
             elif how == "violation":
                 await callee.send([2, 1, {}])
                 await callee.expect_close()
-        assert (await refusal(pending.result())).uri == CANCELED
-        assert (await refusal(caller.call("com.x"))).uri == "wamp.error.no_such_procedure"
+        assert (await error_of(pending.result())).uri == CANCELED
+        assert (await error_of(caller.call("com.x"))).uri == "wamp.error.no_such_procedure"
         assert list(dealer_of(app)) == []
         await caller.expect_nothing()
 
@@ -221,8 +215,8 @@ async def test_registrations_that_no_client_may_share_are_for_the_application_al
             await client.call("com.me")
             await register(client, "org.ping")
         for client in (one, two):
-            assert (await refusal(client.call("org.ping"))).uri == "wamp.error.no_such_procedure"
-        assert (await refusal(app.call("org.ping"))).uri == "wamp.error.no_such_procedure"
+            assert (await error_of(client.call("org.ping"))).uri == "wamp.error.no_such_procedure"
+        assert (await error_of(app.call("org.ping"))).uri == "wamp.error.no_such_procedure"
         results: list[RPCResult] = []
 
         async def ask(session: Session, number: int) -> None:
@@ -268,7 +262,7 @@ async def test_what_clients_may_serve_is_said_in_short() -> None:
             assert (await pending.result()).args == (uri,)
         for uri in ("com.one.x", "com.many", "org.a.b.status", "fleet.x"):
             await register(callee, uri)
-            assert (await refusal(caller.call(uri))).uri == "wamp.error.no_such_procedure"
+            assert (await error_of(caller.call(uri))).uri == "wamp.error.no_such_procedure"
     async with connect(app, "realm2") as callee, connect(app, "realm2") as caller:
         await register(callee, "fleet.", match="prefix")
         pending = await caller.start_call("fleet.x")
@@ -307,7 +301,7 @@ async def test_the_best_registration_is_called() -> None:
         for uri, number in calls.items():
             pending = await caller.start_call(uri)
             if number is None:
-                assert (await refusal(pending.result())).uri == "wamp.error.no_such_procedure"
+                assert (await error_of(pending.result())).uri == "wamp.error.no_such_procedure"
                 continue
             invoked = await answer(callee)
             assert invoked[2] == ids[number], uri
@@ -322,7 +316,7 @@ async def test_a_pattern_gets_no_calls_of_what_is_no_uri() -> None:
         await register(callee, "com.", match="prefix")
         await register(callee, "com..x", match="wildcard")
         for uri in ("com.not valid", "com.", "com..x", "com.#.x"):
-            assert (await refusal(caller.call(uri))).uri == "wamp.error.invalid_uri"
+            assert (await error_of(caller.call(uri))).uri == "wamp.error.invalid_uri"
         await callee.expect_nothing()
 
 
@@ -331,8 +325,8 @@ async def test_the_applications_procedures_come_first() -> None:
     async with connect(app) as callee, connect(app) as caller:
         await register(callee, "com.", match="prefix")
         # Which the application calls as what they are, and not here.
-        assert (await refusal(app.call("com.app"))).uri == "wamp.error.no_such_procedure"
-        assert (await refusal(app.call("com.not valid"))).uri == "wamp.error.invalid_uri"
+        assert (await error_of(app.call("com.app"))).uri == "wamp.error.no_such_procedure"
+        assert (await error_of(app.call("com.not valid"))).uri == "wamp.error.invalid_uri"
         assert (await caller.call("com.app")).args == ("the application",)
         pending = await caller.start_call("com.other")
         await answer(callee)
@@ -400,7 +394,7 @@ async def test_all_have_to_agree_who_is_called() -> None:
     async with connect(app) as one, connect(app) as two:
         await register(one, "com.x", invoke="first")
         for invoke in ("last", "single", "random"):
-            refused = await refusal(register(two, "com.x", invoke=invoke))
+            refused = await error_of(register(two, "com.x", invoke=invoke))
             assert refused.uri == "wamp.error.procedure_already_exists"
         await register(two, "com.x", invoke="first")
 
@@ -476,7 +470,7 @@ async def test_a_callee_that_cannot_be_interrupted_reports_progress(mode: str | 
         await callee.send([70, 1, {"progress": True}, [1]])
         assert (await pending.progress()).args == (1,)
         await pending.cancel(mode)
-        assert (await refusal(pending.result())).uri == CANCELED
+        assert (await error_of(pending.result())).uri == CANCELED
         await callee.send([70, 1, {"progress": True}, [2]], [70, 1, {}, ["late"]])
         await callee.expect_nothing()
         await caller.expect_nothing()
@@ -491,7 +485,7 @@ async def test_cancelling_without_waiting(mode: str | None) -> None:
         pending = await caller.start_call("com.x", receive_progress=True)
         await invocation(callee)
         await pending.cancel(mode)
-        assert (await refusal(pending.result())).uri == CANCELED
+        assert (await error_of(pending.result())).uri == CANCELED
         if mode != "skip":
             assert await callee.receive() == [69, 1, {"mode": "killnowait"}]
         await callee.send([70, 1, {"progress": True}, [1]], [70, 1, {}, ["late"]])
@@ -516,7 +510,7 @@ async def test_killing_waits_for_the_callee(outcome: str) -> None:
             assert (await pending.result()).args == ("after all",)
         else:
             await callee.send([8, 68, 1, {}, "wamp.error.runtime_error"])
-            assert (await refusal(pending.result())).uri == CANCELED
+            assert (await error_of(pending.result())).uri == CANCELED
 
 
 async def test_killing_twice_interrupts_once() -> None:
@@ -531,7 +525,7 @@ async def test_killing_twice_interrupts_once() -> None:
         assert await callee.receive() == [69, 1, {"mode": "kill"}]
         await callee.expect_nothing()
         await pending.cancel("skip")
-        assert (await refusal(pending.result())).uri == CANCELED
+        assert (await error_of(pending.result())).uri == CANCELED
         await callee.send([70, 1, {}, ["late"]])
         await callee.expect_nothing()
         await caller.expect_nothing()
@@ -561,7 +555,7 @@ async def test_a_callee_that_cannot_be_cancelled_is_left_alone(mode: str) -> Non
         pending = await caller.start_call("com.x")
         await invocation(callee)
         await pending.cancel(mode)
-        assert (await refusal(pending.result())).uri == CANCELED
+        assert (await error_of(pending.result())).uri == CANCELED
         await callee.expect_nothing()
         await callee.send([70, 1, {}])
         await caller.expect_nothing()
@@ -575,7 +569,7 @@ async def test_a_callee_that_takes_too_long() -> None:
         await register(callee, "com.x")
         pending = await caller.start_call("com.x", options={"timeout": 20})
         await invocation(callee)
-        assert (await refusal(pending.result())).uri == "wamp.error.timeout"
+        assert (await error_of(pending.result())).uri == "wamp.error.timeout"
         assert await callee.receive() == [69, 1, {"mode": "killnowait"}]
         await callee.send([70, 1, {}, ["late"]])
         await caller.expect_nothing()
@@ -666,8 +660,8 @@ async def test_registrations_are_limited(caplog: pytest.LogCaptureFixture) -> No
     async with connect(app) as client:
         first = await register(client, "com.a")
         await register(client, "org.b")
-        assert (await refusal(register(client, "com.c"))).uri == "wamp.error.unavailable"
-        assert (await refusal(register(client, "org.c"))).uri == "wamp.error.unavailable"
+        assert (await error_of(register(client, "com.c"))).uri == "wamp.error.unavailable"
+        assert (await error_of(register(client, "org.c"))).uri == "wamp.error.unavailable"
         await unregister(client, first)
         await register(client, "com.c")
     assert "Limits.registrations" in caplog.text
@@ -678,7 +672,7 @@ async def test_calls_that_a_client_does_not_answer_are_limited() -> None:
     async with connect(app) as callee, connect(app) as caller:
         await register(callee, "com.x")
         pending = [await caller.start_call("com.x") for _ in range(2)]
-        assert (await refusal(caller.call("com.x"))).uri == "wamp.error.unavailable"
+        assert (await error_of(caller.call("com.x"))).uri == "wamp.error.unavailable"
         await answer(callee)
         await pending[0].result()
         pending.append(await caller.start_call("com.x"))
@@ -742,7 +736,7 @@ async def test_what_a_call_of_the_application_can_end_in() -> None:
     caught, outcome = Caught(), Outcome()
     async with connect(caught.app, roles=CALLEE) as client:
         session = caught.of(client)
-        assert (await refusal(session.call("com.x"))).uri == "wamp.error.no_such_procedure"
+        assert (await error_of(session.call("com.x"))).uri == "wamp.error.no_such_procedure"
         await register(client, "com.x", match="prefix")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(outcome.of, session.call("com.x.y"))
@@ -750,14 +744,14 @@ async def test_what_a_call_of_the_application_can_end_in() -> None:
             await client.send([8, 68, 1, {}, "com.example.bad", [1]])
         assert outcome.error is not None
         assert (outcome.error.uri, outcome.error.args) == ("com.example.bad", (1,))
-        assert (await refusal(session.call("com.x", timeout=0.02))).uri == "wamp.error.timeout"
+        assert (await error_of(session.call("com.x", timeout=0.02))).uri == "wamp.error.timeout"
         assert (await client.expect(lambda m: m[0] == 69)) == [69, 2, {"mode": "killnowait"}]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(outcome.of, session.call("com.x"))
             await client.expect(lambda m: m[:2] == [68, 3])
             await client.leave()
         assert outcome.error.uri == CANCELED
-        assert (await refusal(session.call("com.x"))).uri == CANCELED
+        assert (await error_of(session.call("com.x"))).uri == CANCELED
 
 
 async def test_a_cancelled_call_of_the_application_interrupts_the_client() -> None:
@@ -794,7 +788,7 @@ async def test_the_application_cancels_a_call(follows: bool) -> None:
         await client.send([70, 1, {}, ["late"]])
         never_made = caught.of(client).call("com.x")
         never_made.cancel()
-        assert (await refusal(never_made)).uri == CANCELED
+        assert (await error_of(never_made)).uri == CANCELED
         await client.expect_nothing()
 
 
@@ -802,8 +796,8 @@ async def test_the_time_for_an_answer_is_limited() -> None:
     caught = Caught(limits=Limits(invocation_timeout=0.02))
     async with connect(caught.app) as client:
         await register(client, "com.x")
-        assert (await refusal(caught.of(client).call("com.x"))).uri == "wamp.error.timeout"
-        assert (await refusal(caught.app.call("com.x"))).uri == "wamp.error.timeout"
+        assert (await error_of(caught.of(client).call("com.x"))).uri == "wamp.error.timeout"
+        assert (await error_of(caught.app.call("com.x"))).uri == "wamp.error.timeout"
 
 
 async def test_the_application_follows_a_clients_progress() -> None:
@@ -843,7 +837,7 @@ async def test_a_client_that_reports_without_end_is_stopped() -> None:
                 await client.send([70, 1, {"progress": True}, [1]])
             assert await client.receive() == [69, 1, {"mode": "killnowait"}]
             release.set()
-        assert (await refusal(call)).uri == "wamp.error.unavailable"
+        assert (await error_of(call)).uri == "wamp.error.unavailable"
 
 
 async def test_a_caller_that_does_not_read_its_progress_is_cut_off(

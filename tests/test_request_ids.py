@@ -8,11 +8,11 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio import wait_all_tasks_blocked
 
 from serverwamp import Application, Limits
 from serverwamp.protocol.serializers import SUBPROTOCOLS
 from serverwamp.testing import Client, connect
+from tests.helpers import wait_all_tasks_blocked
 
 CANCELED = "wamp.error.canceled"
 UNBATCHED = ("wamp.2.json", "wamp.2.msgpack", "wamp.2.cbor")

@@ -10,8 +10,9 @@ from typing import Any
 import anyio
 import pytest
 
-from serverwamp import Application, Limits, WAMPError
-from serverwamp.testing import Client, PendingCall, connect
+from serverwamp import Application, Limits
+from serverwamp.testing import Client, connect
+from tests.helpers import error_uri_of, wait_all_tasks_blocked
 
 ABLE = {
     "progressive_call_invocations": True,
@@ -50,12 +51,6 @@ async def invocation(callee: Client) -> tuple[int, dict[str, Any], list[Any]]:
     return message[1], message[3], [*message, [], []][4]
 
 
-async def error_of(call: PendingCall) -> str:
-    with pytest.raises(WAMPError) as failure:
-        await call.result()
-    return failure.value.uri
-
-
 @pytest.mark.spec("PCI-01", "PCI-04", "PCI-09")
 async def test_chunks_go_on_as_they_come() -> None:
     app = sharing()
@@ -88,7 +83,7 @@ async def test_a_callee_that_cant(features: dict[str, bool]) -> None:
     async with callee_of(app, features=features) as callee, connect(app) as client:
         call = await client.start_call("fleet.sum", [1], progress=True)
         await call.send_chunk(2)
-        assert await error_of(call) == "wamp.error.feature_not_supported"
+        assert await error_uri_of(call.result()) == "wamp.error.feature_not_supported"
         await call.end_chunks()
         await client.expect_nothing()
         await callee.expect_nothing()
@@ -121,7 +116,7 @@ async def test_all_chunks_go_to_the_same_callee() -> None:
         received = [[(await invocation(callee))[2] for _ in range(3)] for callee in (first, second)]
         assert received == [[[0], [11], [21]], [[1], [12], [22]]]
         await first.leave()
-        assert await error_of(calls[0]) == "wamp.error.canceled"
+        assert await error_uri_of(calls[0].result()) == "wamp.error.canceled"
         await calls[0].send_chunk(30)
         await calls[0].end_chunks()
         await client.expect_nothing()
@@ -162,7 +157,7 @@ async def test_an_early_answer(answer: list[Any]) -> None:
             assert (await call.result()).args == ("early",)
         else:
             await callee.send([8, 68, id_, {}, "com.app.error"])
-            assert await error_of(call) == "com.app.error"
+            assert await error_uri_of(call.result()) == "com.app.error"
         for chunk in range(3):
             await call.send_chunk(chunk)
         await call.end_chunks()
@@ -189,7 +184,7 @@ async def test_cancellation(mode: str) -> None:
         id_, _, _ = await invocation(callee)
         await call.cancel(mode)
         await call.send_chunk(2)
-        assert await error_of(call) == "wamp.error.canceled"
+        assert await error_uri_of(call.result()) == "wamp.error.canceled"
         assert (await callee.receive())[:2] == [69, id_]
         await callee.send([8, 68, id_, {}, "wamp.error.canceled"])
         await callee.expect_nothing()
@@ -204,7 +199,7 @@ async def test_what_is_complete_goes_on_for_nobody() -> None:
         ids = {(await invocation(callee))[0] for _ in range(2)}
         assert len(ids) == 1
         await call.cancel("skip")
-        assert await error_of(call) == "wamp.error.canceled"
+        assert await error_uri_of(call.result()) == "wamp.error.canceled"
         await callee.expect_nothing()
 
 
@@ -239,7 +234,7 @@ async def test_a_chunk_that_the_callee_cant_be_sent() -> None:
         call = await client.start_call("fleet.sum", [1], progress=True)
         id_, _, _ = await invocation(callee)
         await call.send_chunk(math.nan)
-        assert await error_of(call) == "wamp.error.invalid_argument"
+        assert await error_uri_of(call.result()) == "wamp.error.invalid_argument"
         assert (await callee.receive())[:2] == [69, id_]
         await call.send_chunk(2)
         await client.expect_nothing()
@@ -264,7 +259,7 @@ async def test_a_callee_that_reads_slowly_is_waited_for() -> None:
             await call.end_chunks()
 
         tasks.start_soon(send)
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         callee.resume()
         for _ in range(300):
             assert (await invocation(callee))[2] == [CHUNK]
@@ -295,8 +290,8 @@ async def test_a_callee_that_doesnt_read(
                 await call.send_chunk(CHUNK)
 
         tasks.start_soon(send)
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         if leaves:
             await callee.disconnect()
-        assert await error_of(call) == f"wamp.error.{error}"
+        assert await error_uri_of(call.result()) == f"wamp.error.{error}"
         await client.expect_nothing()

@@ -25,7 +25,7 @@ import serverwamp
 from serverwamp import Application, ConfigurationError, Session, WAMPError
 from serverwamp.protocol.serializers import SUBPROTOCOLS
 from serverwamp.testing import HandshakeRefused, connect
-from tests.helpers import connections_of
+from tests.helpers import connections_of, wait_all_tasks_blocked
 from tests.sockets import connect_socket, serve, serve_aiohttp
 
 
@@ -582,10 +582,10 @@ class TestAiohttp:
             await send({"type": "websocket.accept"})
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(send_message)
-                await anyio.wait_all_tasks_blocked()
+                await wait_all_tasks_blocked()
                 async with anyio.create_task_group() as cancelled:
                     cancelled.start_soon(send, message)
-                    await anyio.wait_all_tasks_blocked()
+                    await wait_all_tasks_blocked()
                     cancelled.cancel_scope.cancel()
             ended.set()
 

@@ -11,14 +11,9 @@ import pytest
 from serverwamp import Application, ConfigurationError, Limits, Realm, Session, WAMPError
 from serverwamp.protocol.ids import MAX_ID
 from serverwamp.testing import ExpectationFailed, connect
-from tests.helpers import connections_of
+from tests.helpers import connections_of, happened
 
 HELLO = [1, "realm1", {"roles": {"caller": {}}}]
-
-
-async def happened(event: anyio.Event) -> None:
-    with anyio.fail_after(5):
-        await event.wait()
 
 
 def remembering(app: Application) -> list[Session]:
@@ -507,7 +502,7 @@ async def test_a_client_that_reads_nothing_is_given_up() -> None:
         ended.set()
 
     app.add_session_lifespan_handler(lifespan)
-    async with connect(app, timeout=2) as client:
+    async with connect(app, timeout=0.5) as client:
 
         async def call_for_ever() -> None:
             while True:

@@ -24,6 +24,7 @@ from serverwamp import Application, Limits, Session, WAMPError
 from serverwamp.protocol.serializers import SUBPROTOCOLS
 from serverwamp.testing import Client, HandshakeRefused, connect
 from tests.commands import Server, started
+from tests.helpers import until, wait_all_tasks_blocked
 
 GOODBYE = [6, {}, "wamp.close.system_shutdown"]
 GOODBYE_AND_OUT = [6, {}, "wamp.close.goodbye_and_out"]
@@ -106,7 +107,7 @@ async def test_new_connections_are_refused(caplog: pytest.LogCaptureFixture, goo
         call = await client.start_call("wait")
         await started.wait()
         tasks.start_soon(partial(app.close_sessions, goodbye=goodbye))
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         start, body = await handshake(app, {"websocket.http.response": {}})
         assert start["type"] == "websocket.http.response.start"
         assert start["status"] == 503
@@ -133,7 +134,7 @@ async def test_no_session_begins(
     async with connect(app, None) as one, connect(app, None) as two:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(app.close_sessions, batch_size=1, goodbye=goodbye))
-            await anyio.wait_all_tasks_blocked()  # in whatever order they are closed
+            await wait_all_tasks_blocked()  # in whatever order they are closed
             late, early = sorted((one, two), key=lambda client: len(client.transcript))
             await expect_close(early, goodbye)
             await late.send(HELLO)  # before its turn comes
@@ -160,7 +161,7 @@ async def test_who_is_being_authenticated(goodbye: bool) -> None:
             await client.send([*HELLO[:2], {**HELLO[2], "authmethods": ["ticket"]}])
             assert (await client.receive())[0] == 4
         await checked.send([5, "ticket", {}])
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await app.close_sessions(goodbye=goodbye)
         assert ended.is_set()
         for client in (asked, checked):
@@ -213,7 +214,7 @@ async def test_closing_twice_at_once() -> None:
         tasks.start_soon(close, 1)
         tasks.start_soon(close, 2)
         assert await client.receive() == GOODBYE
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert not returned
         await client.send(GOODBYE_AND_OUT)
         assert await client.expect_close() == 1001
@@ -263,7 +264,7 @@ async def test_a_call_that_a_client_answers_may_finish(goodbye: bool, match: str
         invocation = await callee.expect_invocation()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(app.close_sessions, goodbye=goodbye))
-            await anyio.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             await callee.expect_nothing()
             await invocation.result([21.5])
             assert (await call.result()).args == (21.5,)
@@ -317,7 +318,7 @@ async def test_the_end_of_a_session_has_its_consequences(
             await client.subscribe("wamp.session.on_leave")
             await client.call("wamp.session.add_testament", ["presence", ["gone"], {}])
         tasks.start_soon(partial(app.close_sessions, batch_size=1, goodbye=goodbye))
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         # They are closed in whatever order, and the second hears of the end of the first.
         first, second = (two, one) if one.session in app.sessions else (one, two)
         events = [await second.expect_event(), await second.expect_event()]
@@ -344,7 +345,7 @@ async def test_what_was_sent_arrives_before_the_end(protocol: str) -> None:
             await app.publish("late", [number])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(app.close_sessions, goodbye=False))
-            await anyio.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             client.resume()
             for number in range(100):
                 assert (await client.expect_event()).args == (number,)
@@ -376,12 +377,6 @@ def signals() -> Iterator[list[int]]:
     signal.signal(signal.SIGTERM, before)
 
 
-async def happened(condition: Any) -> None:
-    with anyio.fail_after(5):
-        while not condition():
-            await anyio.lowlevel.checkpoint()
-
-
 @pytest.mark.parametrize(("options", "goodbye"), [({}, False), ({"goodbye": True}, True)])
 async def test_the_end_comes_before_the_signal(
     signals: list[int], options: dict[str, bool], goodbye: bool
@@ -392,12 +387,12 @@ async def test_the_end_comes_before_the_signal(
         await started.wait()
         for _ in range(2):  # a terminal, and a parent process that passes it on
             signal.raise_signal(signal.SIGTERM)
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         proceed.set()
         assert (await call.result()).args == ("done",)
         assert not signals
         await expect_end(client, goodbye)
-        await happened(lambda: signals == [signal.SIGTERM])
+        await until(lambda: signals == [signal.SIGTERM])
         with pytest.raises(HandshakeRefused):  # the server may still listen
             async with connect(app):
                 pass
@@ -413,10 +408,10 @@ async def test_an_application_says_that_it_is_draining(signals: list[int]) -> No
         await started.wait()
         assert not app.is_draining
         signal.raise_signal(signal.SIGTERM)
-        await happened(lambda: app.is_draining)
+        await until(lambda: app.is_draining)
         assert len(app.sessions) == 1
         proceed.set()
-        await happened(lambda: signals == [signal.SIGTERM])
+        await until(lambda: signals == [signal.SIGTERM])
         assert app.is_draining  # until the server has ended
     assert not app.is_draining
 
@@ -430,7 +425,7 @@ async def test_a_second_signal_doesnt_wait(
         await client.start_call("wait")
         await started.wait()
         signal.raise_signal(signal.SIGTERM)
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert not signals
         signal.raise_signal(signal.SIGTERM)
         assert signals == [signal.SIGTERM]
@@ -454,7 +449,7 @@ async def test_a_drain_that_fails(
             with monkeypatch.context() as patch:
                 patch.setattr(app, "close_sessions", lambda *args, **kwargs: 1 / 0)
                 signal.raise_signal(signal.SIGTERM)
-                await happened(lambda: signals)
+                await until(lambda: signals)
             assert "division by zero" in caplog.text
             raise ZeroDivisionError  # what fails in the block comes out as it is
     assert signals == [signal.SIGTERM]
@@ -504,15 +499,15 @@ async def test_a_lifespan_may_see_to_it_itself(signals: list[int]) -> None:
     async with to_app, events, anyio.create_task_group() as tasks:
         tasks.start_soon(app, {"type": "lifespan"}, events.receive, send)
         await to_app.send({"type": "lifespan.startup"})
-        await happened(lambda: sent)
+        await until(lambda: sent)
         async with connect(app) as client:
             call = await client.start_call("wait")
-            await anyio.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             signal.raise_signal(signal.SIGTERM)
             error = await client.receive(timeout=2)
             assert error[:3] == [8, 48, call.request]
             await expect_end(client, goodbye=False)
-            await happened(lambda: signals)
+            await until(lambda: signals)
         await to_app.send({"type": "lifespan.shutdown"})
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert log == ["ends"]

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from serverwamp.concurrency.tasks import open_starter
+from tests.helpers import wait_all_tasks_blocked
 
 
 async def test_tasks_start_in_order_and_are_waited_for() -> None:
@@ -43,9 +44,9 @@ async def test_a_task_is_cancelled_alone() -> None:
             starter.start(waits, name, event)
             for name, event in zip(("one", "two"), events, strict=True)
         )
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         one.cancel()
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert ended == ["one is cancelled"]
         events[1].set()
     assert ended == ["one is cancelled", "two finishes"]
@@ -112,13 +113,13 @@ async def test_a_server_that_cancels_while_tasks_end(anyio_backend: str) -> None
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(owner)
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         if anyio_backend == "asyncio":
             owners[0].cancel()
         else:
             tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
-            await anyio.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             assert not finished.is_set()
             proceed.set()
     assert finished.is_set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -22,18 +22,9 @@ from serverwamp import (
 )
 from serverwamp.protocol.serializers import SUBPROTOCOLS
 from serverwamp.testing import connect
+from tests.helpers import anybody, until
 
 HELLO = [1, "realm1", {"roles": {"caller": {}}}]
-
-
-async def nothing() -> AsyncIterator[None]:
-    yield
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    with anyio.fail_after(5):
-        while not is_so():
-            await anyio.lowlevel.checkpoint()
 
 
 def test_a_new_application() -> None:
@@ -74,7 +65,7 @@ async def test_sessions() -> None:
 
 async def test_a_snapshot_stays_as_it_is() -> None:
     app = Application()
-    app.topic("topic", overflow="latest")(nothing)
+    app.topic("topic", overflow="latest")(anybody)
     before = app.statistics()
     async with connect(app) as client:
         with pytest.raises(WAMPError):
@@ -226,7 +217,7 @@ async def test_events() -> None:
 @pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
 async def test_what_waits(subprotocol: str) -> None:
     app = Application(limits=Limits(outbound_messages=100))
-    app.topic("topic", overflow="drop_oldest")(nothing)
+    app.topic("topic", overflow="drop_oldest")(anybody)
     async with connect(app, subprotocol=subprotocol) as client, connect(app) as other:
         await client.subscribe("topic")
         await other.subscribe("topic")
@@ -291,7 +282,7 @@ async def test_the_wrong_frame_type() -> None:
 
 async def test_a_limit_counts_each_time() -> None:
     app = Application(limits=Limits(subscriptions=1))
-    app.prefix_topic("topic.")(nothing)
+    app.prefix_topic("topic.")(anybody)
     async with connect(app) as client:
         await client.subscribe("topic.first")
         for number in range(5):

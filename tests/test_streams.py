@@ -24,25 +24,13 @@ from serverwamp import (
 )
 from serverwamp.protocol.messages import Call, CallOptions
 from serverwamp.protocol.state import REMEMBERED_STREAMS
-from serverwamp.testing import Client, PendingCall, connect
-from tests.helpers import connections_of
+from serverwamp.testing import Client, connect
+from tests.helpers import connections_of, error_uri_of, serving, wait_all_tasks_blocked
 from tests.test_session_state import State, session_in
-
-
-def serving(function: Callable[..., Any], **options: Any) -> Application:
-    app = Application(**options)
-    app.route("procedure")(function)
-    return app
 
 
 async def total(numbers: AsyncIterator[int]) -> int:
     return sum([number async for number in numbers])
-
-
-async def error_of(call: PendingCall) -> str:
-    with pytest.raises(WAMPError) as failure:
-        await call.result()
-    return failure.value.uri
 
 
 async def assert_violation(client: Client, text: str) -> None:
@@ -102,7 +90,7 @@ async def test_chunks_reach_the_handler_one_by_one(subprotocol: str) -> None:
         call = await client.start_call("stream", progress=True)
         for chunk in (b"\x00\xff", "text", None, [1, {"a": 2}]):
             await call.send_chunk(chunk)
-            await anyio.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             assert receiving.received[-1] == chunk
         await call.end_chunks()
         assert (await call.result()).args == (b"\x00\xff", "text", None, [1, {"a": 2}])
@@ -260,7 +248,7 @@ async def test_a_first_chunk_that_is_invalid(args: list[Any]) -> None:
     async with connect(serving(total)) as client:
         call = await client.start_call("procedure", args, progress=True)
         await call.send_chunk(1)
-        assert await error_of(call) == "wamp.error.invalid_argument"
+        assert await error_uri_of(call.result()) == "wamp.error.invalid_argument"
         await call.end_chunks()
         await client.expect_nothing()
 
@@ -271,11 +259,11 @@ async def test_a_chunk_that_exceeds_a_limit_ends_the_call() -> None:
         call = await client.start_call("stream", progress=True)
         await call.send_chunk([0] * 11)
         await call.send_chunk(1)
-        assert await error_of(call) == "wamp.error.invalid_argument"
+        assert await error_uri_of(call.result()) == "wamp.error.invalid_argument"
         await receiving.until_ended("cancelled")
         first = await client.start_call("stream", [[0] * 11], progress=True)
         await first.send_chunk(1)
-        assert await error_of(first) == "wamp.error.invalid_argument"
+        assert await error_uri_of(first.result()) == "wamp.error.invalid_argument"
         await client.expect_nothing()
         assert receiving.ended == ["cancelled"]
 
@@ -293,7 +281,7 @@ async def test_a_handler_without_a_stream() -> None:
         async with connect(app) as client:
             call = await client.start_call("procedure", [1], progress=True)
             await call.send_chunk(2)
-            assert await error_of(call) == "wamp.error.feature_not_supported"
+            assert await error_uri_of(call.result()) == "wamp.error.feature_not_supported"
             await call.end_chunks()
             await client.expect_nothing()
 
@@ -303,7 +291,7 @@ async def test_a_procedure_that_nobody_serves() -> None:
         call = await client.start_call("nobody", progress=True)
         for chunk in range(100):
             await call.send_chunk(chunk)
-        assert await error_of(call) == "wamp.error.no_such_procedure"
+        assert await error_uri_of(call.result()) == "wamp.error.no_such_procedure"
         await client.expect_nothing()
 
 
@@ -470,11 +458,11 @@ async def test_a_slow_handler_is_waited_for(
     receiving.may_begin = anyio.Event()
     async with connect(receiving.app) as client, connect(receiving.app) as other:
         call = await client.start_call("stream", progress=True)
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         before = {connection: connection.received for connection in connections_of(receiving.app)}
         for _ in range(40):
             await call.send_chunk(chunk)
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         taken = [connection.received - before[connection] for connection in before]
         assert max(taken) == most
         assert (await other.call("echo", [1])).args == (1,)
@@ -495,7 +483,7 @@ async def test_a_handler_that_takes_no_chunk(
         call = await client.start_call(handler, progress=True)
         for chunk in range(20):
             await call.send_chunk(chunk)
-        assert await error_of(call) == "wamp.error.unavailable"
+        assert await error_uri_of(call.result()) == "wamp.error.unavailable"
         assert (await client.call("echo", [1])).args == (1,)
         await client.expect_nothing()
     assert [record.getMessage() for record in caplog.records] == [
@@ -510,7 +498,7 @@ async def test_a_cancellation_behind_more_than_is_taken() -> None:
         for chunk in range(10):
             await call.send_chunk(chunk)
         await call.cancel()
-        assert await error_of(call) == "wamp.error.unavailable"
+        assert await error_uri_of(call.result()) == "wamp.error.unavailable"
         await receiving.until_ended("cancelled")
         await client.expect_nothing()
 
@@ -527,7 +515,7 @@ async def test_a_result_while_a_chunk_waits() -> None:
         call = await client.start_call("procedure", progress=True, options={"timeout": 60_000})
         for chunk in range(5):
             await call.send_chunk(chunk)
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         may_end.set()
         assert (await call.result()).args == ("result",)
         await client.expect_nothing()
@@ -541,7 +529,7 @@ async def test_an_end_while_a_chunk_waits(how: str) -> None:
         call = await client.start_call("stuck", progress=True)
         for chunk in range(10):
             await call.send_chunk(chunk)
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         if how == "disconnect":
             await client.disconnect()
         else:
@@ -569,10 +557,10 @@ async def test_cancellation(mode: str | None, ended: str) -> None:
     async with connect(receiving.app) as client:
         call = await client.start_call("stream", [1], progress=True)
         await call.send_chunk(2)
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await call.cancel(mode)
         await call.send_chunk(3)
-        assert await error_of(call) == "wamp.error.canceled"
+        assert await error_uri_of(call.result()) == "wamp.error.canceled"
         await receiving.until_ended(ended)
         await call.send_chunk(4)
         await call.end_chunks()
@@ -589,7 +577,7 @@ async def test_what_is_complete_goes_on_for_nobody() -> None:
         await call.send_chunk(2)
         await call.end_chunks()
         await call.cancel("skip")
-        assert await error_of(call) == "wamp.error.canceled"
+        assert await error_uri_of(call.result()) == "wamp.error.canceled"
         receiving.may_begin.set()
         await receiving.until_ended("complete")
     assert receiving.received == [1, 2]
@@ -602,7 +590,7 @@ async def test_a_client_that_leaves(leave: Callable[[Client], Any]) -> None:
     async with connect(receiving.app) as client:
         call = await client.start_call("stream", [1], progress=True)
         await call.send_chunk(2)
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await leave(client)
         await receiving.until_ended("cancelled")
     assert receiving.received == [1, 2]
@@ -613,12 +601,12 @@ async def test_a_timeout_limits_each_wait_for_a_chunk() -> None:
     receiving = Receiving()
     async with connect(receiving.app) as client:
         began = anyio.current_time()
-        call = await client.start_call("stream", progress=True, options={"timeout": 500})
-        while anyio.current_time() < began + 0.8:
-            await anyio.sleep(0.1)
+        call = await client.start_call("stream", progress=True, options={"timeout": 300})
+        while anyio.current_time() < began + 0.4:
+            await anyio.sleep(0.05)
             await call.send_chunk(1)
         assert receiving.ended == []
-        assert await error_of(call) == "wamp.error.timeout"
+        assert await error_uri_of(call.result()) == "wamp.error.timeout"
         await receiving.until_ended("cancelled")
         await call.send_chunk(1)
         await client.expect_nothing()
@@ -628,13 +616,13 @@ async def test_chunks_that_had_to_wait_renew_the_time_limit() -> None:
     async def slow(chunks: AsyncIterator[int]) -> int:
         count = 0
         async for _ in chunks:
-            await anyio.sleep(0.25)
+            await anyio.sleep(0.1)
             count += 1
         return count
 
     app = serving(slow, limits=Limits(stream_chunks=1))
     async with connect(app) as client:
-        call = await client.start_call("procedure", progress=True, options={"timeout": 1000})
+        call = await client.start_call("procedure", progress=True, options={"timeout": 450})
         for chunk in range(6):
             await call.send_chunk(chunk)
         await call.end_chunks()
@@ -646,7 +634,7 @@ async def test_a_shutdown_gives_streams_their_time() -> None:
     async with connect(receiving.app) as client, anyio.create_task_group() as tasks:
         call = await client.start_call("stream", [1], progress=True)
         tasks.start_soon(receiving.app.close_sessions)
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await call.send_chunk(2)
         await call.end_chunks()
         assert (await call.result()).args == (1, 2)
@@ -683,11 +671,11 @@ async def test_chunks_for_a_handler_that_has_closed_its_stream() -> None:
     app = serving(procedure, limits=Limits(stream_chunks=1))
     async with connect(app) as client:
         call = await client.start_call("procedure", progress=True)
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         for chunk in range(10):
             await call.send_chunk(chunk)
         await call.end_chunks()
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         may_end.set()
         assert (await call.result()).args == ("result",)
         await client.expect_nothing()
@@ -710,7 +698,7 @@ async def test_two_tasks_share_a_stream() -> None:
         call = await client.start_call("procedure", progress=True)
         for chunk in range(10):
             await call.send_chunk(chunk)
-            await anyio.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
         await call.end_chunks()
         assert (await call.result()).args == (45,)
 
@@ -741,7 +729,7 @@ async def test_default_args_learn_of_an_invalid_chunk() -> None:
     async with connect(app) as client:
         call = await client.start_call("procedure", [1], progress=True)
         await call.send_chunk("x")
-        assert await error_of(call) == "wamp.error.invalid_argument"
+        assert await error_uri_of(call.result()) == "wamp.error.invalid_argument"
     assert log == ["wamp.error.invalid_argument"]
 
 
@@ -765,7 +753,7 @@ async def test_a_stream_that_waits_for_its_turn_may_be_cancelled() -> None:
         second = await client.start_call("stream", [10], progress=True)
         await second.cancel()
         await second.send_chunk(20)
-        assert await error_of(second) == "wamp.error.canceled"
+        assert await error_uri_of(second.result()) == "wamp.error.canceled"
         await first.end_chunks()
         assert (await first.result()).args == (1,)
         await client.expect_nothing()
@@ -778,7 +766,7 @@ async def test_streams_are_among_the_calls_in_flight() -> None:
         for call in calls:
             await call.send_chunk(1)
             await call.end_chunks()
-        assert await error_of(calls[2]) == "wamp.error.unavailable"
+        assert await error_uri_of(calls[2].result()) == "wamp.error.unavailable"
         for call in calls[:2]:
             await call.result()
         assert receiving.received == [1, 1]
@@ -794,7 +782,7 @@ async def test_what_fails_in_a_stream_is_logged_once(caplog: pytest.LogCaptureFi
     async with connect(serving(procedure)) as client:
         call = await client.start_call("procedure", progress=True)
         await call.send_chunk(1)
-        assert await error_of(call) == "wamp.error.invalid_argument"
+        assert await error_uri_of(call.result()) == "wamp.error.invalid_argument"
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 

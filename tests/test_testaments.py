@@ -11,6 +11,7 @@ import pytest
 
 from serverwamp import Application, ConfigurationError, Limits, Session, WAMPError
 from serverwamp.testing import Client, Subscription, connect
+from tests.helpers import error_uri_of
 
 ADD = "wamp.session.add_testament"
 FLUSH = "wamp.session.flush_testaments"
@@ -48,12 +49,6 @@ def application(**limits: Any) -> Application:
 
 def connected(app: Application, name: str = "user") -> Any:
     return connect(app, ticket=name, authid=name)
-
-
-async def refusal(awaitable: Any) -> str:
-    with pytest.raises(WAMPError) as error:
-        await awaitable
-    return error.value.uri
 
 
 async def heard(client: Client, subscription: Subscription) -> tuple[tuple[Any, ...], Any]:
@@ -182,7 +177,7 @@ async def test_testaments_that_can_not_be_made() -> None:
             ("not valid", "invalid_uri"),
             ("wamp.session.on_leave", "invalid_uri"),
         ):
-            assert await refusal(client.call(ADD, (topic,))) == f"wamp.error.{error}"
+            assert await error_uri_of(client.call(ADD, (topic,))) == f"wamp.error.{error}"
         for args, kwargs in (
             ((), {}),
             (("open", "text"), {}),
@@ -191,9 +186,13 @@ async def test_testaments_that_can_not_be_made() -> None:
             (("open",), {"publish_options": {"exclude": "me"}}),
             (("open",), {"surplus": 1}),
         ):
-            assert await refusal(client.call(ADD, args, kwargs)) == "wamp.error.invalid_argument"
+            assert (
+                await error_uri_of(client.call(ADD, args, kwargs)) == "wamp.error.invalid_argument"
+            )
         for kwargs in ({"scope": "other"}, {"scope": None}):
-            assert await refusal(client.call(FLUSH, (), kwargs)) == "wamp.error.invalid_argument"
+            assert (
+                await error_uri_of(client.call(FLUSH, (), kwargs)) == "wamp.error.invalid_argument"
+            )
         subscription = await listener.subscribe("open")
         await client.leave()
         await listener.expect_nothing()
@@ -219,7 +218,7 @@ async def test_no_more_testaments_than_the_limit(caplog: pytest.LogCaptureFixtur
         for number, scope in enumerate(("detached", "destroyed", "detached")):
             await client.call(ADD, ("open", [number]), {"scope": scope})
         for _ in range(2):
-            assert await refusal(client.call(ADD, ("open", [3]))) == "wamp.error.unavailable"
+            assert await error_uri_of(client.call(ADD, ("open", [3]))) == "wamp.error.unavailable"
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         assert caplog.records[0].message.startswith("Limits.testaments: ")
         assert app.statistics().violations["testaments"] == 2
@@ -267,7 +266,7 @@ async def test_none_where_clients_can_not_publish(custom: bool) -> None:
         app.set_subscription_handler(listen)
     async with connect(app) as client:
         assert "testament_meta_api" not in client.welcome["roles"]["dealer"]["features"]
-        assert await refusal(client.call(ADD, ("open",))) == "wamp.error.no_such_procedure"
+        assert await error_uri_of(client.call(ADD, ("open",))) == "wamp.error.no_such_procedure"
 
 
 async def test_none_of_anonymous_clients_unless_they_may() -> None:
@@ -289,10 +288,13 @@ async def test_none_of_anonymous_clients_unless_they_may() -> None:
                 await client.leave()
                 assert await heard(listener, subscription) == ((1,), {})
             elif testaments is None:
-                assert await refusal(client.call(ADD, ("open",))) == "wamp.error.no_such_procedure"
+                assert (
+                    await error_uri_of(client.call(ADD, ("open",)))
+                    == "wamp.error.no_such_procedure"
+                )
             else:
                 for procedure, args in ((ADD, ("open",)), (FLUSH, ())):
-                    refused = await refusal(client.call(procedure, args))
+                    refused = await error_uri_of(client.call(procedure, args))
                     assert refused == "wamp.error.not_authorized"
 
 

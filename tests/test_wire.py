@@ -9,7 +9,6 @@ from typing import Any
 import anyio
 import msgpack
 import pytest
-from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectSendStream
 
@@ -17,6 +16,7 @@ import serverwamp
 from serverwamp import Limits, RPCProgressReport, RPCResult, Session
 from serverwamp.protocol.serializers import SUBPROTOCOLS
 from serverwamp.testing import connect
+from tests.helpers import wait_all_tasks_blocked
 
 SECONDS = 5.0
 

@@ -30,7 +30,7 @@ Frame: TypeAlias = str | bytes
 
 
 async def settle() -> None:
-    """Return when every other task waits for something: `anyio.wait_all_tasks_blocked`, at once."""
+    """Return when every other task waits for something: `wait_all_tasks_blocked`, at once."""
     if trio.lowlevel.in_trio_run():
         await trio.testing.wait_all_tasks_blocked()
         return

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from serverwamp import Application, Limits, RPCProgressReport, RPCResult, WAMPError
 from serverwamp.testing import Client, PendingCall, connect
+from tests.helpers import wait_all_tasks_blocked
 
 PROCEDURES = ("all", "two", "echo", "slow", "nothing", "nobody")
 OPTIONS = {"progress": True, "receive_progress": True}
@@ -114,7 +115,7 @@ async def act(taking: Taking, client: Client, sent: list[Sent], action: Any) -> 
         if gates:
             gates[arguments[0] % len(gates)].set()
     elif kind == "rest":
-        await anyio.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
     elif open_calls:
         one = open_calls[arguments[0] % len(open_calls)]
         if kind == "end":
@@ -170,7 +171,7 @@ async def test_streams_arrive_without_a_gap(program: list[Any], synchronize: boo
                 answer: Any = (await one.call.result()).args[0]
             except WAMPError as error:
                 answer = error.uri
-            await anyio.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             check(taking, token, one, answer)
             if one.procedure == "echo" and isinstance(answer, int):
                 reports = [(await one.call.progress()).args[0] for _ in range(answer)]
