@@ -23,7 +23,7 @@ from anyio.abc import TaskStatus
 from starlette.responses import HTMLResponse, PlainTextResponse
 
 from serverwamp import uris
-from serverwamp.adapters import rawsocket
+from serverwamp.adapters.listening import accept_all, listening
 from serverwamp.auth.authentication import (
     CRAAuthRequirement as CRAAuthRequirement,  # where 2.0 has it
 )
@@ -272,9 +272,9 @@ class Application(Realm):
         self.freeze()
 
         server = RawSocketServer(self._server, ssl_context)
-        async with rawsocket.listening(host, port, path) as (listeners, address):
+        async with listening(host, port, path) as (listeners, address):
             task_status.started(address)
-            await rawsocket.accept_all(listeners, server.serve)
+            await accept_all(listeners, server.serve)
 
     async def _serve_page(self, scope: Scope, receive: Receive, send: Send) -> None:
         names = "".join(f"<li><code>{name}</code></li>" for name in SUBPROTOCOLS)

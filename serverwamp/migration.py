@@ -1,6 +1,6 @@
-"""Names of the published serverwamp 2.0 that are spelled differently now.
+"""The method names of serverwamp 2.0, as aliases of the present ones.
 
-They are kept so that applications can move over; nothing here does anything of its own.
+They let applications migrate step by step.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class _Realm(Protocol):
@@ -24,7 +24,7 @@ class _Realm(Protocol):
 
 
 class RealmSpellings:
-    """What `Realm` and `Application` also answer to."""
+    """The 2.0 method names of `Realm` and `Application`."""
 
     def add_rpc_routes(self: _Realm, routes: Iterable[Any]) -> None:
         """Do what `add_routes` does."""
@@ -48,24 +48,26 @@ class RealmSpellings:
 
 
 class _TopicDecorators(Protocol):
-    def topic(self, uri: str) -> Callable[[Function], Function]: ...
-    def prefix_topic(self, uri_prefix: str) -> Callable[[Function], Function]: ...
-    def regex_topic(self, uri_pattern: str | re.Pattern[str]) -> Callable[[Function], Function]: ...
+    def topic(self, uri: str) -> Callable[[Decorated], Decorated]: ...
+    def prefix_topic(self, uri_prefix: str) -> Callable[[Decorated], Decorated]: ...
+    def regex_topic(
+        self, uri_pattern: str | re.Pattern[str]
+    ) -> Callable[[Decorated], Decorated]: ...
 
 
 class TopicRouteSetSpellings:
-    """What `TopicRouteSet` also answers to."""
+    """The 2.0 method names of `TopicRouteSet`."""
 
-    def route(self: _TopicDecorators, uri: str) -> Callable[[Function], Function]:
+    def route(self: _TopicDecorators, uri: str) -> Callable[[Decorated], Decorated]:
         """Do what `topic` does."""
         return self.topic(uri)
 
-    def prefix_route(self: _TopicDecorators, uri_prefix: str) -> Callable[[Function], Function]:
+    def prefix_route(self: _TopicDecorators, uri_prefix: str) -> Callable[[Decorated], Decorated]:
         """Do what `prefix_topic` does."""
         return self.prefix_topic(uri_prefix)
 
     def regex_route(
         self: _TopicDecorators, uri_pattern: str | re.Pattern[str]
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         """Do what `regex_topic` does."""
         return self.regex_topic(uri_pattern)

@@ -1,1 +1,1 @@
-"""Servers that don't speak ASGI, made to."""
+"""Adapters that present other servers and transports as ASGI."""

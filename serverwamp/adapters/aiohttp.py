@@ -1,4 +1,4 @@
-"""aiohttp requests as ASGI: scope, receive and send. It knows nothing of WAMP.
+"""Present aiohttp requests as ASGI: scope, receive and send. It doesn't depend on WAMP.
 
 Spec: ASGI, "HTTP & WebSocket ASGI Message Format".
 """
@@ -19,11 +19,10 @@ ASGIApplication: TypeAlias = Callable[
 ]
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""As in the ASGI servers; aiohttp answers what is longer by closing with 1009."""
-
+"""The usual limit of ASGI servers. After a longer message, aiohttp closes the socket with 1009."""
 
 PING_INTERVAL = 20.0
-"""Seconds, as in uvicorn; a client that doesn't answer in half of that is gone."""
+"""Seconds between pings, as in Uvicorn. A client that doesn't answer in half that time is gone."""
 
 
 def request_handler(
@@ -77,7 +76,7 @@ def _certificates(request: web.Request) -> list[str]:
 
 
 class _HTTP:
-    """One request and its response."""
+    """An HTTP request and its response."""
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
@@ -88,12 +87,14 @@ class _HTTP:
         self.scope = _scope(request, "http")
 
     async def receive(self) -> Event:
+        """Return the request with its whole body, then the disconnection."""
         if self._read:
             return {"type": "http.disconnect"}
         self._read = True
         return {"type": "http.request", "body": await self._request.read(), "more_body": False}
 
     async def send(self, event: Event) -> None:
+        """Collect a part of the response."""
         if event["type"] == "http.response.start":
             self._status = event["status"]
             self._headers = [
@@ -104,19 +105,20 @@ class _HTTP:
             self._body += event.get("body", b"")
 
     async def fail(self) -> None:
-        """Nothing was sent yet: aiohttp answers for the exception."""
+        """Do nothing, because nothing was sent yet: aiohttp answers with status 500."""
 
     def response(self) -> web.StreamResponse:
+        """Return the collected response."""
         headers = CIMultiDict(self._headers)
         return web.Response(status=self._status, headers=headers, body=bytes(self._body))
 
 
 class _WebSocket:
-    """One WebSocket, from its handshake to its end."""
+    """A WebSocket, from its handshake to its end."""
 
     def __init__(self, request: web.Request) -> None:
         offered = request.headers.getall("Sec-WebSocket-Protocol", [])
-        if len(offered) > 1:  # aiohttp itself reads only the first of these headers
+        if len(offered) > 1:  # aiohttp reads only the first of these headers
             headers = request.headers.copy()
             headers["Sec-WebSocket-Protocol"] = ", ".join(offered)
             request = request.clone(headers=headers)
@@ -129,6 +131,7 @@ class _WebSocket:
         self.scope["subprotocols"] = [name for name in names if name]
 
     async def receive(self) -> Event:
+        """Return the next event of the client."""
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
@@ -141,13 +144,17 @@ class _WebSocket:
         return {"type": "websocket.disconnect", "code": self._socket.close_code or 1006}
 
     async def send(self, event: Event) -> None:
+        """Accept or refuse the WebSocket, send a message, or close.
+
+        Raises: OSError when the client is gone.
+        """
         try:
             await self._send(event)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Whoever waits for the client to read, is cancelled with anybody else who does.
+            # Tasks that wait for the client to read share a future. Cancelling one cancels all.
             raise OSError("the client doesn't read") from None
 
     async def _send(self, event: Event) -> None:
@@ -174,8 +181,10 @@ class _WebSocket:
             await self._socket.send_bytes(event["bytes"])
 
     async def fail(self) -> None:
+        """Close the WebSocket, because the application raised an exception."""
         if self._socket is not None:
             await asyncio.shield(self._socket.close(code=WSCloseCode.INTERNAL_ERROR))
 
     def response(self) -> web.StreamResponse:
+        """Return the WebSocket, or the refusal, as aiohttp expects from a handler."""
         return self._socket or web.Response(status=self._status, text="WebSocket refused\n")

@@ -1,4 +1,4 @@
-"""RawSocket connections as ASGI: scope, receive and send, like those of a WebSocket.
+"""Present RawSocket connections as ASGI: scope, receive and send, like those of a WebSocket.
 
 Spec: Advanced Profile, "RawSocket Transport".
 """
@@ -6,38 +6,33 @@ Spec: Advanced Profile, "RawSocket Transport".
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import ssl
-import stat
 import struct
 from collections.abc import (
-    AsyncIterator,
     Callable,
     Collection,
-    Coroutine,
     Mapping,
     MutableMapping,
-    Sequence,
 )
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, NoReturn, Protocol, TypeAlias, cast
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import ByteStream, SocketAttribute, TaskGroup
+from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
+from serverwamp.adapters.listening import CHUNK
 from serverwamp.errors import ProtocolViolation
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 Event: TypeAlias = MutableMapping[str, Any]
-Serve: TypeAlias = Callable[[ByteStream], Coroutine[Any, Any, None]]
 
 MAGIC: Final = 0x7F
 FORMATS: Final[Mapping[int, str]] = {1: "wamp.2.json", 2: "wamp.2.msgpack", 3: "wamp.2.cbor"}
-"""The subprotocols that speak what the numbers of the handshake mean."""
+"""The serializer numbers in the handshake, and the WebSocket subprotocols with the same format."""
 
 UNSUPPORTED_FORMAT: Final = 1
 UNACCEPTABLE_LENGTH: Final = 2
@@ -45,155 +40,29 @@ RESERVED_BITS: Final = 3
 TOO_MANY_CONNECTIONS: Final = 4
 
 REFUSALS: Final[Mapping[int, str]] = {
-    UNSUPPORTED_FORMAT: "its serializer isn't spoken here",
-    UNACCEPTABLE_LENGTH: "it could receive no more than 512 bytes at once",
+    UNSUPPORTED_FORMAT: "its serializer isn't supported",
+    UNACCEPTABLE_LENGTH: "it can receive at most 512 bytes at once",
     RESERVED_BITS: "reserved bits are set",
 }
 
 LEAST_EXPONENT: Final = 10
-"""Messages of 512 octets, which the handshake could ask for, are too short for a WELCOME."""
+"""A client has to accept messages of 2^10 bytes at least. The handshake allows to announce 2^9, but
+that is too short for a WELCOME."""
 MAX_LENGTH: Final = 2**24
+"""The maximum length of a message in RawSocket."""
 LONGEST_SENT: Final = MAX_LENGTH - 1
-"""A length of 2^24, which takes a bit of its own, isn't understood by every client."""
+"""The maximum length of sent messages. Not every client understands how a length of 2^24 is
+encoded."""
 
 MESSAGE, PING, PONG = range(3)
 UCRED: Final = struct.Struct("iII")
-CHUNK: Final = 64 * 1024
+"""The struct ucred of Linux: process id, user id, group id."""
 LINGER_SECONDS: Final = 1.0
-"""How long a client that is refused may take to hear of it."""
-BACKLOG: Final = 4096
-"""How many connections may wait to be accepted; the system has a limit of its own."""
-REST_SECONDS: Final = 0.1
-"""How long no connection is accepted after one that couldn't be."""
+"""How long a refused client has to read the refusal."""
 
 
 GONE: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
-"""What is raised when the other side has left, or breaks TLS."""
-
-
-class Listening(Protocol):
-    """What listens."""
-
-    async def accept(self) -> ByteStream:
-        """Return the next connection."""
-        ...
-
-
-# ---- listening
-
-
-@asynccontextmanager
-async def listening(
-    host: str, port: int | None, path: str | os.PathLike[str] | None
-) -> AsyncIterator[tuple[Sequence[Listening], int | str]]:
-    """Listen at a TCP port or at a Unix socket, and give what listens, and that port or path."""
-    if path is not None:
-        with UnixListener(os.fspath(path)) as unix:
-            yield [unix], os.fspath(path)
-    else:
-        tcp = await anyio.create_tcp_listener(local_host=host, local_port=port or 0)
-        async with tcp:
-            listeners = cast("Sequence[Listening]", tcp.listeners)
-            yield listeners, tcp.extra(SocketAttribute.local_port)
-
-
-async def accept_all(listeners: Sequence[Listening], serve: Serve) -> NoReturn:
-    """Serve each connection in a task of its own, until this is cancelled."""
-    async with anyio.create_task_group() as tasks:
-        for listener in listeners[1:]:
-            tasks.start_soon(_accept, listener, serve, tasks)
-        await _accept(listeners[0], serve, tasks)
-    raise AssertionError("nobody accepts connections any more")
-
-
-async def _accept(listener: Listening, serve: Serve, tasks: TaskGroup) -> NoReturn:
-    while True:
-        try:
-            stream = await listener.accept()
-        except (OSError, anyio.BrokenResourceError) as error:
-            # As when the process has no file descriptor left: no reason to turn away all others.
-            logger.error("no connection can be accepted: %s", error.__cause__ or error)
-            await anyio.sleep(REST_SECONDS)
-        else:
-            tasks.start_soon(serve, stream)
-
-
-class UnixListener:
-    """Listens at a Unix socket. (On asyncio anyio's own complains when it is cancelled.)"""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        with suppress(OSError):
-            if stat.S_ISSOCK(os.stat(path).st_mode):  # left by a process that was killed
-                os.unlink(path)
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.setblocking(False)
-
-    def __enter__(self) -> UnixListener:
-        try:
-            self._socket.bind(self._path)
-            self._socket.listen(BACKLOG)
-        except BaseException:
-            self._socket.close()
-            raise
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._socket.close()
-        with suppress(OSError):
-            os.unlink(self._path)
-
-    async def accept(self) -> ByteStream:
-        """Return the next connection."""
-        while True:
-            await anyio.wait_readable(self._socket)
-            with suppress(BlockingIOError):
-                return UnixStream(self._socket.accept()[0])
-
-
-class UnixStream(ByteStream):
-    """A connection over a Unix socket."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        connected.setblocking(False)
-        self._socket = connected
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        return {
-            SocketAttribute.family: lambda: self._socket.family,
-            SocketAttribute.local_address: self._socket.getsockname,
-            SocketAttribute.raw_socket: lambda: self._socket,
-        }
-
-    async def receive(self, max_bytes: int = CHUNK) -> bytes:
-        while True:
-            try:
-                data = self._socket.recv(max_bytes)
-            except BlockingIOError:
-                await anyio.wait_readable(self._socket)
-            else:
-                if not data:
-                    raise anyio.EndOfStream
-                return data
-
-    async def send(self, item: bytes) -> None:
-        await anyio.lowlevel.checkpoint()
-        left = memoryview(item)
-        while left:
-            try:
-                left = left[self._socket.send(left) :]
-            except BlockingIOError:
-                await anyio.wait_writable(self._socket)
-
-    async def send_eof(self) -> None:
-        self._socket.shutdown(socket.SHUT_WR)
-
-    async def aclose(self) -> None:
-        if self._socket.fileno() >= 0:
-            anyio.notify_closing(self._socket)
-            self._socket.close()
-        await anyio.lowlevel.checkpoint()
+"""The exceptions when the other side has disconnected, or breaks the rules of TLS."""
 
 
 # ---- the handshake
@@ -205,9 +74,11 @@ async def open_socket(
     subprotocols: Collection[str],
     message_bytes: float,
 ) -> RawSocket | None:
-    """Agree with the client on a format, and on how long messages may be.
+    """Agree with the client on a format and on message lengths.
 
-    Returns None when they don't. Raises what the network raises.
+    Return None when the handshake fails. The caller closes `connected`.
+
+    Raises: one of `GONE` when the client disconnects.
     """
     stream: ByteStream = connected
     if context is not None:
@@ -218,7 +89,7 @@ async def open_socket(
     while len(opening) < 4:
         opening += await stream.receive(4 - len(opening))
         if opening[0] != MAGIC:
-            logger.warning("what begins with %r isn't RawSocket", opening)
+            logger.warning("a connection that starts with %r isn't RawSocket", opening)
             return None
     length, number = divmod(opening[1], 16)
     code = 0
@@ -244,12 +115,12 @@ async def open_socket(
 
 
 def _exponent(message_bytes: float) -> int:
-    """Return the power of two, not above that length, which can be announced."""
+    """Return the exponent of the length to announce: the largest power of two in the limit."""
     return max(9, int(min(message_bytes, MAX_LENGTH)).bit_length() - 1)
 
 
 async def refuse(stream: ByteStream, code: int) -> None:
-    """Tell the client why it isn't served, and see to it that this arrives."""
+    """Tell the client why it is refused, and wait until it has received that."""
     with anyio.move_on_after(LINGER_SECONDS), suppress(*GONE):
         await stream.send(bytes((MAGIC, code << 4, 0, 0)))
         await _send_eof(stream)
@@ -258,7 +129,7 @@ async def refuse(stream: ByteStream, code: int) -> None:
 
 
 async def _send_eof(stream: ByteStream) -> None:
-    # The end of TLS would be awaited, by somebody who reads already.
+    # Closing TLS properly would read the client's answer, but another task is reading already.
     await (stream.transport_stream if isinstance(stream, TLSStream) else stream).send_eof()
 
 
@@ -284,7 +155,7 @@ def _scope(connected: ByteStream, stream: ByteStream) -> Event:
 
 def _credentials(connected: ByteStream) -> Mapping[str, int] | None:
     option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:  # elsewhere than on Linux
+    if option is None:  # not Linux
         return None
     raw = connected.extra(SocketAttribute.raw_socket)
     data = raw.getsockopt(socket.SOL_SOCKET, option, UCRED.size)
@@ -295,7 +166,10 @@ def _credentials(connected: ByteStream) -> Mapping[str, int] | None:
 
 
 class RawSocket:
-    """A connection after its handshake; its `subprotocol` is what a WebSocket would speak."""
+    """A connection after its handshake.
+
+    `subprotocol` is the WebSocket subprotocol with the same format.
+    """
 
     def __init__(
         self,
@@ -310,20 +184,23 @@ class RawSocket:
         self.subprotocol = subprotocol
         self.scope = scope
         self.longest_sent = longest_sent
-        """How many octets a message to the client may have."""
+        """The maximum length in bytes of a message to the client."""
         self._longest_received = longest_received
         self._is_text = subprotocol == "wamp.2.json"
         self._received = bytearray()
         self._is_readable = True
-        # What answers PING is another task than what sends.
+        # The receiving task answers PING while another task sends.
         self._sending = anyio.Lock(fast_acquire=True)
         self.check_length: Callable[[float], None] = lambda length: None
-        """Is given the length of a message before it is received, and raises what is wrong."""
+        """Called with the length of each message before receiving it; raises if it is too long.
+
+        The length is infinite if it exceeds the length announced in the handshake.
+        """
 
     async def receive(self) -> Event:
         """Return the next message, or the disconnection.
 
-        Raises: ProtocolViolation; then no message comes any more.
+        Raises: ProtocolViolation. After that, only the disconnection can be received.
         """
         try:
             return await self._receive_message()
@@ -334,7 +211,7 @@ class RawSocket:
             raise
 
     async def _receive_message(self) -> Event:
-        while not self._is_readable:  # else the client might not hear of it
+        while not self._is_readable:  # unread data could make the system discard our last message
             await self._stream.receive()
         while True:
             kind, length = await self._receive_prefix()
@@ -358,7 +235,7 @@ class RawSocket:
         return kind, length
 
     async def _take(self, start: int, length: int) -> bytes:
-        """Receive as much, and take it out; what is before it is dropped."""
+        """Return `length` received bytes from `start` on, and drop everything before them."""
         end = start + length
         while len(self._received) < end:
             self._received += await self._stream.receive(CHUNK)
@@ -375,7 +252,7 @@ class RawSocket:
             raise ProtocolViolation("undecodable JSON: text that isn't UTF-8") from None
 
     async def send(self, event: Event) -> None:
-        """Send a message, or what closes the connection.
+        """Send a message, or close the sending side.
 
         Raises: OSError when the client is gone.
         """

@@ -1,8 +1,8 @@
-"""What pydantic converts, and what it can't see to there. Imported only where it is used.
+"""Conversions by pydantic, which is imported only when it is needed.
 
-pydantic converts to its own classes wholly by itself. What it would ignore inside of them, such as
-the constraints of msgspec, is refused; what it admits although nobody said so, numbers that aren't
-finite, is looked for in what it has made.
+pydantic converts to its own classes completely by itself. Metadata inside them that pydantic would
+ignore, such as constraints of msgspec, is refused. pydantic also accepts infinite numbers and NaN
+by default, so the converted values are checked for them.
 """
 
 from __future__ import annotations
@@ -31,23 +31,24 @@ from serverwamp.errors import ConfigurationError, Unsuitable
 OF_PYDANTIC: Final = frozenset(("pydantic", "pydantic_core"))
 HOOK: Final = "__get_pydantic_core_schema__"
 CONSTRAINTS: Final = frozenset("Gt Ge Lt Le MultipleOf MinLen MaxLen".split())
-"""The classes of annotated_types that pydantic honours, but not their subclasses."""
+"""The classes of annotated_types that pydantic supports; it doesn't support their subclasses."""
 PREDICATES: Final = frozenset(("Predicate", "Not"))
-"""Those that it honours with their subclasses."""
+"""The classes of annotated_types that pydantic supports together with their subclasses."""
 MOST_ERRORS: Final = 100
-"""A caller isn't told of more, so that a short message can't cause a long answer."""
+"""The maximum number of errors in an answer, so that a short message can't cause a long answer."""
 LONGEST_KEY: Final = 100
+"""The maximum length of a key in a path."""
 ARRAYS: Final = (list, tuple, set, frozenset)
 OF_FIELDS: Final = ("default_factory", "alias", "validation_alias")
-"""What says something of a field of a model, and nothing elsewhere."""
+"""Attributes of metadata that only have a meaning for fields of models."""
 GROUP: Final = "__is_annotated_types_grouped_metadata__"
 
 
-# ---- what is pydantic's
+# ---- pydantic's types and metadata
 
 
 def is_type(hint: Any) -> bool:
-    """Tell whether a class is a model, a dataclass or another type of pydantic's."""
+    """Tell whether `hint` is a model, a dataclass or another type of pydantic."""
     cls = typing.get_origin(hint) or hint
     if not isinstance(cls, type):
         return False
@@ -55,7 +56,7 @@ def is_type(hint: Any) -> bool:
 
 
 def is_metadata(item: Any) -> bool:
-    """Tell whether pydantic honours an item of ``Annotated``."""
+    """Tell whether pydantic supports an item of ``Annotated``."""
     kind = type(item)
     return (
         _package(kind) in OF_PYDANTIC
@@ -66,36 +67,36 @@ def is_metadata(item: Any) -> bool:
 
 
 def check_metadata(item: Any) -> None:
-    """Check that pydantic honours an item of ``Annotated``, which nobody else does.
+    """Check that pydantic supports an item of ``Annotated`` that no other library supports.
 
-    Raises: ConfigurationError.
+    Raises: ConfigurationError when it doesn't.
     """
     for part in item if getattr(item, GROUP, False) is True else (item,):
         if not is_documentation(part) and not is_metadata(part):
             raise ConfigurationError(
-                f"nothing honours {item!r:.100} in an annotation. Constraints can be those of"
-                f" `msgspec.Meta` or of pydantic. What the server fills in is a default arg:"
-                f" add_default_arg(name, factory=...), before the route is added"
+                f"nothing honours {item!r:.100} in an annotation. Use constraints of `msgspec.Meta`"
+                f" or of pydantic. If the server fills in the parameter, use"
+                f" add_default_arg(name, factory=...) before the route is added"
             )
 
 
 def check_no_field(item: Any) -> None:
-    """Check that an item of ``Annotated`` has nothing that counts for fields of models only.
+    """Check that an item of ``Annotated`` has no settings that only apply to fields of models.
 
-    Raises: ConfigurationError.
+    Raises: ConfigurationError when it has.
     """
     if _package(type(item)) not in OF_PYDANTIC:
         return
     has_default = repr(getattr(item, "default", ...)) not in ("Ellipsis", "PydanticUndefined")
     if has_default or any(getattr(item, name, None) for name in OF_FIELDS):
         raise ConfigurationError(
-            f"nothing honours the default value or the alias of {item!r:.100}, which isn't the"
-            f" annotation of a model's field. A default value stands behind the annotation"
+            f"nothing honours the default value or the alias of {item!r:.100}, because it isn't in"
+            f" the annotation of a model's field. Write a default value after the annotation"
         )
 
 
 def declares_type(metadata: Sequence[Any]) -> bool:
-    """Tell whether metadata says by itself how values of the annotated type are made."""
+    """Tell whether metadata defines how values of the annotated type are created."""
     return any(hasattr(item, HOOK) for item in metadata)
 
 
@@ -104,23 +105,23 @@ def _package(cls: type) -> str:
 
 
 def fields_of(cls: Any) -> Mapping[str, Any] | None:
-    """Return the fields of a model or dataclass of pydantic's; None for any other class."""
+    """Return the fields of a pydantic model or dataclass by name; None for any other class."""
     if not isinstance(cls, type):
         return None
-    fields = getattr(cls, "__pydantic_fields__", None)  # of models only since pydantic 2.10
+    fields = getattr(cls, "__pydantic_fields__", None)  # models have it since pydantic 2.10
     return getattr(cls, "model_fields", None) if fields is None else fields
 
 
 def names_of(cls: type, names: Names) -> Names:
-    """Return what the names in the annotations of a class stand for."""
+    """Return the namespace for the annotations of a class."""
     return {**names, **vars(sys.modules[cls.__module__]), cls.__name__: cls}
 
 
 def keys_of(name: str, field: Any) -> Sequence[str]:
-    """Return the names that the field of a model may have in a message."""
+    """Return the keys that the field of a model may have in a message."""
     keys = [name, field.alias, field.validation_alias]
     keys += getattr(field.validation_alias, "choices", ())
-    paths = [getattr(key, "path", [key])[0] for key in keys]  # of an AliasPath the first step
+    paths = [getattr(key, "path", [key])[0] for key in keys]  # the first step of an AliasPath
     return [key for key in paths if isinstance(key, str)]
 
 
@@ -128,9 +129,10 @@ def keys_of(name: str, field: Any) -> Sequence[str]:
 
 
 def converter(hint: Any) -> Callable[[Any], Any]:
-    """Return what has pydantic convert to `hint`.
+    """Return a function that converts values to `hint` by pydantic.
 
-    Raises: ConfigurationError when pydantic can't; NameError when it can't yet.
+    Raises: ConfigurationError when pydantic doesn't support the type; NameError when a name isn't
+        known yet.
     """
     pydantic = _imported(hint)
     try:
@@ -139,7 +141,7 @@ def converter(hint: Any) -> Callable[[Any], Any]:
         raise
     except (pydantic.errors.PydanticUserError, RuntimeError, TypeError) as error:
         raise ConfigurationError(str(error)) from None
-    # What is strict accepts fewer types in Python than in JSON, in which a date is text.
+    # In strict mode pydantic accepts text as a date only when it parses JSON.
     schema = repr(adapter.core_schema)
     is_strict, has_choices = "'strict': True" in schema, "union'" in schema
     may_be_infinite = admits_infinity(hint)
@@ -167,12 +169,12 @@ def _by_rules_of_json(adapter: Any, value: Any) -> Any:
     try:
         text = to_json(value, bytes_mode="utf8")
     except (PydanticSerializationError, ValueError):
-        raise Unsuitable("a value has no form in JSON, by whose rules it is checked") from None
+        raise Unsuitable("a value that is checked by the rules of JSON can't be JSON") from None
     return adapter.validate_json(text)
 
 
 def constrained(convert: Callable[[Any], Any] | None, metadata: Sequence[Any]) -> Any:
-    """Return the annotation by which pydantic checks, with `metadata`, what `convert` has made."""
+    """Return an annotation with which pydantic applies `metadata` to the results of `convert`."""
     inner: Any = Any
     if convert is not None:
         inner = typing.Annotated[Any, _imported(metadata).PlainValidator(convert)]
@@ -193,7 +195,7 @@ def _imported(hint: Any) -> Any:
 
 
 def explained(error: Exception) -> Unsuitable | None:
-    """Return what an error of pydantic's says about a value; None for any other error."""
+    """Return the meaning of a validation error of pydantic; None for any other error."""
     core = sys.modules.get("pydantic_core")
     if core is None or not isinstance(error, core.ValidationError):
         return None
@@ -201,8 +203,11 @@ def explained(error: Exception) -> Unsuitable | None:
 
 
 def _unsuitable(error: Any, values: Sequence[Any]) -> Unsuitable:
-    """Return what an error says about a value, which `values` holds if there may be a choice."""
-    # Without the input, and without the exceptions that validators raise.
+    """Return the meaning of a validation error.
+
+    If the annotation has a union, `values` holds the validated value, else nothing.
+    """
+    # The input and the exceptions of validators aren't meant for the client.
     details = []
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     for detail in errors[:MOST_ERRORS]:
@@ -214,7 +219,7 @@ def _unsuitable(error: Any, values: Sequence[Any]) -> Unsuitable:
 
 
 def path_of(location: Sequence[int | str]) -> str:
-    """Return the path that consists of keys and positions; long keys are cut off."""
+    """Return keys and positions as a path such as ``.lines[0]``; long keys are shortened."""
     return "".join(
         f"[{part}]" if isinstance(part, int) else f".{str(part)[:LONGEST_KEY]}"
         for part in location
@@ -225,7 +230,7 @@ def path_of(location: Sequence[int | str]) -> str:
 def _without_choices(
     location: Sequence[int | str], value: Any, *, is_missing: bool
 ) -> Sequence[int | str]:
-    """Return the steps to a part of a value without those that name a member of a union."""
+    """Return the steps to a part of `value`, without steps that name a member of a union."""
     steps: list[int | str] = []
     for position, step in enumerate(location, 1):
         if isinstance(value, Mapping) and step in value:
@@ -238,16 +243,16 @@ def _without_choices(
     return steps
 
 
-# ---- what pydantic doesn't see to
+# ---- what pydantic doesn't check
 
 
 def check(hint: Any, names: Names) -> None:
-    """Check that nothing inside of a type of pydantic's is there in vain.
+    """Check that pydantic ignores nothing inside one of its types.
 
-    Raises: ConfigurationError; NameError when a hint can't be resolved.
+    Raises: ConfigurationError when it does; NameError when an annotation can't be resolved.
     """
     seen: set[Any] = set()
-    kept: list[Names] = []  # whose ids are part of keys
+    kept: list[Names] = []  # keeps the objects alive whose ids are part of keys
 
     def visit(hint: Any, names: Names) -> None:
         if key_of(hint, names) in seen:
@@ -262,7 +267,7 @@ def check(hint: Any, names: Names) -> None:
             for item in hint.__metadata__:
                 check_metadata(item)
         for part in members_of(hint) or typing.get_args(hint):
-            if not isinstance(part, (str, int, bytes)):  # of a Literal
+            if not isinstance(part, (str, int, bytes)):  # values of a Literal
                 visit(part, names)
         cls = typing.get_origin(hint) or hint
         if not isinstance(cls, type):
@@ -293,7 +298,7 @@ def _check_default(cls: type, name: str, value: Any, hint: Any, names: Names) ->
 
 
 def _check_constructor(cls: type) -> None:
-    """Check that a dataclass, which pydantic makes without calling it, loses nothing by that."""
+    """Check that a dataclass has no constructor of its own, because pydantic wouldn't call it."""
     code = getattr(inspect.getattr_static(cls, "__init__"), "__code__", None)
     is_generated = code is not None and code.co_filename == "<string>"
     if dataclasses.is_dataclass(cls) and (not is_generated or cls.__new__ is not object.__new__):
@@ -306,7 +311,7 @@ def _check_constructor(cls: type) -> None:
 
 
 def admits_infinity(hint: Any, config: Mapping[str, Any] | None = None) -> bool:
-    """Tell whether an annotation says, itself or in its parts, that numbers may be infinite."""
+    """Tell whether an annotation, or a part of it, explicitly allows infinite numbers and NaN."""
     if config and config.get("allow_inf_nan"):
         return True
     if any(_is_admission(item) for item in getattr(hint, "__metadata__", ())):
@@ -325,7 +330,7 @@ def _is_admission(item: Any) -> bool:
 
 
 def _check_finite(value: Any) -> None:
-    """Check the numbers that pydantic has converted, except where fields admit others.
+    """Check that all numbers in a converted value are finite, unless their fields allow others.
 
     Raises: Unsuitable.
     """

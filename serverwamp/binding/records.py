@@ -1,8 +1,8 @@
-"""Records: classes with named, typed fields that are made by calling them.
+"""Records: classes with named, typed fields, whose instances are created by calling the class.
 
-They are dataclasses, attrs classes, ``NamedTuple``, ``TypedDict`` and ``msgspec.Struct``. Their
-fields are the parameters of their constructors, so that nothing can be set that the constructor
-doesn't take, and nothing is made without it.
+These are dataclasses, attrs classes, ``NamedTuple``, ``TypedDict`` and ``msgspec.Struct``. The
+parameters of the constructor are the fields. So a client can't bypass the constructor, or set a
+field that the constructor doesn't accept.
 """
 
 from __future__ import annotations
@@ -45,23 +45,29 @@ class Field:
     key: str
     """The name in a message."""
     hint: Any
+    """The annotation."""
     is_required: bool
+    """Whether a message has to contain it."""
     default: Any = NO_DEFAULT
+    """The default value; `NO_DEFAULT` if there is none, or a factory creates it."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """How a class is made of the fields that a client supplies."""
+    """How to create an instance of a class from the fields in a message."""
 
     cls: Any
+    """The class, which is called with the fields as keyword arguments."""
     fields: Sequence[Field]
+    """The fields; in an array, in this order."""
     names: Names
-    """What names in the hints of the fields stand for."""
+    """The namespace for the annotations of the fields."""
     is_array: bool = False
-    """Whether it is an array in a message, instead of an object."""
+    """Whether it is an array in a message instead of an object."""
     tag: tuple[str, Any] | None = None
-    """The key and the value by which a message tells the class."""
+    """The key and value that identify the class in a message."""
     forbids_unknown: bool = False
+    """Whether unknown keys in a message are an error."""
 
     @property
     def offset(self) -> int:
@@ -70,9 +76,10 @@ class Record:
 
 
 def record_of(hint: Any, names: Names) -> Record | None:
-    """Return how to make what `hint` stands for of its fields; None if that isn't a record.
+    """Return how to create instances of the type `hint`; None if it isn't a record.
 
-    Raises: ConfigurationError when it can't be made; NameError when a hint can't be resolved.
+    Raises: ConfigurationError when its constructor can't be called; NameError when an annotation
+        can't be resolved.
     """
     cls = typing.get_origin(hint) or hint
     if not is_class(cls):
@@ -98,7 +105,7 @@ def _names_of(cls: type, names: Names) -> Names:
 
 
 def _hints(cls: type, arguments: Sequence[Any], names: Names) -> dict[str, Any]:
-    """Return the types of the fields of a class, where its type variables stand for `arguments`."""
+    """Return the types of the fields of a class, with `arguments` for its type variables."""
     types_of = dict(zip(getattr(cls, "__parameters__", ()), arguments, strict=False))
     hints: dict[str, Any] = {}
     for base in reversed(vars(cls).get("__orig_bases__", cls.__bases__)):
@@ -107,7 +114,7 @@ def _hints(cls: type, arguments: Sequence[Any], names: Names) -> dict[str, Any]:
             given = [substituted(argument, types_of) for argument in typing.get_args(base)]
             hints |= _hints(plain, given, names)
     own = inspect.get_annotations(cls)
-    if is_typed_dict(cls):  # which repeats those of its bases
+    if is_typed_dict(cls):  # its annotations include those of its bases
         own = {name: hint for name, hint in own.items() if name not in hints}
     fields = {name: hint for name, hint in own.items() if not _is_class_variable(hint)}
     evaluated_fields = evaluated(fields, _names_of(cls, names))
@@ -121,7 +128,7 @@ def _is_class_variable(annotation: Any) -> bool:
 
 
 def _item(cls: Any, name: str, hint: Any) -> Field:
-    # What isn't marked is as the class says, which under postponed annotations knows of no marks.
+    # The class's own __required_keys__ ignores Required and NotRequired in postponed annotations.
     is_required = name in cls.__required_keys__
     marked = hint
     while typing.get_origin(marked) is typing.Annotated or qualifier_of(marked) in QUALIFIERS:
@@ -144,7 +151,8 @@ def _struct(cls: Any, hints: Mapping[str, Any], names: Names) -> Record:
 # ---- constructors
 
 Declared: TypeAlias = tuple[str, str, Any, Any, bool]
-"""The name of a parameter, that of the field, its written type, its default, and if it is made."""
+"""The name of the parameter, the name of the field, its annotation as written, its default value,
+and whether a factory creates the default value."""
 
 
 def _of_dataclass(cls: Any) -> list[Declared]:
@@ -191,7 +199,11 @@ def _of_attrs(cls: Any) -> list[Declared]:
 def _parameters(
     cls: Any, declared: Sequence[Declared], hints: Mapping[str, Any], names: Names
 ) -> list[Field]:
-    """Return the parameters of a class, whether its constructor is generated or of its own."""
+    """Return the fields of a class whose constructor is generated or written by hand.
+
+    A parameter of a generated constructor has the annotation of the field. A handwritten
+    constructor has annotations of its own.
+    """
     generated = {}
     for name, field, written, default, is_made in declared:
         hint = hints.get(field, written or Any)
@@ -201,7 +213,7 @@ def _parameters(
     parameters = dict(inspect.signature(cls).parameters)
     fields: dict[str, Field] = {}
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        # It passes on what it is given.
+        # The constructor passes its keyword arguments on to another one.
         fields = {name: made for name, (made, _) in generated.items()}
         parameters = {**inspect.signature(cls.__init__).parameters, **parameters}
         parameters.pop("self", None)
@@ -219,6 +231,6 @@ def _parameters(
         is_required = parameter.default is NO_DEFAULT
         default = parameter.default
         if own is not None and not own.is_required and own.default is NO_DEFAULT:
-            default = NO_DEFAULT  # a factory makes it
+            default = NO_DEFAULT  # a factory creates it
         fields[name] = Field(name, name, hint, is_required, default)
     return list(fields.values())

@@ -1,8 +1,9 @@
-"""Default args that take the place of what clients send, by accident.
+"""Detect default args that accidentally replace arguments of clients.
 
-A default arg fills in every parameter of its name, and clients can't supply such a parameter. Two
-signs tell that it was meant for them: it has a default value that is data, which would never be
-used; or it is annotated with a type of data, and the default arg has another type.
+A default arg fills in every parameter with its name, and clients can't supply that parameter. There
+are two signs that the parameter was meant for clients. Either it has a default value that is data,
+which would never be used. Or it is annotated with a data type, and the default arg has another
+type.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ DATA_TYPES: Final[Mapping[Any, tuple[type, ...]]] = {
     dict: (collections.abc.Mapping,),
     **dict.fromkeys((list, tuple, set, frozenset), (collections.abc.Iterable,)),
 }
-"""What may stand for an annotation in a default arg; a number of another type may be meant."""
+"""For each data type in an annotation, the types that a matching default arg may have. Any type of
+number matches any other."""
 CONTAINERS: Final = frozenset((list, tuple, set, frozenset))
-SCALARS: Final = frozenset(DATA_TYPES) - CONTAINERS - {dict}
+SINGLE_VALUES: Final = frozenset(DATA_TYPES) - CONTAINERS - {dict}
 MAKERS: Final = (
     collections.abc.Iterator,
     collections.abc.Iterable,
@@ -50,20 +52,20 @@ MAKERS: Final = (
     contextlib.AbstractContextManager,
     contextlib.AbstractAsyncContextManager,
 )
-"""What the annotation of a factory's result may wrap."""
+"""Types that may wrap the type of a value in the return annotation of its factory."""
 
 
 def check_not_shadowed(
     parameter: inspect.Parameter, names: Names, given: type | None, function_name: str
 ) -> None:
-    """Check that a default arg of type `given` is meant for a parameter; None is any type.
+    """Check that a default arg of type `given` is meant for a parameter; None is an unknown type.
 
-    `names` are those around the function, which its annotation may refer to.
+    `names` is the namespace for the function's annotations.
 
-    Raises: ConfigurationError.
+    Raises: ConfigurationError when it isn't.
     """
     default, is_other = parameter.default, False
-    with suppress(Exception):  # names that exist for type checkers only, and whatever else is there
+    with suppress(Exception):  # the annotation may use names that exist only for type checkers
         is_other = given is not None and not _may_be(given, parameter.annotation, names)
     if isinstance(default, (*DATA_TYPES, Enum)):
         why = f"its default value, {default!r}, would never be used"
@@ -79,7 +81,7 @@ def check_not_shadowed(
 
 
 def type_of_result(factory: Callable[..., Any]) -> type | None:
-    """Return the type of what a factory of default args makes, if its annotations say that."""
+    """Return the type of the values that a factory creates; None if its annotation doesn't tell."""
     if inspect.isclass(factory):
         return factory
     try:
@@ -94,7 +96,7 @@ def type_of_result(factory: Callable[..., Any]) -> type | None:
 
 
 def _may_be(given: type, annotation: Any, names: Names) -> bool:
-    """Tell whether what is of a type may be meant by an annotation; of most that isn't known."""
+    """Tell whether a value of type `given` may be meant by an annotation; True when in doubt."""
     further, members = behind(annotation, names), members_of(annotation)
     if further is not None:
         return _may_be(given, *further)
@@ -107,8 +109,8 @@ def _may_be(given: type, annotation: Any, names: Names) -> bool:
         return issubclass(given, origin)
     if origin is typing.Literal:
         return any(_may_be(given, type(choice), names) for choice in typing.get_args(annotation))
-    if given in SCALARS and (fields_of(origin) is not None or record_of(annotation, names)):
+    if given in SINGLE_VALUES and (fields_of(origin) is not None or record_of(annotation, names)):
         return False
     if issubclass(given, (str, bytes)) and origin in CONTAINERS:
-        return False  # though they are iterable
+        return False  # although they are iterable
     return origin not in DATA_TYPES or issubclass(given, DATA_TYPES[origin])

@@ -1,1 +1,1 @@
-"""How tasks start, what context they run in, and what happens at a signal."""
+"""Starting and cancelling tasks, their contexts, and handling of signals."""

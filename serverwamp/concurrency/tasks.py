@@ -1,28 +1,30 @@
-"""Start a task now, cheaply, on the backend that is running; and what ends tasks, and threads.
+"""Start and cancel tasks at low cost, on asyncio and trio; run functions in threads.
 
-Starting a call and sending to an idle session happen so often that the general way,
-`anyio.TaskGroup.start_soon`, would cost as much as all the rest of a call. So these two
-go through one contract with the cheapest implementation per backend behind it:
+A task starts for each call, and for sending to an idle session. The general way to start one,
+`anyio.TaskGroup.start_soon`, would take as much time as the rest of a call. A *starter* is a
+cheaper replacement, with an implementation for each backend:
 
     async with open_starter() as starter:
         task = starter.start(function, *arguments)
         task.cancel()
 
-* The task gets a copy of the context in which the starter was opened, whoever starts it. So no unit
-  of work sees the context variables of another one.
-* `start` starts now: on asyncio (Python 3.12 and newer) the task runs to its first wait before
-  `start` returns; elsewhere tasks begin in the order in which they were started.
-* The block ends only when all its tasks have ended, however it is left. Whoever started them
-  tells them to end before; on trio a cancellation from outside reaches them by itself as well.
-* A task's function handles its own exceptions, but for its cancellation; one that still escapes
-  ends the whole block.
-* `cancel` cancels that task alone, where it waits. A task that is cancelled before it has begun
-  begins all the same; one that has ended isn't affected.
+* The task gets a copy of the context in which the starter was opened, not of the context of the
+  code that starts it. So no call sees the context variables of another.
+* On asyncio with Python 3.12 or newer, the task runs to its first wait before `start` returns.
+  Otherwise, tasks begin in the order in which they were started.
+* The block ends when all its tasks have ended, even if an exception leaves it. It doesn't cancel
+  them: the code that started them has to end them. On trio, cancelling the block from outside
+  cancels the tasks, too.
+* A task's function should handle all its exceptions except its cancellation. Any other exception
+  ends the block.
+* `cancel` cancels only that task, at its next wait. A task that is cancelled before it has begun
+  still runs up to its first wait. Cancelling a task that has ended does nothing.
 
-An event to a thousand sessions would be a thousand tasks that mostly have nothing to wait for.
-`start_many` makes do with one where it can.
+An event for a thousand sessions would take a thousand tasks, most of which have nothing to wait
+for. `start_many` uses one task for many of them where it can.
 
-One module, though a long one: what starts tasks, and what cancels them, share the two backends.
+One module despite its length: starting and cancelling tasks share the implementations for the two
+backends.
 """
 
 from __future__ import annotations
@@ -40,25 +42,25 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 import anyio
 import anyio.to_thread
 
-Function: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
+AsyncFunction: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 Result = TypeVar("Result")
 
 
 class StartedTask(Protocol):
-    """A task that was started."""
+    """A task that a starter has started."""
 
     def cancel(self) -> object:
-        """Cancel the task, if it has not ended."""
+        """Cancel the task, unless it has ended."""
 
 
 class Starter(Protocol):
-    """What starts tasks and owns them."""
+    """Starts tasks, and waits for them at the end of its block."""
 
     context: Context
-    """What its tasks get copies of."""
+    """The context of which each task gets a copy."""
 
-    def start(self, function: Function, *args: Any) -> StartedTask:
-        """Run `function(*args)` as a task of its own."""
+    def start(self, function: AsyncFunction, *args: Any) -> StartedTask:
+        """Run `function(*args)` as a task."""
         ...
 
     async def __aenter__(self) -> Starter: ...
@@ -72,24 +74,26 @@ class Starter(Protocol):
 
 
 class Runner(Protocol):
-    """What `start_many` runs."""
+    """Work that `start_many` can run."""
 
     @property
     def starter(self) -> Starter:
-        """Who owns the task in which it runs."""
+        """The starter for the task in which it runs."""
         ...
 
-    async def run(self, argument: Any) -> None: ...
+    async def run(self, argument: Any) -> None:
+        """Do the work."""
+        ...
 
     def runs_in(self, task: StartedTask) -> None:
-        """Take note of the task in which it runs, and has to wait."""
+        """Receive the task in which `run` is waiting."""
         ...
 
 
 def start_many(work: Iterable[tuple[Runner, Any]]) -> None:
-    """Start ``runner.run(argument)`` for each, in order, as a task of the runner's own starter.
+    """Start ``runner.run(argument)`` for each pair, in order, as a task of the runner's starter.
 
-    Where tasks begin at once, those that needn't wait for anything share one.
+    On asyncio with Python 3.12 or newer, runners that never wait share a task.
     """
     if EAGER and not _on_trio():
         _start_each_eagerly(work)
@@ -107,7 +111,7 @@ def _start_each_eagerly(work: Iterable[tuple[Runner, Any]]) -> None:
         if lane.runner is None:
             item = lane.item
             continue
-        lane.is_left = True  # it waits: what is left goes to another task
+        lane.is_left = True  # the runner waits, so another task gets the rest
         starter = lane.runner.starter
         assert isinstance(starter, _AsyncioStarter)
         starter.adopt(task)
@@ -116,17 +120,21 @@ def _start_each_eagerly(work: Iterable[tuple[Runner, Any]]) -> None:
 
 
 class _SharedTask:
-    """A task that runs one runner after the other until it has to wait for one.
+    """A task that runs one runner after the other until one of them waits.
 
-    It also ends before a runner whose context isn't the one that it has by now.
+    It also ends before a runner whose context differs from that of the task.
     """
 
-    runner: Runner | None = None
-    item: tuple[Runner, Any] | None = None
-    """What it has taken, and not run."""
-    is_left = False
+    def __init__(self) -> None:
+        self.runner: Runner | None = None
+        """The runner that is running; None when the task has ended."""
+        self.item: tuple[Runner, Any] | None = None
+        """The item that it took from `rest` without running it."""
+        self.is_left = False
+        """Set when a runner waits, so that another task runs the rest."""
 
     async def run_each(self, item: tuple[Runner, Any], rest: Iterator[tuple[Runner, Any]]) -> None:
+        """Run `item`, and then items of `rest` while possible."""
         self.runner, argument = item
         await self.runner.run(argument)
         if self.is_left:
@@ -148,16 +156,16 @@ class _SharedTask:
 
 
 def open_starter() -> Starter:
-    """Return a starter for the running backend, to be entered with ``async with``."""
+    """Return a starter for the running backend, with the current context; use ``async with``."""
     return _TrioStarter() if _on_trio() else _AsyncioStarter()
 
 
 _deferring: dict[Any, bool] = {}
-"""The asyncio tasks that close what they have opened, and whether they are cancelled afterwards."""
+"""The asyncio tasks that are releasing resources, and whether to cancel them afterwards."""
 
 
 def cancel_once(task: StartedTask) -> None:
-    """Cancel a task, unless it was before: then it may be closing what it has opened."""
+    """Cancel a task unless it was cancelled before, because then it may be releasing resources."""
     if task in _deferring:
         _deferring[task] = True
     elif not (isinstance(task, asyncio.Task) and task.cancelling()):
@@ -165,16 +173,17 @@ def cancel_once(task: StartedTask) -> None:
 
 
 def defer_cancellation() -> None:
-    """Let `cancel_once` wait until `deliver_cancellation`; a shield of anyio isn't enough.
+    """Delay cancellation of the current task by `cancel_once` until `deliver_cancellation`.
 
-    That shields from anyio's scopes, of which trio's tasks have one each, and asyncio's have none.
+    This is for asyncio, where anyio's shield doesn't help: it only protects from cancel scopes, and
+    `cancel_once` cancels the task itself. On trio, it cancels a scope.
     """
     if not _on_trio():
         _deferring.setdefault(asyncio.current_task(), False)
 
 
 def deliver_cancellation() -> None:
-    """Cancel the task that is running if that was deferred."""
+    """Cancel the current task if its cancellation was delayed by `defer_cancellation`."""
     if not _on_trio():
         task = asyncio.current_task()
         if _deferring.pop(task, False) and task is not None:
@@ -187,13 +196,13 @@ def _on_trio() -> bool:
 
 
 def split_to_reraise(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Return what of an exception has to leave the task that it ends, and what hasn't.
+    """Split an exception into the part that has to be raised again, and the rest.
 
-    The former is the cancellation of this task, and what ends the whole program. Either is None
-    if there is none.
+    A cancellation of the current task and exceptions that end the program have to be raised again.
+    Either part may be None.
     """
     kinds: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
-    if _is_being_cancelled():  # or else it came out of what was cancelled elsewhere
+    if _is_being_cancelled():  # otherwise, a cancellation is that of something else
         kinds += (anyio.get_cancelled_exc_class(),)
     if isinstance(error, BaseExceptionGroup):
         return error.split(kinds)
@@ -201,28 +210,28 @@ def split_to_reraise(error: BaseException) -> tuple[BaseException | None, BaseEx
 
 
 def part_to_reraise(error: BaseException) -> BaseException | None:
-    """Return what of an exception has to leave the task that it ends, if anything."""
+    """Return the part of an exception that has to be raised again; None if there is none."""
     return split_to_reraise(error)[0]
 
 
 def _is_being_cancelled() -> bool:
     if _on_trio():
-        return True  # nothing else raises it there
+        return True  # trio raises Cancelled only in the cancelled task
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
 
 async def run_in_thread(function: Callable[[], Result]) -> Result:
-    """Call a plain function in a worker thread, which is given up when the task is cancelled.
+    """Call a plain function in a worker thread; cancelling the task abandons the thread.
 
-    It counts among the threads that may run at the same time, `anyio.to_thread`'s, until it has
-    ended: a client can't have more of them by cancelling its calls.
+    An abandoned thread counts towards the limit of `anyio.to_thread` until it has ended. So a
+    client can't start more threads by cancelling its calls.
 
-    Raises: what the function raises; RuntimeError instead of what isn't an `Exception`. That means
-        something to tasks and to the program, but nothing when it comes from a thread.
+    Raises: what the function raises; RuntimeError instead of any exception that isn't an
+        `Exception`, such as SystemExit, which has no meaning in a thread.
     """
     call = functools.partial(_call_in_thread, function)
-    if _on_trio():  # which counts so by itself
+    if _on_trio():  # trio counts abandoned threads by itself
         return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
     loop, limiter = asyncio.get_running_loop(), anyio.to_thread.current_default_thread_limiter()
     borrowers = [object()]
@@ -238,7 +247,7 @@ async def run_in_thread(function: Callable[[], Result]) -> Result:
         try:
             return call()
         finally:
-            with suppress(RuntimeError):  # the event loop may be closed by now
+            with suppress(RuntimeError):  # the event loop may already be closed
                 loop.call_soon_threadsafe(give_back)
 
     try:
@@ -272,10 +281,7 @@ if sys.version_info >= (3, 12):
 else:  # Python 3.11
 
     class _BeginningTask(asyncio.Task[None]):
-        """A task that can't be cancelled before it has begun: its function would never run."""
-
-        has_begun = False
-        is_to_be_cancelled = False
+        """A task whose cancellation waits until it has begun; otherwise it would never run."""
 
         def __init__(
             self,
@@ -285,18 +291,22 @@ else:  # Python 3.11
             eager_start: bool,
             context: Context,
         ) -> None:
+            self._has_begun = False
+            self._is_to_be_cancelled = False
             super().__init__(_begun(coroutine), loop=loop, context=context)
 
         def cancel(self, msg: Any | None = None) -> bool:
-            if self.has_begun:
+            """Cancel the task, or let `begin` do it."""
+            if self._has_begun:
                 return super().cancel(msg)
-            self.is_to_be_cancelled = True
+            self._is_to_be_cancelled = True
             return True
 
         def begin(self) -> None:
-            self.has_begun = True
-            if self.is_to_be_cancelled:
-                self.cancel()  # takes effect where the function waits first
+            """Record that the task runs; a cancellation takes effect at its first wait."""
+            self._has_begun = True
+            if self._is_to_be_cancelled:
+                self.cancel()
 
     async def _begun(coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.current_task()
@@ -308,15 +318,20 @@ else:  # Python 3.11
 
 
 class _AsyncioStarter:
-    context: Context
+    """The starter for asyncio."""
 
     def __init__(self) -> None:
+        owner = asyncio.current_task()
+        assert owner is not None
+        self.context = copy_context()
+        self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._tasks: dict[asyncio.Task[None], None] = {}  # smaller than a set while it is empty
+        self._tasks: dict[asyncio.Task[None], None] = {}  # an empty dict is smaller than a set
         self._ended: anyio.Event | None = None
         self._failure: BaseException | None = None
 
-    def start(self, function: Function, *args: Any) -> StartedTask:
+    def start(self, function: AsyncFunction, *args: Any) -> StartedTask:
+        """Run `function(*args)` as a task."""
         context = self.context.copy()
         task = _Task(function(*args), loop=self._loop, eager_start=True, context=context)
         if not task.done():
@@ -326,7 +341,7 @@ class _AsyncioStarter:
         return task
 
     def adopt(self, task: asyncio.Task[None]) -> None:
-        """Own a task that something else has started, and that waits."""
+        """Take over a task that was started elsewhere and hasn't ended."""
         self._tasks[task] = None
         task.add_done_callback(self._end)
 
@@ -338,17 +353,13 @@ class _AsyncioStarter:
 
     def _check(self, task: asyncio.Task[None]) -> None:
         failure = None if task.cancelled() else task.exception()
-        if isinstance(failure, BaseExceptionGroup):  # a cancellation may escape in company
+        if isinstance(failure, BaseExceptionGroup):  # it may contain the cancellation
             failure = failure.split(asyncio.CancelledError)[1]
         if failure is not None and self._failure is None:
             self._failure = failure
             self._owner.cancel()
 
     async def __aenter__(self) -> _AsyncioStarter:
-        owner = asyncio.current_task()
-        assert owner is not None
-        self._owner = owner
-        self.context = copy_context()
         return self
 
     async def __aexit__(
@@ -364,7 +375,7 @@ class _AsyncioStarter:
                 with anyio.CancelScope(shield=True):
                     await self._ended.wait()
             except asyncio.CancelledError as reason:
-                cancelled = reason  # by the server, as it goes down: the tasks still come first
+                cancelled = reason  # the ASGI server shuts down; the tasks have to end first
         if self._failure is not None:
             self._owner.uncancel()
             raise self._failure
@@ -377,28 +388,34 @@ class _AsyncioStarter:
 
 
 class _TrioTask:
+    """A task with a cancel scope of its own."""
+
     __slots__ = ("_scope",)
 
     def __init__(self, scope: Any) -> None:
         self._scope = scope
 
     def cancel(self) -> None:
+        """Cancel the task."""
         self._scope.cancel()
 
 
 class _TrioStarter:
-    context: Context
+    """The starter for trio."""
 
     def __init__(self) -> None:
         import trio
 
+        self.context = copy_context()
         self._trio = trio
         self._manager = trio.open_nursery()
-        self._waiting: deque[tuple[Any, Function, tuple[Any, ...]]] = deque()
+        self._nursery: Any = None
+        self._waiting: deque[tuple[Any, AsyncFunction, tuple[Any, ...]]] = deque()
 
-    def start(self, function: Function, *args: Any) -> StartedTask:
+    def start(self, function: AsyncFunction, *args: Any) -> StartedTask:
+        """Run `function(*args)` as a task."""
         scope = self._trio.CancelScope()
-        # trio runs new tasks in no particular order: whichever comes first takes the oldest.
+        # trio runs new tasks in no particular order, so the first one to run takes the oldest work.
         self._waiting.append((scope, function, args))
         self.context.copy().run(self._nursery.start_soon, self._run_oldest)
         return _TrioTask(scope)
@@ -410,7 +427,6 @@ class _TrioStarter:
 
     async def __aenter__(self) -> _TrioStarter:
         self._nursery = await self._manager.__aenter__()
-        self.context = copy_context()
         return self
 
     async def __aexit__(
