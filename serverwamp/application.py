@@ -175,7 +175,7 @@ class Application(Realm):
         policy = self._overflow or "disconnect"
         # The application itself is last: as soon as it has a router, everything counts as frozen.
         for realm in (*self._realms.values(), self):
-            router = realm._frozen(limits, counters, self._backplane, policy)
+            router = realm._build_router(limits, counters, self._backplane, policy)
         if not self._allow_default_realm and self._routes:
             logger.warning(
                 "nobody can reach the routes of the default realm: allow_default_realm is False"

@@ -498,9 +498,11 @@ class Realm(
         """
         if self._router is None and self._application is not None:
             self._application.freeze()
-        return self._router or self._frozen(Limits(), Counters(), MemoryBackplane(), "disconnect")
+        return self._router or self._build_router(
+            Limits(), Counters(), MemoryBackplane(), "disconnect"
+        )
 
-    def _frozen(
+    def _build_router(
         self, limits: Limits, counters: Counters, backplane: Backplane, overflow: OverflowPolicy
     ) -> RealmRouter:
         """Build the router. `overflow` applies where neither the topic nor the realm has a policy.
