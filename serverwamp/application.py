@@ -131,7 +131,7 @@ class Application(Realm):
         """Serve a realm in addition to the default realm.
 
         Raises: ConfigurationError when the realm has no URI, when its URI is in use, and when it
-            belongs to an application already.
+        belongs to an application already.
         """
         self._check_not_frozen()
         if realm.uri is None:
@@ -263,7 +263,7 @@ class Application(Realm):
             task_status: for ``tasks.start``.
 
         Raises: TypeError when both or neither of `port` and `path` are given; OSError when the
-            address can't be used.
+        address can't be used.
 
         Spec: Advanced Profile, "RawSocket Transport".
         """
@@ -338,7 +338,7 @@ class Application(Realm):
         paths, HTTP requests are answered with 404 and WebSockets are refused.
 
         Raises: ConfigurationError for a path that doesn't start with a slash, and for a single
-            string instead of a collection.
+        string instead of a collection.
         """
         if paths is None:
             return self

@@ -132,7 +132,7 @@ class Realm(
         """Serve the procedures of a route set.
 
         Raises: ConfigurationError when a URI has a route already, or when the parameters of a
-            handler can't be filled in.
+        handler can't be filled in.
         """
         for route in routes:
             self._add_rpc_route(route)
@@ -209,7 +209,7 @@ class Realm(
         `RPCErrorResult` is raised there as a `WAMPError`.
 
         Raises: ConfigurationError for the name ``request`` or ``session``, for a value together
-            with a factory, and for a factory that can't be called without arguments.
+        with a factory, and for a factory that can't be called without arguments.
         """
         self._check_not_frozen()
         if name in SOURCES_OF_CALLS:
@@ -337,7 +337,7 @@ class Realm(
         ``disclose_me``. `requires` is the requirement for registering, as for `route`.
 
         Raises: ConfigurationError when `uri` is invalid or reserved, when the pattern was given
-            before, and when `requires` is not a requirement.
+        before, and when `requires` is not a requirement.
 
         Spec: Advanced Profile, "Pattern-based Registrations" and "Shared Registrations".
         """
@@ -421,7 +421,7 @@ class Realm(
             retain: keep the event for sessions that subscribe later.
 
         Raises: ValueError when `topic` is invalid or reserved for the protocol, and when the
-            serialization format of no subscriber can express the arguments.
+        serialization format of no subscriber can express the arguments.
         """
         if not uris.is_valid_uri(topic) or uris.is_reserved(topic):
             raise ValueError(f"{topic!r} is not a valid URI for a topic")

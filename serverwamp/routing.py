@@ -208,16 +208,7 @@ class RPCDecorators:
 
 
 class TopicDecorators:
-    """Decorators that register handlers of topics. Each returns the function unchanged.
-
-    A subscription handler is an async generator with one ``yield``. The code before the ``yield``
-    runs when a session subscribes. The code after it runs when that subscription ends for any
-    reason.
-
-    A publication handler is called with the event that a client publishes. It receives the
-    arguments like the handler of a call. If it returns None, the event is published unchanged; any
-    other result replaces the arguments; a `WAMPError` refuses the publication.
-    """
+    """Decorators that register handlers of topics. Each returns the function unchanged."""
 
     @abstractmethod
     def _add_topic_route(self, route: TopicRoute | PublicationRoute) -> None: ...
@@ -235,6 +226,10 @@ class TopicDecorators:
     ) -> Callable[[Function], Function]:
         """Handle subscriptions to exactly `uri`.
 
+        The function is an async generator with one ``yield``. The code before the ``yield`` runs
+        when a session subscribes; a `WAMPError` there refuses the subscription. The code after the
+        ``yield`` runs when the subscription ends for any reason.
+
         Arguments:
             uri: the URI of the topic.
             overflow: what happens to events for a client that reads too slowly. Default: the
@@ -242,11 +237,11 @@ class TopicDecorators:
             client_publish: let clients publish to the topic, with any arguments and any recipients.
                 If the topic has a publication handler, that handler decides.
             requires: the requirement for subscribing, and for publishing by `client_publish`, as
-                for `RPCDecorators.route`.
+                for `Realm.route`.
             history: how many events are stored, for clients that ask for past events.
 
         Raises: ConfigurationError when an argument is invalid, or when the function is not an async
-            generator.
+        generator.
         """
         return self._topic_decorator("exact", uri, overflow, client_publish, requires, history)
 
@@ -335,13 +330,17 @@ class TopicDecorators:
     ) -> Callable[[Function], Function]:
         """Handle the events that clients publish to exactly `uri`.
 
+        The function receives the arguments of the event like the handler of a call. If it returns
+        None, the event is published unchanged. Any other result replaces the arguments of the
+        event. A `WAMPError` refuses the publication.
+
         Arguments:
             uri: the URI of the topic.
             camel_snake_conversion: let clients write ``sentBy`` for a parameter ``sent_by``.
-            requires: the requirement for publishing, as for `RPCDecorators.route`.
+            requires: the requirement for publishing, as for `Realm.route`.
 
         Raises: ConfigurationError when an argument is invalid, or when the function is an async
-            generator.
+        generator.
         """
         return self._publication_decorator("exact", uri, camel_snake_conversion, requires)
 

@@ -254,7 +254,7 @@ class Session:
         forgotten. The realm, `auth_id` and `auth_role` must stay the same.
 
         Raises: WAMPError when the ticket is refused, or belongs to another realm, `auth_id` or
-            `auth_role`. The session is unchanged then.
+        `auth_role`. The session is unchanged then.
         """
         await self._control.refresh(ticket)
 
@@ -279,7 +279,7 @@ class Session:
         is logged once per connection.
 
         Raises: TypeError without a topic on a session that isn't bound to a subscription;
-            ValueError for arguments that no serialization format can express.
+        ValueError for arguments that no serialization format can express.
         """
         if topic is None and self._subscription is None:
             raise TypeError("send_event() needs a topic outside of a subscription handler")

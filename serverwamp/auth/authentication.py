@@ -41,8 +41,8 @@ class CRAAuthRequirement:
     """
 
     secret: str | bytes | None = field(repr=False)
-    """The secret; with a salt, the result of `derive_cra_secret`. None for an unknown user: the
-    client is challenged like any other and always refused."""
+    """The secret; with a salt, the result of `derive_cra_secret`. None for an unknown user, who is
+    challenged like any other and always refused."""
     auth_role: str = "user"
     """The role of the session; the client is told."""
     auth_provider: str = "dynamic"
@@ -189,7 +189,7 @@ class Authentication:
         """Authenticate a session, and set its ``auth_...`` attributes and its identity.
 
         Raises: WAMPError to refuse the session. Any other exception of an authenticator also
-            refuses it.
+        refuses it.
         """
         if self._handler is not None:
             await self._authenticate_by_handler(session, self._handler)
@@ -202,7 +202,7 @@ class Authentication:
         """Authenticate `renewed` by a ticket; if it is the same principal, update `session`.
 
         Raises: WAMPError if the ticket is refused or the principal is another one; any exception of
-            the authenticator.
+        the authenticator.
         """
         method = self._methods.get(TicketMethod.name)
         if not isinstance(method, TicketMethod):

@@ -160,7 +160,7 @@ class LoginConfiguration(ABC):
         that want to verify the server. Don't use that key for anything else.
 
         Raises: ConfigurationError when the realm has cryptosign handlers already, without the extra
-            ``crypto``, and when `private_key` is not a key.
+        ``crypto``, and when `private_key` is not a key.
         """
         proof = ServerProof(private_key)
         self._authenticators.set_methods(

@@ -19,8 +19,8 @@ class CryptosignAuthRequirement:
     """
 
     public_key: str | None
-    """The Ed25519 public key, as 64 hexadecimal digits. None for an unknown user: the client is
-    challenged like any other and always refused."""
+    """The Ed25519 public key, as 64 hexadecimal digits. None for an unknown user, who is challenged
+    like any other and always refused."""
     auth_role: str = "user"
     """The role of the session; the client is told."""
     auth_provider: str = "dynamic"
@@ -34,7 +34,7 @@ def cryptosign_credential(private_key: str) -> dict[str, str]:
     client keeps it.
 
     Raises: ConfigurationError without the extra ``crypto``; ValueError when `private_key` is not a
-        key.
+    key.
     """
     return {"public_key": mathematics().public_key_of(private_key)}
 

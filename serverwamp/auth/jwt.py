@@ -51,8 +51,8 @@ def jwt_authenticator(
         leeway: by how many seconds the clocks of issuer and server may differ.
 
     Raises: ConfigurationError when both or neither of `key` and `jwks` are given, when `jwks` is
-        not a key set, when `algorithms` is empty or contains ``none``, and without the extra
-        ``jwt``.
+    not a key set, when `algorithms` is empty or contains ``none``, and without the extra
+    ``jwt``.
     """
     if (key is None) is (jwks is None):
         raise ConfigurationError("JSON Web Tokens need either a key or a key set")

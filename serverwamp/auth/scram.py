@@ -33,8 +33,8 @@ class SCRAMAuthRequirement:
     """
 
     stored_key: str | None = field(repr=False)
-    """The key by which the client's proof is checked, in base64. None for an unknown user: the
-    client is challenged like any other and always refused."""
+    """The key by which the client's proof is checked, in base64. None for an unknown user, who is
+    challenged like any other and always refused."""
     server_key: str | None = field(repr=False)
     """The key by which the server proves that it knows the client, in base64."""
     salt: str
@@ -74,7 +74,7 @@ def scram_credential(
         memory: the memory of Argon2 in KiB. Default: 65536, which is 64 MiB.
 
     Raises: ConfigurationError for Argon2 without the extra ``crypto``; ValueError for a password
-        with control characters.
+    with control characters.
     """
     usual_iterations, usual_memory = USUAL_COSTS[kdf]
     iterations, memory = iterations or usual_iterations, memory or usual_memory

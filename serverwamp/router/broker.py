@@ -30,7 +30,7 @@ class Subscription:
         self.topic: str = topic
         """The URI of the topic, or the pattern."""
         self.match: MatchPolicy = match
-        """The match policy: "exact" for a topic, "prefix" or "wildcard" for a pattern."""
+        """The match policy, which is "exact" for a topic, "prefix" or "wildcard" for a pattern."""
         self.endpoint: Any = endpoint
         """The endpoint of the route that serves the subscription."""
         self.created: float = time.time()

@@ -85,7 +85,7 @@ class HandlerCompiler:
         """Compile an authorizer, or a function that is a requirement.
 
         Raises: ConfigurationError when it is an async generator, or when its parameters can't be
-            filled in.
+        filled in.
         """
         handler = Handler(
             function,
@@ -101,7 +101,7 @@ class HandlerCompiler:
         """Compile the handler of a route.
 
         Raises: ConfigurationError when its parameters can't be filled in; NameError when it has an
-            annotation that isn't defined yet.
+        annotation that isn't defined yet.
         """
         method = route.handler
         if not route.is_of_protocol or self._converters or not isinstance(method, MethodType):

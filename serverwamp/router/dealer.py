@@ -107,7 +107,7 @@ class Dealer(Generic[Callee]):
         """Add a callee to the registration of a procedure, creating it if necessary.
 
         Raises: ProcedureAlreadyExists when another callee has registered the procedure with another
-            invoke policy or with "single", and when the callee has registered it already.
+        invoke policy or with "single", and when the callee has registered it already.
         """
         registration = self._registrations.get(procedure, match)
         if registration is None:

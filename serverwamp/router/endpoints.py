@@ -144,7 +144,7 @@ class Endpoints:
         """Return the endpoint that serves subscriptions to a topic or pattern.
 
         Raises: InvalidURI; NotAuthorized when no route serves it; OptionNotAllowed for a pattern
-            when the handler can decide only about single topics.
+        when the handler can decide only about single topics.
         """
         if not uris.is_valid_uri(uri, match):
             raise InvalidURI(f"{uri!r} is not a valid URI")

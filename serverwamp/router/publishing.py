@@ -92,7 +92,7 @@ class Publishing:
         `exact_payload` returns the arguments with numbers exactly as they were written in JSON.
 
         Raises: InvalidURI; NotAuthorized; any exception of the publication handler;
-            SerializationError when no subscriber's serialization format can express the event.
+        SerializationError when no subscriber's serialization format can express the event.
         """
         handler = self._endpoints.publication(publication.topic)
         handled = publication

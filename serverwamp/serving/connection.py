@@ -101,7 +101,7 @@ class Connection:
         """Serve sessions until the connection is closed.
 
         Raises: the exception that the ASGI server raised for a message, if closing the connection
-            failed as well. The server then closes the connection.
+        failed as well. The server then closes the connection.
         """
         async with self._starter:
             self._server.connections.add(self)
