@@ -85,7 +85,8 @@ class Application(Realm):
         lifespan: a function that receives the application and returns an async context manager,
             which is open while the server runs. As in Starlette, it is used only if the server
             sends lifespan events to this application. A mounted application receives none.
-        backplane: what carries events between processes; without one, each process has its own.
+        backplane: carries events between the processes that serve the application. Without one,
+            events reach only subscribers in the same process.
         debug: send the text of unexpected exceptions to clients. Don't use it in production.
 
     Raises: ConfigurationError when an argument is invalid.
@@ -305,13 +306,14 @@ class Application(Realm):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep the backplane open until the block ends.
+        """Keep the backplane open while the block runs.
 
-        The lifespan of the application does that. Use it in the lifespan of a site that mounts the
-        application, and in programs that publish without a server. A nested block has no effect.
+        The application's own lifespan enters it automatically. Enter it in the lifespan of a site
+        that mounts the application, and in programs that publish without a server. A nested block
+        has no effect.
 
         Raises: BackplaneUnavailable when the backplane can't be reached; ConfigurationError when
-            the configuration is inconsistent.
+        the configuration is inconsistent.
         """
         self.freeze()
         if self._is_running:
@@ -326,7 +328,7 @@ class Application(Realm):
                 finally:
                     self._is_running = False
                     tasks.cancel_scope.cancel()
-        except BaseExceptionGroup as group:  # the user of the block doesn't know of the tasks
+        except BaseExceptionGroup as group:  # the task group isn't the caller's business
             if len(group.exceptions) == 1:
                 raise group.exceptions[0] from None
             raise

@@ -114,7 +114,7 @@ class Publishing:
 
     @asynccontextmanager
     async def followed(self, topic: str, match: MatchPolicy) -> AsyncIterator[None]:
-        """Receive what other processes publish to a topic or pattern.
+        """Receive the events that other processes publish to a topic or pattern.
 
         Raises: BackplaneUnavailable.
         """
@@ -125,7 +125,7 @@ class Publishing:
             self.backplane.unfollow(self, topic, match)
 
     def lose_window(self, topics: str, since: float, until: float) -> None:
-        """Take note that events may be missing that were published in this time."""
+        """Log that events may be lost that were published between two times, in seconds."""
         logger.warning(
             "events of %.1f seconds may be missing in realm %r", until - since, self.uri or ""
         )
