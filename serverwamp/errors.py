@@ -96,58 +96,86 @@ class PredefinedError(WAMPError):
 
 
 class InvalidURI(PredefinedError):
+    """The URI of a realm, topic, procedure or reason is not valid, or not allowed here."""
+
     default_uri = uris.INVALID_URI
 
 
 class InvalidArgument(PredefinedError):
+    """Arguments or results can't be accepted or serialized."""
+
     default_uri = uris.INVALID_ARGUMENT
 
 
 class NoSuchProcedure(PredefinedError):
+    """No procedure matches the URI of a CALL."""
+
     default_uri = uris.NO_SUCH_PROCEDURE
 
 
 class NoSuchSubscription(PredefinedError):
+    """The session has no subscription with that id."""
+
     default_uri = uris.NO_SUCH_SUBSCRIPTION
 
 
 class ProcedureAlreadyExists(PredefinedError):
+    """The procedure is registered already, and can't be shared with the requested policy."""
+
     default_uri = uris.PROCEDURE_ALREADY_EXISTS
 
 
 class NoSuchRegistration(PredefinedError):
+    """The session has no registration with that id."""
+
     default_uri = uris.NO_SUCH_REGISTRATION
 
 
 class NoSuchSession(PredefinedError):
+    """The realm has no open session with that id."""
+
     default_uri = uris.NO_SUCH_SESSION
 
 
 class FeatureNotSupported(PredefinedError):
+    """The request needs a protocol feature that the peer it concerns doesn't support."""
+
     default_uri = uris.FEATURE_NOT_SUPPORTED
 
 
 class NotAuthorized(PredefinedError):
+    """The session is not allowed to do this."""
+
     default_uri = uris.NOT_AUTHORIZED
 
 
 class AuthorizationFailed(PredefinedError):
+    """The authorizer failed, so that the action could be neither allowed nor denied."""
+
     default_uri = uris.AUTHORIZATION_FAILED
 
 
 class OptionNotAllowed(PredefinedError):
+    """The request has an option that isn't offered here."""
+
     default_uri = uris.OPTION_NOT_ALLOWED
 
 
 class PayloadSizeExceeded(PredefinedError):
+    """The answer is longer than the client can receive."""
+
     default_uri = uris.PAYLOAD_SIZE_EXCEEDED
 
 
 class RuntimeFailure(PredefinedError):
+    """A handler raised an exception whose details are not for the client."""
+
     default_uri = uris.RUNTIME_ERROR
 
 
 class Unavailable(PredefinedError):
+    """A limit is reached; the request may succeed later."""
+
     default_uri = uris.UNAVAILABLE
 
 
@@ -160,26 +188,38 @@ class BackplaneOutcomeUnknown(Unavailable):
 
 
 class CallCanceled(PredefinedError):
+    """The call was cancelled before it had a result."""
+
     default_uri = uris.CANCELED
 
 
 class CallTimeout(PredefinedError):
+    """The call had no result within its time limit."""
+
     default_uri = uris.TIMEOUT
 
 
 class NoSuchRealm(PredefinedError):
+    """There is no realm with that URI."""
+
     default_uri = uris.NO_SUCH_REALM
 
 
 class AuthenticationRequired(PredefinedError):
+    """The realm requires authentication, and the client offered no method."""
+
     default_uri = uris.AUTHENTICATION_REQUIRED
 
 
 class NoMatchingAuthMethod(PredefinedError):
+    """The realm supports none of the authentication methods that the client offered."""
+
     default_uri = uris.NO_MATCHING_AUTH_METHOD
 
 
 class AuthenticationFailed(PredefinedError):
+    """The client could not be authenticated."""
+
     default_uri = uris.AUTHENTICATION_FAILED
 
 

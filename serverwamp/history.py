@@ -159,7 +159,7 @@ class HistoryStore(Protocol):
         ...
 
 
-class MemoryStore:
+class MemoryStore(HistoryStore):
     """Keeps events in memory, up to a number, an age in seconds, and a size in bytes."""
 
     def __init__(self, *, events: float, age: float, bytes: float) -> None:
@@ -295,9 +295,28 @@ class Log:
         for the reader, or None if the reader can't receive it. Such an event is left out and
         doesn't count towards the limit.
         """
+        begin, is_complete = self._begin_of(wanted)
+        end = self._end_of(wanted)
+        if end is None:
+            return [], False
+        is_complete &= not any(at >= begin and matches(topic) for at, topic in self._unkept)
+        events: list[Described] = []
+        for event in self._store.between(begin, end, reverse=wanted.reverse):
+            if len(events) >= wanted.limit:
+                break
+            if event.unit is not None and is_for(event.publication):
+                description = described(event)
+                if description is None:
+                    is_complete = False
+                else:
+                    events.append(description)
+        return events, is_complete
+
+    def _begin_of(self, wanted: Wanted) -> tuple[int, bool]:
+        """Return the position where a query begins, and whether no event since then is missing."""
         store = self._store
         forgotten_until = store.forget_old(utc_now())
-        begin, end, is_complete = store.begin, store.end, bool(wanted.since) or not store.begin
+        begin, is_complete = store.begin, bool(wanted.since) or not store.begin
         for at, behind in wanted.since:
             if isinstance(at, datetime):
                 begin = max(begin, store.at(at, behind=behind))
@@ -308,20 +327,15 @@ class Log:
                 is_complete = False
             else:
                 begin = max(begin, position + behind)
+        return begin, is_complete
+
+    def _end_of(self, wanted: Wanted) -> int | None:
+        """Return the position before which a query ends; None if an upper bound isn't stored."""
+        store = self._store
+        end = store.end
         for at, included in wanted.until:
             position = store.at(at, behind=included) if isinstance(at, datetime) else store.find(at)
             if position is None:
-                return [], False  # unknown which events came before it
+                return None
             end = min(end, position + (included and isinstance(at, int)))
-        is_complete &= not any(at >= begin and matches(topic) for at, topic in self._unkept)
-        events: list[Described] = []
-        for event in store.between(begin, end, reverse=wanted.reverse):
-            if len(events) >= wanted.limit:
-                break
-            if event.unit is not None and is_for(event.publication):
-                description = described(event)
-                if description is None:
-                    is_complete = False
-                else:
-                    events.append(description)
-        return events, is_complete
+        return end

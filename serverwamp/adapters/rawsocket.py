@@ -92,13 +92,7 @@ async def open_socket(
             logger.warning("a connection that starts with %r isn't RawSocket", opening)
             return None
     length, number = divmod(opening[1], 16)
-    code = 0
-    if opening[2:] != b"\0\0":
-        code = RESERVED_BITS
-    elif FORMATS.get(number) not in subprotocols:
-        code = UNSUPPORTED_FORMAT
-    elif 9 + length < LEAST_EXPONENT:
-        code = UNACCEPTABLE_LENGTH
+    code = _refusal(opening, subprotocols)
     if code:
         logger.warning("a RawSocket handshake was refused: %s", REFUSALS[code])
         await refuse(stream, code)
@@ -112,6 +106,16 @@ async def open_socket(
         longest_received=2**own,
         longest_sent=min(2 ** (9 + length), LONGEST_SENT),
     )
+
+
+def _refusal(opening: bytes, subprotocols: Collection[str]) -> int:
+    """Return the code with which to refuse a handshake; 0 if it is acceptable."""
+    length, number = divmod(opening[1], 16)
+    if opening[2:] != b"\0\0":
+        return RESERVED_BITS
+    if FORMATS.get(number) not in subprotocols:
+        return UNSUPPORTED_FORMAT
+    return UNACCEPTABLE_LENGTH if 9 + length < LEAST_EXPONENT else 0
 
 
 def _exponent(message_bytes: float) -> int:

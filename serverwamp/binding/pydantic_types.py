@@ -276,9 +276,7 @@ def check(hint: Any, names: Names) -> None:
         if fields is not None:
             there = names_of(cls, names)
             for name, field in fields.items():
-                for item in field.metadata:
-                    check_metadata(item)
-                _check_default(cls, name, field.default, field.annotation, there)
+                _check_field(cls, name, field, there)
                 visit(field.annotation, there)
             return
         record = record_of(hint, names)
@@ -290,10 +288,14 @@ def check(hint: Any, names: Names) -> None:
     visit(hint, names)
 
 
-def _check_default(cls: type, name: str, value: Any, hint: Any, names: Names) -> None:
+def _check_field(cls: type, name: str, field: Any, names: Names) -> None:
+    """Check the metadata and the default value of a field of a model."""
     from pydantic_core import PydanticUndefined
 
-    if value is not PydanticUndefined and not is_possible_default(value, hint, names):
+    for item in field.metadata:
+        check_metadata(item)
+    value = field.default
+    if value is not PydanticUndefined and not is_possible_default(value, field.annotation, names):
         raise ConfigurationError(f"the default of {name!r} of `{named(cls)}` is no data: {value!r}")
 
 

@@ -272,7 +272,7 @@ def _check_raw_keys(unit: bytes, position: int) -> None:
     """Check, before decoding, that all keys in a value are text, binary or integers.
 
     A client could choose keys of other types to have the same hash. Malformed values are left to
-    the decoder.
+    the decoder. This is a single long function for speed, because messages may be long.
 
     Raises: UnknownValue when there is another key.
     """

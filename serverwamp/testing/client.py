@@ -351,15 +351,13 @@ class Client:
         login = Login(
             authid or "", ticket=ticket, secret=secret, password=password, private_key=private_key
         )
-        details: dict[str, Any] = {"roles": dict(roles)}
-        given = {
-            "authid": authid,
-            "authmethods": login.authmethods or None if authmethods is None else authmethods,
-            "authextra": {**login.authextra, **(authextra or {})} or None,
-        }
-        details.update({key: value for key, value in given.items() if value is not None})
+        if authmethods is None:
+            authmethods = login.authmethods or None
+        extra = {**login.authextra, **(authextra or {})} or None
+        details = {"authid": authid, "authmethods": authmethods, "authextra": extra}
+        given = {key: value for key, value in details.items() if value is not None}
         self._last_request = 0
-        await self.send([1, realm, details])
+        await self.send([1, realm, {"roles": dict(roles), **given}])
         message = await self._expect_kind((2, 3, 4), "WELCOME", timeout)
         if message[0] == 4:
             await self.send([5, *login.answer(message[1], message[2])])
@@ -655,8 +653,7 @@ async def connect(
     seconds to finish. The block may begin and end in different tasks, as in a fixture of
     pytest-asyncio.
 
-    Raises: HandshakeRefused; WAMPError when the session is refused; any exception that the
-        application raises.
+    Raises: HandshakeRefused; WAMPError when the session is refused; what the application raises.
     """
     scope = websocket_scope(
         path=path,
