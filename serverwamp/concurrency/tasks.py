@@ -8,7 +8,7 @@ cheaper replacement, with an implementation for each backend:
         task = starter.start(function, *arguments)
         task.cancel()
 
-* The task gets a copy of the context in which the starter was opened, not of the context of the
+* The task gets a copy of the context in which the block was entered, not of the context of the
   code that starts it. So no call sees the context variables of another.
 * On asyncio with Python 3.12 or newer, the task runs to its first wait before `start` returns.
   Otherwise, tasks begin in the order in which they were started.
@@ -156,7 +156,7 @@ class _SharedTask:
 
 
 def open_starter() -> Starter:
-    """Return a starter for the running backend, with the current context; use ``async with``."""
+    """Return a starter for the running backend, to be entered with ``async with``."""
     return _TrioStarter() if _on_trio() else _AsyncioStarter()
 
 
@@ -360,6 +360,7 @@ class _AsyncioStarter:
             self._owner.cancel()
 
     async def __aenter__(self) -> _AsyncioStarter:
+        self.context = copy_context()  # the starter may have been made long before
         return self
 
     async def __aexit__(
@@ -427,6 +428,7 @@ class _TrioStarter:
 
     async def __aenter__(self) -> _TrioStarter:
         self._nursery = await self._manager.__aenter__()
+        self.context = copy_context()
         return self
 
     async def __aexit__(
