@@ -256,7 +256,7 @@ def test_a_builtin_that_doesnt_tell_its_parameters(builtin: Any) -> None:
     app, routes = Application(), RPCRouteSet()
     routes.route("procedure")(builtin)
     for add in (lambda: app.route("other")(builtin), lambda: app.add_routes(routes)):
-        with pytest.raises(ConfigurationError, match="doesn't tell its parameters"):
+        with pytest.raises(ConfigurationError, match=r"parameters of .* aren't known"):
             add()
 
 

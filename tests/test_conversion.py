@@ -1,4 +1,4 @@
-"""Annotations, inspected all the way down: constraints, what is no data, and containers."""
+"""Annotations and all their parts: constraints, types that aren't data types, and containers."""
 
 import abc
 import collections
@@ -668,7 +668,7 @@ async def test_constraints_in_any_nesting(hint: Any, kinds: list[str]) -> None:
     assert str(path).startswith("args[0]")
 
 
-# ---- what is no data type
+# ---- types that aren't data types
 
 
 class Plain:
@@ -812,11 +812,11 @@ def test_what_is_no_data_type_is_refused_wherever_it_stands(hint: Any) -> None:
 
 
 def test_the_error_says_what_to_do() -> None:
-    refused(list[sqlite3.Connection], r"`Connection` is no data type.*add_default_arg.*Converter")
+    refused(list[sqlite3.Connection], r"`Connection` isn't a data type.*add_default_arg.*Converter")
 
 
 def test_published_arguments_are_data_as_well() -> None:
-    with pytest.raises(ConfigurationError, match="no data type"):
+    with pytest.raises(ConfigurationError, match="isn't a data type"):
         Application().publication("topic")(taking(Plain))
 
 

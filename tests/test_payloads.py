@@ -97,7 +97,7 @@ async def test_other_keys_refuse_the_request_alone(subprotocol: str, arguments: 
         ([[{1.5: 1}]], "a key that is neither text nor an integer"),
         ([[], {b"a": 1}], "a key that is neither text nor an integer"),
         ([[{1: 1, "1": 2}]], "two keys of a map are the same text"),
-        ([[], {"a": [{1: None}]}], "a value of a type that isn't known here"),
+        ([[], {"a": [{1: None}]}], "a value of an unknown type"),
     ],
     ids=repr,
 )

@@ -46,8 +46,8 @@ REFUSALS: Final[Mapping[int, str]] = {
 }
 
 LEAST_EXPONENT: Final = 10
-"""A client has to accept messages of 2^10 bytes at least. The handshake allows to announce 2^9, but
-that is too short for a WELCOME."""
+"""A client has to accept messages of at least 2^10 bytes. The protocol also allows 2^9, but that is
+too short for a WELCOME."""
 MAX_LENGTH: Final = 2**24
 """The maximum length of a message in RawSocket."""
 LONGEST_SENT: Final = MAX_LENGTH - 1

@@ -161,7 +161,7 @@ def conversion_to(hint: Any, names: Names, declared: Mapping[Any, Converter]) ->
         node = Compiler(declared).node(hint, names)
         parts = exact_parts(hint, names, declared)
     except RecursionError:
-        raise ConfigurationError(f"`{hint}` can't be followed: it has no end") from None
+        raise ConfigurationError(f"`{hint}` refers to itself without end") from None
     return None if node.convert is None else Conversion(node.convert, node.type, parts)
 
 
@@ -177,7 +177,7 @@ def check_default(value: Any, hint: Any, names: Names) -> None:
 def no_default(value: Any) -> str:
     """Return the text of the error for an impossible default value."""
     return (
-        f"its default {value!r:.100} is no data, and isn't an instance of a class in the"
+        f"its default {value!r:.100} isn't data, and isn't an instance of a class in the"
         f" annotation. If the server fills in the parameter, use add_default_arg(name, factory=...)"
         f" before the route is added. Constraints belong in the annotation: Annotated[int, ...]"
     )
@@ -501,7 +501,7 @@ class Compiler:
 
 def _no_data(hint: Any) -> str:
     return (
-        f"`{named(hint)}` is no data type, so clients can't supply it."
+        f"`{named(hint)}` isn't a data type, so clients can't supply it."
         f" If the server fills it in: add_default_arg(...) before the route is added."
         f" If it is made of what clients send: Annotated[..., Converter(f)], or"
         f" add_converter({named(hint)}, f) before the route is added"

@@ -377,7 +377,7 @@ class Making:
             # Logged as an error only once: clients' values may cause it any number of times.
             level = logging.DEBUG if self._has_logged else logging.ERROR
             self._has_logged = True
-            logger.log(level, "a %s can't be made", named(self._cls), exc_info=error)
+            logger.log(level, "a %s can't be created", named(self._cls), exc_info=error)
             raise Unsuitable("can't be converted") from None
         except ValueError as error:
             known = explained(error)

@@ -61,7 +61,7 @@ def check_factory(name: str, factory: Function) -> None:
     Raises: ConfigurationError.
     """
     if not callable(factory):
-        raise ConfigurationError(f"the factory of default arg {name!r} can't be called")
+        raise ConfigurationError(f"the factory of default arg {name!r} isn't callable")
     try:
         signature = inspect.signature(factory, follow_wrapped=False)
         if any(parameter.kind in VARIABLE for parameter in signature.parameters.values()):

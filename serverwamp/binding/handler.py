@@ -240,7 +240,7 @@ class Handler:
         """Add a parameter that nothing is passed to, because the handler takes no arguments."""
         if parameter.default is MISSING and parameter.kind not in VARIABLE:
             raise ConfigurationError(
-                f"nothing is known to pass to parameter {parameter.name!r} of {self.name}:"
+                f"no value is known for parameter {parameter.name!r} of {self.name}:"
                 f" add a default arg of that name, or give it a default value"
             )
         if type(parameter.default).__module__.partition(".")[0] in OTHER_FRAMEWORKS:
@@ -254,7 +254,7 @@ class Handler:
         compiled = self._compiled(parameter, converts=True)
         if compiled.default is NO_CHUNK:
             if self.stream is not None or parameter.kind in VARIABLE:
-                text = f"{self.name} has more than one async iterator as its arguments"
+                text = f"{self.name} has more than one parameter for an async iterator"
                 raise ConfigurationError(text)
             self.stream, self._stream_place = compiled, len(self._parameters)
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:

@@ -48,7 +48,7 @@ GROUP: Final = "__is_annotated_types_grouped_metadata__"
 
 
 def is_type(hint: Any) -> bool:
-    """Tell whether `hint` is a model, a dataclass or another type of pydantic."""
+    """Tell whether `hint` is a pydantic model, a pydantic dataclass or another type of pydantic."""
     cls = typing.get_origin(hint) or hint
     if not isinstance(cls, type):
         return False
@@ -74,8 +74,8 @@ def check_metadata(item: Any) -> None:
     for part in item if getattr(item, GROUP, False) is True else (item,):
         if not is_documentation(part) and not is_metadata(part):
             raise ConfigurationError(
-                f"nothing honours {item!r:.100} in an annotation. Use constraints of `msgspec.Meta`"
-                f" or of pydantic. If the server fills in the parameter, use"
+                f"no library supports {item!r:.100} in an annotation. Use constraints of"
+                f" `msgspec.Meta` or of pydantic. If the server fills in the parameter, use"
                 f" add_default_arg(name, factory=...) before the route is added"
             )
 
@@ -90,8 +90,8 @@ def check_no_field(item: Any) -> None:
     has_default = repr(getattr(item, "default", ...)) not in ("Ellipsis", "PydanticUndefined")
     if has_default or any(getattr(item, name, None) for name in OF_FIELDS):
         raise ConfigurationError(
-            f"nothing honours the default value or the alias of {item!r:.100}, because it isn't in"
-            f" the annotation of a model's field. Write a default value after the annotation"
+            f"the default value or alias of {item!r:.100} has no effect, because it isn't in the"
+            f" annotation of a model's field. Write a default value after the annotation"
         )
 
 
@@ -169,7 +169,7 @@ def _by_rules_of_json(adapter: Any, value: Any) -> Any:
     try:
         text = to_json(value, bytes_mode="utf8")
     except (PydanticSerializationError, ValueError):
-        raise Unsuitable("a value that is checked by the rules of JSON can't be JSON") from None
+        raise Unsuitable("a value can't be JSON, but is checked by the rules of JSON") from None
     return adapter.validate_json(text)
 
 
@@ -296,7 +296,7 @@ def _check_field(cls: type, name: str, field: Any, names: Names) -> None:
         check_metadata(item)
     value = field.default
     if value is not PydanticUndefined and not is_possible_default(value, field.annotation, names):
-        raise ConfigurationError(f"the default of {name!r} of `{named(cls)}` is no data: {value!r}")
+        raise ConfigurationError(f"the default of {name!r} of `{named(cls)}` isn't data: {value!r}")
 
 
 def _check_constructor(cls: type) -> None:

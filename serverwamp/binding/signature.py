@@ -167,7 +167,7 @@ def parameters_of(function: Function) -> Iterator[inspect.Parameter]:
         signature = inspect.signature(function)
     except ValueError:  # a builtin
         raise ConfigurationError(
-            f"{name_of(function)} doesn't tell its parameters: write a function that calls it"
+            f"the parameters of {name_of(function)} aren't known: write a function that calls it"
         ) from None
     for parameter in signature.parameters.values():
         items = None

@@ -77,7 +77,7 @@ def _time(data: Any, _immutable: bool) -> datetime:
         return datetime.fromtimestamp(data, UTC)
     moment = datetime.fromisoformat(data)
     if moment.tzinfo is None:
-        raise ValueError("a time in no time zone")
+        raise ValueError("a time without a time zone")
     return moment
 
 
@@ -129,7 +129,7 @@ class Tags(dict[int, Callable[[Any, bool], Any]]):
     """Functions that decode tagged values, by tag; an unknown tag raises ValueError."""
 
     def __missing__(self, tag: int) -> Callable[[Any, bool], Any]:
-        raise ValueError(f"a value with tag {tag}, which is unknown here")
+        raise ValueError(f"a value with the unknown tag {tag}")
 
 
 TAGS: Final = Tags(
@@ -149,7 +149,7 @@ TAGS: Final = Tags(
 
 
 class LenientTags(dict[int, Callable[[Any, bool], Any]]):
-    """The same, but an unknown tag, or a value that doesn't suit its tag, gives an `Extension`."""
+    """Like `Tags`, but an unknown tag or a value that doesn't suit its tag gives an `Extension`."""
 
     def __missing__(self, tag: int) -> Callable[[Any, bool], Any]:
         return partial(self._value_or_extension, tag)
@@ -327,7 +327,7 @@ _ENCODERS: Final[Mapping[Any, Any]] = {
 
 
 def _cause_of(failure: CBORDecodeError) -> Exception:
-    """Return the reason of a failure, which cbor2 wraps in an exception of one class."""
+    """Return the original exception of a failure, which cbor2 wraps in one of its own."""
     cause: BaseException = failure
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -44,8 +44,8 @@ Unit: TypeAlias = str | bytes
 UNLIMITED: Final = ShapeLimits()
 
 HEAD_LENGTH: Final = 64 * 1024
-"""In a message with too many values, the elements before the arguments are searched for in its
-first bytes only, up to this number."""
+"""How many bytes of a message with too many values are searched for the elements before its
+arguments."""
 
 NOT_IN_JSON: Final = "NaN, infinity, a control character, or half of a surrogate pair"
 
@@ -91,9 +91,9 @@ class Format(ABC):
 
 
 def _with_integral_ids(raw: Any, failure: Exception) -> list[Any]:
-    """Return the raw message with ids that came as integral floats as integers.
+    """Return the raw message with integers in the place of ids that are floats, such as 1.0.
 
-    JavaScript clients send such ids in binary formats.
+    JavaScript clients send such ids.
 
     Raises: `failure` when there is no such id.
     """
@@ -124,7 +124,7 @@ class UnknownValue(ValueError):
 
 
 def undecodable(format_name: str, failure: Exception) -> ProtocolViolation:
-    """Return the violation that `failure` means, in words that reveal no internals."""
+    """Return the violation for a failure of decoding, in words that reveal no internals."""
     if isinstance(failure, (msgspec.MsgspecError, UnknownValue)):
         reason = str(failure)
     elif isinstance(failure, (RecursionError, msgpack.StackError)):
@@ -138,7 +138,7 @@ def undecodable(format_name: str, failure: Exception) -> ProtocolViolation:
 
 # ---- JSON
 
-# The standard library accepts some invalid numbers and texts, and finds the end of an element.
+# Finds the end of an element. The standard library does that even for some invalid JSON.
 FIND_END: Final = json.JSONDecoder(parse_int=float, strict=False).raw_decode
 BEFORE_ELEMENTS: Final = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
 BETWEEN_ELEMENTS: Final = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
@@ -427,7 +427,7 @@ class MessagePack(Format):
 
 
 def is_plain_result(wire: tuple[Any, ...]) -> bool:
-    """Tell whether a message is a RESULT that needs no conversion, as most messages are."""
+    """Tell whether a message is a RESULT of simple values only, which needs no conversion."""
     return wire[0] == Result.type_code and len(wire) == 4 and SCALARS.issuperset(map(type, wire[3]))
 
 
@@ -526,7 +526,7 @@ def _give_text_keys(payload: list[Any]) -> None:
             container = container.values()
         for value in container:
             if type(value) is Extension:
-                raise UnknownValue("a value of a type that isn't known here")
+                raise UnknownValue("a value of an unknown type")
             if type(value) is list or type(value) is dict:
                 containers.append(value)
 

@@ -19,8 +19,7 @@ import msgspec
 ARRAYS: Final = (list, tuple, set, frozenset, deque)
 BINARY_TYPES: Final = (bytes, bytearray, memoryview)
 MAY_HOLD_OTHERS: Final = ("'bytes'", "'any'", "'is-instance'", "'allow'")
-"""Words in the schema of a class whose fields may hold values that pydantic wouldn't convert as we
-need it."""
+"""Words in the schema of a class whose fields may hold values that pydantic must not convert."""
 
 
 def is_model(kind: type) -> bool:
@@ -187,7 +186,7 @@ def _holds_others(value: Any) -> bool:
 
 
 def _as_declared(value: Any, classes: set[Any]) -> Any:
-    """Return a value in which objects of subclasses of `classes` have only the base's fields."""
+    """Convert objects of subclasses of `classes` in a value, with only the fields of the base."""
     if not classes:
         return value
     if isinstance(value, Mapping):

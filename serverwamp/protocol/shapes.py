@@ -50,7 +50,7 @@ NO_CONTAINERS: Final = bytes(
 """The bytes with which no array or map in MessagePack can start."""
 
 MANY: Final = 64
-"""After so many values, a check goes on only if the encoded message may exceed a limit."""
+"""After so many values, checking continues only if the encoded message may exceed a limit."""
 
 
 TEXTS: Final[Mapping[str, str]] = {
@@ -75,7 +75,7 @@ class ShapeLimits:
 
     @cached_property
     def length(self) -> float:
-        """The smallest limit on a number; no message with fewer bytes or characters exceeds one."""
+        """The smallest limit except `message_depth`. A shorter message can't exceed any of them."""
         return min(self.message_values, self.array_length, self.map_length, self.uri_length)
 
     def check(self, message: Message, unit: str | bytes) -> None:

@@ -12,10 +12,10 @@ The rules, which the tables `RECEIVED` and `SENT` spell out:
 
 * Each side sends messages independently, so both a received and a sent message can change the
   state. A session has a single state, not one for each side.
-* The client begins, with HELLO. The server answers with WELCOME, with one or more CHALLENGEs and
-  then WELCOME, or with ABORT. Until then, the client may send AUTHENTICATE once for each CHALLENGE,
-  or ABORT, and nothing else.
-* While OPEN, either side may send any message of its role in any order. These don't change the
+* The client begins with HELLO. The server answers with WELCOME, with one or more CHALLENGEs and
+  then WELCOME, or with ABORT. Until WELCOME, the client may only send one AUTHENTICATE for each
+  CHALLENGE, or ABORT.
+* While OPEN, both sides may send the messages of their roles in any order. These don't change the
   state.
 * Either side ends an open session with GOODBYE, and the other answers with GOODBYE. A client that
   has sent GOODBYE sends nothing more until it has the answer. After that, a new session, with a new
@@ -30,8 +30,8 @@ The rules, which the tables `RECEIVED` and `SENT` spell out:
 
 Request ids have rules as well:
 
-* A request is *open* from its arrival until its answer. Its id must not be used for another request
-  before. A PUBLISH without ``acknowledge`` has no answer and is never open.
+* A request is *open* from its arrival until its answer. Until then, its id must not be used for
+  another request. A PUBLISH without ``acknowledge`` has no answer and is never open.
 * A CALL with ``progress`` announces further CALLs with the same id, which bring more arguments.
   They have to name the same procedure. The first one without ``progress`` is the last.
 * If such a call is answered early, the client's remaining CALLs for it are ignored. A request with
