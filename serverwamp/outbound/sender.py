@@ -188,19 +188,19 @@ class Outbound:
 
     async def run(self, unit: Unit) -> None:
         """Send a unit, and all that is queued meanwhile, until nothing waits."""
-        frame, size = unit, len(unit)
+        backlog, frame, size = self.backlog, unit, len(unit)
         try:
             if self._batched:
-                self.backlog.queue.appendleft(unit)  # others may wait since before this task began
+                backlog.queue.appendleft(unit)  # others may wait since before this task began
                 await anyio.lowlevel.checkpoint()
                 frame, size = self._next_frame()
             while True:
                 await self._asgi_send({"type": "websocket.send", self._key: frame})
-                if not self.backlog.queue:
-                    self.backlog.bytes = 0  # `discard` may have set it already
+                if not backlog.queue:
+                    backlog.bytes = 0  # `discard` may have set it already
                     break
-                self.backlog.bytes -= size
-                if self._changes.event is not None and not self.backlog.blocks_reader:
+                backlog.bytes -= size
+                if self._changes.event is not None and not backlog.blocks_reader:
                     self._changes.notify()
                 self._has_moved = True
                 frame, size = self._next_frame()
@@ -219,9 +219,10 @@ class Outbound:
         finally:
             self._sender = None
             self.is_sending = False
-            if self.backlog.overflow is not None:
-                self.backlog.end_overflow()
-            self._changes.notify()
+            if backlog.overflow is not None:
+                backlog.end_overflow()
+            if self._changes.event is not None:
+                self._changes.notify()
 
     def _next_frame(self) -> tuple[str | bytes, int]:
         """Return the next frame, and the total length of its units."""

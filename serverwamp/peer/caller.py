@@ -50,10 +50,11 @@ class CallerRole:
     """
 
     def __init__(self, conversation: Conversation, *, synchronize: bool) -> None:
+        router = conversation.router
         self._conversation = conversation
         self._session = conversation.session
-        self._endpoints = conversation.router.endpoints
-        self._counters = conversation.router.counters
+        self._endpoints = router.endpoints
+        self._counters = router.counters
         self._outbound = conversation.outbound
         self._start = conversation.starter.start
         self._calls = ActiveCalls(conversation)
@@ -65,7 +66,7 @@ class CallerRole:
         self._deadlines = Deadlines(conversation, self._calls, self._replies)
         self._streams = Streams(conversation, self._replies, self._deadlines)
         self._forwarded: ForwardedCalls | None = None
-        if conversation.router.registration_policies:
+        if router.registration_policies:
             self._forwarded = ForwardedCalls(
                 conversation, self._calls, self._replies, self._deadlines
             )

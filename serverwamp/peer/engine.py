@@ -66,6 +66,7 @@ from serverwamp.protocol.messages import (
 from serverwamp.protocol.serializers import can_hold
 from serverwamp.protocol.state import State
 from serverwamp.router.router import RealmRouter
+from serverwamp.session import Session
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -193,16 +194,16 @@ class SessionEngine:
     # ---- the open session
 
     async def _converse(self) -> None:
-        conversation, server = self._conversation, self._conversation.server
+        conversation, session = self._conversation, self._conversation.session
         async with conversation.starter:
-            server.admit(conversation.session)
+            conversation.server.admit(session)
             if conversation.limits.idle_timeout < math.inf:
                 self._idling = conversation.starter.start(self._end_when_idle)
             try:
                 self._reading = anyio.CancelScope()
                 self._joining.welcome()
-                conversation.router.enter(conversation.session)
-                if conversation.session.expires_at is not None:
+                conversation.router.enter(session)
+                if session.expires_at is not None:
                     self.expire()
                 with self._reading:
                     try:
@@ -217,7 +218,7 @@ class SessionEngine:
             except ProtocolViolation as violation:
                 conversation.violate(violation)
             except Exception:  # a bug of this package ends this session, but no other session
-                logger.exception("session %s failed", conversation.session.id)
+                logger.exception("session %s failed", session.id)
                 conversation.abort(uris.RUNTIME_ERROR, "the server failed", INTERNAL_ERROR)
             except BaseException:
                 conversation.outbound.discard()  # a cancelled task can't wait until it is sent
@@ -233,7 +234,7 @@ class SessionEngine:
 
     async def _read(self) -> None:
         state, start_call = self._state, self.caller.start
-        receive = self._conversation.connection.receive
+        receive, session = self._conversation.connection.receive, self._conversation.session
         authorization = self._conversation.router.authorization
         while state.state is not State.CLOSED:
             try:
@@ -247,8 +248,9 @@ class SessionEngine:
                 return
             message, unit = received
             if state.receive(message):
-                if authorization is not None and not await self._may(authorization, message):
-                    continue
+                if authorization is not None:
+                    if not await self._may(authorization, session, message):
+                        continue
                 if type(message) is Call:
                     waiting = start_call(message, unit)
                     if waiting is not None:
@@ -262,9 +264,9 @@ class SessionEngine:
                         await self._finish_publishing()
                     self._on[type(message)](self, message)
 
-    async def _may(self, authorization: Authorization, message: Message) -> bool:
+    async def _may(self, authorization: Authorization, session: Session, message: Message) -> bool:
         """Authorize a message; send the refusal if it isn't allowed."""
-        question = question_about(self._conversation.session, message)
+        question = question_about(session, message)
         if question is None:
             return True
         if isinstance(message, Call) and self.caller.is_open(message.request):
@@ -343,7 +345,8 @@ class SessionEngine:
 
         Calling it again is harmless.
         """
-        self._conversation.server.forget(self._conversation.session)
+        conversation, session = self._conversation, self._conversation.session
+        conversation.server.forget(session)
         if self.is_open:
             self._state.lose()
         if self._caller is not None:
@@ -354,11 +357,9 @@ class SessionEngine:
             self._subscriber.close_all()
         if self._callee is not None:
             self._callee.close()
-        was_member = self._conversation.router.leave(
-            self._conversation.session, quietly=self._ends_quietly
-        )
+        was_member = conversation.router.leave(session, quietly=self._ends_quietly)
         if was_member and self._testaments is not None and not self._ends_quietly:
-            self._conversation.starter.start(self._testaments.publish)
+            conversation.starter.start(self._testaments.publish)
         if self._idling is not None:
             self._idling.cancel()
         if self._expiring is not None:

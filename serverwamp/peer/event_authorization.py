@@ -21,7 +21,10 @@ class EventAuthorization:
     """The waiting events of one session."""
 
     def __init__(self, conversation: Conversation, authorizer: Authorizer) -> None:
-        self._conversation = conversation
+        self._session = conversation.session
+        self._counters = conversation.router.counters
+        self._outbound = conversation.outbound
+        self._starter = conversation.starter
         self._authorizer = authorizer
         self._waiting: deque[tuple[EventReceiver, Question | None, Unit]] = deque()
         self._bytes = 0
@@ -34,7 +37,7 @@ class EventAuthorization:
         question: Question | None = None
         answer: bool | None = True
         if receiver.subscription.match != "exact":
-            question = Question(self._conversation.session, "subscribe", topic)
+            question = Question(self._session, "subscribe", topic)
             answer = self._authorizer.known(question)
         if answer is False:
             return False
@@ -45,7 +48,7 @@ class EventAuthorization:
         unit = event[receiver.format]
         if unit is None:  # it is lost in any case, which the caller handles
             return True
-        self._conversation.router.counters.events += 1
+        self._counters.events += 1
         self._hold(receiver, question, unit)
         return False
 
@@ -57,7 +60,7 @@ class EventAuthorization:
         return True
 
     def _hold(self, receiver: EventReceiver, question: Question | None, unit: Unit) -> None:
-        outbound = self._conversation.outbound
+        outbound = self._outbound
         limit = outbound.backlog.exceeded_limit(len(self._waiting), self._bytes)
         if limit is not None:
             outbound.overflow(limit, receiver)
@@ -66,7 +69,7 @@ class EventAuthorization:
         self._waiting.append((receiver, question, unit))
         self._bytes += len(unit)
         if len(self._waiting) == 1:
-            self._task = self._conversation.starter.start(self._work_off)
+            self._task = self._starter.start(self._work_off)
 
     async def _work_off(self) -> None:
         while self._waiting:

@@ -119,20 +119,21 @@ class SubscriberRole:
     """The client as a subscriber."""
 
     def __init__(self, conversation: Conversation) -> None:
+        router = conversation.router
         self._conversation = conversation
         self.session: Session = conversation.session
-        self._router = conversation.router
+        self._router = router
         self._answer = conversation.answer
         self._send_error = conversation.send_error
         self._held_messages = 0
         self._held_bytes = 0
         self.outbound: Outbound = conversation.outbound
         self.format: Format = conversation.serializer.format
-        self.counters: Counters = conversation.router.counters
+        self.counters: Counters = router.counters
         # By the ids of their subscriptions:
         self._subscribers: dict[int, Subscriber] = {}  # opening or open
         self._closing: dict[int, Subscriber] = {}
-        authorization = conversation.router.authorization
+        authorization = router.authorization
         self.event_authorization: EventAuthorization | None = None
         """Authorizes single events of patterns, if the realm has an authorizer."""
         if authorization is not None and authorization.authorizer is not None:
