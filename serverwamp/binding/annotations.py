@@ -38,7 +38,7 @@ Names: TypeAlias = Mapping[str, Any]
 """The namespace in which postponed annotations are evaluated."""
 
 NO_DEFAULT: Final[Any] = inspect.Parameter.empty
-SCALARS: Final = frozenset(
+MSGSPEC_SCALARS: Final = frozenset(
     (type(None), bool, int, str, bytes, bytearray, datetime, date, time, timedelta, UUID)
 )
 """Types that msgspec converts correctly."""
@@ -276,7 +276,7 @@ def is_possible_default(value: Any, hint: Any, names: Names) -> bool:
     if isinstance(value, (list, tuple, set, frozenset, deque)):
         return all(is_possible_default(item, hint, names) for item in value)
     return (
-        type(value) in SCALARS
+        type(value) in MSGSPEC_SCALARS
         or type(value) in FINITE
         or type(value) is object
         or value is msgspec.UNSET

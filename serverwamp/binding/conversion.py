@@ -37,8 +37,8 @@ from serverwamp.binding.annotations import (
     FINITE,
     FROM_TEXT,
     MAPPINGS,
+    MSGSPEC_SCALARS,
     NO_DEFAULT,
-    SCALARS,
     SEQUENCES,
     Converter,
     Names,
@@ -76,7 +76,7 @@ STREAM_TYPES: Final = (AsyncIterator, AsyncIterable, AsyncGenerator)
 """Annotations of a parameter that receives a stream of chunks."""
 EXACT_TYPES: Final = (int, str, bool, bytes)
 """Types whose instances are valid without conversion. (A float is not: it may be infinite.)"""
-CONVERTED_CHOICES: Final = frozenset((*SCALARS, *FINITE, *FROM_TEXT)) - {
+CONVERTED_CHOICES: Final = frozenset((*MSGSPEC_SCALARS, *FINITE, *FROM_TEXT)) - {
     type(None),
     bool,
     int,
@@ -269,7 +269,7 @@ class Compiler:
         origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
         if hint is Any or hint is object:
             return ANYTHING
-        if hint is None or hint in SCALARS:
+        if hint is None or hint in MSGSPEC_SCALARS:
             return self._scalar(hint)
         if hint in FINITE:
             return self._number(hint)
@@ -452,7 +452,7 @@ class Compiler:
 
     def _sequence(self, cls: Any, item: Node) -> Node:
         is_hashed = cls in (set, frozenset)  # msgspec fails if an item can't be hashed
-        if item.is_native and cls is not deque and (not is_hashed or item.type in SCALARS):
+        if item.is_native and cls is not deque and (not is_hashed or item.type in MSGSPEC_SCALARS):
             return self._scalar(generic(cls, (item.type, ...) if cls is tuple else (item.type,)))
         convert = functools.partial(to_sequence, cls, item.convert or unchanged)
         return Node(convert, None if cls is deque else cls, suits_pydantic=item.suits_pydantic)
