@@ -15,6 +15,9 @@ from serverwamp.client_call import ClientCall as ClientCall
 from serverwamp.errors import ConfigurationError as ConfigurationError
 from serverwamp.errors import WAMPError as WAMPError
 from serverwamp.history import History as History
+from serverwamp.history import HistoryBound as HistoryBound
+from serverwamp.history import HistoryPage as HistoryPage
+from serverwamp.history import HistoryQuery as HistoryQuery
 from serverwamp.history import HistoryStore as HistoryStore
 from serverwamp.history import StoredEvent as StoredEvent
 from serverwamp.limits import Limits as Limits
@@ -40,6 +43,9 @@ __all__ = [
     "Converter",
     "CryptosignAuthRequirement",
     "History",
+    "HistoryBound",
+    "HistoryPage",
+    "HistoryQuery",
     "HistoryStore",
     "Limits",
     "OverflowPolicy",

@@ -12,13 +12,14 @@ import math
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias
 
+import anyio
 from msgspec import Struct
 
 from serverwamp.errors import ConfigurationError, ProtocolViolation, SerializationError
@@ -79,21 +80,27 @@ class StoredEvent(Struct, frozen=True):
         raise ValueError("the payload isn't in a known format")
 
 
+def may_be_stored(publication: Publication) -> bool:
+    """Tell whether the payload may be stored.
+
+    The payload of a publication to certain sessions may not, because those sessions may be gone
+    when somebody asks for it.
+    """
+    audience = publication.audience
+    return audience is None or (not audience.exclude and audience.eligible is None)
+
+
 def stored(publication: Publication, moment: datetime) -> StoredEvent:
     """Return a publication as it is stored.
-
-    The payload of a publication to certain sessions is left out, because those sessions may be gone
-    when somebody asks for it.
 
     Raises: SerializationError when no format can hold the arguments.
     """
     unit = None
-    audience = publication.audience
-    if audience is None or (not audience.exclude and audience.eligible is None):
+    if may_be_stored(publication):
         unit = _encoded(Event(1, publication.id, {}, publication.args, publication.kwargs))
     bare = Publication(
         publication.topic,
-        audience=audience,
+        audience=publication.audience,
         publisher=publication.publisher,
         exclude_me=publication.exclude_me,
         disclosed=publication.disclosed,
@@ -117,45 +124,72 @@ def _encoded(event: Event) -> Unit:
         raise
 
 
-class HistoryStore(Protocol):
-    """Stores the events of a topic route in the order of publication.
+@dataclass(frozen=True, slots=True)
+class HistoryBound:
+    """A bound of a `HistoryQuery`."""
 
-    Each event has a position. The first event ever stored has position 0. No method may block: an
-    event is stored at the same moment as it is delivered, so that a subscriber has either received
-    it or finds it here.
+    at: int | datetime
+    """The publication id of an event, or a time."""
+    included: bool
+    """Whether the event, or an event at exactly this time, is inside the bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryQuery:
+    """Which events of a topic route are wanted; an event has to be inside all bounds."""
+
+    since: Sequence[HistoryBound] = ()
+    """Lower bounds. Without any, the oldest stored event is the first."""
+    until: Sequence[HistoryBound] = ()
+    """Upper bounds. Without any, the newest stored event is the last."""
+    limit: float = math.inf
+    """How many events the client wants. This is a hint: some events aren't for this client."""
+    reverse: bool = False
+    """Whether the newest event comes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Some of the events that a `HistoryQuery` selects."""
+
+    events: Iterable[StoredEvent]
+    """The events, in the order of the query."""
+    is_complete: bool
+    """Whether every event since the lower bounds is still stored, up to the end of this page.
+
+    It is false if a bound is the id of an unknown publication. Without lower bounds it tells
+    whether every event is still stored that was ever appended.
     """
+    time: datetime
+    """The time by the clock from which the events have their times."""
+    cursor: Any = None
+    """What `HistoryStore.read` needs for the next page; None if this is the last page."""
 
-    def append(self, event: StoredEvent) -> int:
-        """Store an event and return its position; this may drop the oldest events."""
-        ...
 
-    def forget_old(self, now: datetime) -> datetime:
-        """Drop events that are too old; return the publication time of the last dropped event.
+class HistoryReader(Protocol):
+    """Reads the stored events of a topic route."""
 
-        If no event was ever dropped, return the time at which the store was created.
+    async def read(self, query: HistoryQuery, cursor: Any = None) -> HistoryPage:
+        """Return the first page of the events that a query selects, or the page at `cursor`.
+
+        A lower bound that names an unknown publication selects all events. An upper bound that
+        names one selects none. In both cases the page isn't complete.
         """
         ...
 
-    @property
-    def begin(self) -> int:
-        """The position of the oldest stored event; `end` if there is none."""
-        ...
 
-    @property
-    def end(self) -> int:
-        """The position of the next event."""
-        ...
+class HistoryStore(HistoryReader, Protocol):
+    """Stores the events of a topic route in the order of publication.
 
-    def find(self, publication: int) -> int | None:
-        """Return the position of the event with that publication id, or None if it isn't stored."""
-        ...
+    An event is appended before it is delivered, and `append` is called for one event of the route
+    at a time. So a new subscriber receives an event, or finds it in the store, or both.
+    """
 
-    def at(self, moment: datetime, *, behind: bool) -> int:
-        """Return the position of the first event at `moment` or later; if `behind`, only later."""
-        ...
+    async def append(self, event: StoredEvent) -> None:
+        """Store an event; this may drop the oldest events.
 
-    def between(self, begin: int, end: int, *, reverse: bool) -> Iterator[StoredEvent]:
-        """Yield the events from position `begin` up to but excluding `end`, or in reverse order."""
+        If this raises an exception, the event isn't published.
+        """
         ...
 
 
@@ -168,26 +202,21 @@ class MemoryStore(HistoryStore):
         self._oldest_age = age
         self._events: deque[StoredEvent] = deque()
         self._positions: dict[int, int] = {}  # by the ids of publications
-        self._begin = 0
+        self._begin = 0  # the position of the oldest stored event
         self._forgotten_until = utc_now()
         self._size = 0
 
-    @property
-    def begin(self) -> int:
-        return self._begin
-
-    @property
-    def end(self) -> int:
-        return self._begin + len(self._events)
-
-    def append(self, event: StoredEvent) -> int:
-        position = self._positions[event.publication.id] = self.end
+    def keep(self, event: StoredEvent) -> None:
+        """Store an event at once."""
+        self._positions[event.publication.id] = self._begin + len(self._events)
         self._events.append(event)
         self._size += event.size
         while len(self._events) > self._most_events or self._size > self._most_bytes:
             self._forget()
-        self.forget_old(event.time)
-        return position
+        self._forget_old(event.time)
+
+    async def append(self, event: StoredEvent) -> None:
+        self.keep(event)
 
     def _forget(self) -> None:
         event = self._events.popleft()
@@ -196,19 +225,44 @@ class MemoryStore(HistoryStore):
         self._size -= event.size
         del self._positions[event.publication.id]
 
-    def forget_old(self, now: datetime) -> datetime:
+    def _forget_old(self, now: datetime) -> None:
         while self._events and (now - self._events[0].time).total_seconds() > self._oldest_age:
             self._forget()
-        return self._forgotten_until
 
-    def find(self, publication: int) -> int | None:
-        return self._positions.get(publication)
+    async def read(self, query: HistoryQuery, cursor: Any = None) -> HistoryPage:
+        now = utc_now()
+        self._forget_old(now)
+        begin, end = self._begin, self._begin + len(self._events)
+        is_complete = bool(query.since) or not begin
+        for bound in query.since:
+            at, included = bound.at, bound.included
+            if isinstance(at, datetime):
+                begin = max(begin, self._place(at, behind=not included))
+                forgotten = self._forgotten_until
+                is_complete &= at > forgotten or (not included and at == forgotten)
+                continue
+            position = self._positions.get(at)
+            if position is None:  # unknown which events came after it, so all are returned
+                is_complete = False
+            else:
+                begin = max(begin, position + (not included))
+        for bound in query.until:
+            at, included = bound.at, bound.included
+            if isinstance(at, datetime):
+                end = min(end, self._place(at, behind=included))
+                continue
+            position = self._positions.get(at)
+            if position is None:
+                return HistoryPage((), False, now)  # unknown which events came before it
+            end = min(end, position + included)
+        return HistoryPage(self._between(begin, end, query.reverse), is_complete, now)
 
-    def at(self, moment: datetime, *, behind: bool) -> int:
+    def _place(self, moment: datetime, *, behind: bool) -> int:
+        """Return the position of the first event at `moment` or later; if `behind`, only later."""
         bisect = bisect_right if behind else bisect_left
         return self._begin + bisect(self._events, moment, key=lambda event: event.time)
 
-    def between(self, begin: int, end: int, *, reverse: bool) -> Iterator[StoredEvent]:
+    def _between(self, begin: int, end: int, reverse: bool) -> Iterator[StoredEvent]:
         first, last, count = begin - self._begin, end - self._begin, len(self._events)
         if reverse:
             return islice(reversed(self._events), count - last, max(count - first, count - last))
@@ -231,7 +285,10 @@ class History:
     bytes: float = 16 * 1024 * 1024
     """Maximum size of all events together, in bytes; approximate."""
     store: Callable[[History], HistoryStore] | None = None
-    """Creates the store; if this is None, events are kept in the memory of the process."""
+    """Creates a store of your own; if this is None, the backplane keeps the events.
+
+    Without a shared backplane, that is in the memory of the process.
+    """
 
     def __post_init__(self) -> None:
         for field in fields(self)[:3]:
@@ -239,11 +296,11 @@ class History:
             if not isinstance(value, (int, float)) or not value > 0:
                 raise ConfigurationError(f"History.{field.name} can't be {value!r}")
 
-    def new_log(self) -> Log:
-        """Return an empty log with these bounds."""
+    def new_store(self) -> HistoryStore:
+        """Return an empty store with these bounds."""
         if self.store is not None:
-            return Log(self.store(self))
-        return Log(MemoryStore(events=self.events, age=self.age, bytes=self.bytes))
+            return self.store(self)
+        return MemoryStore(events=self.events, age=self.age, bytes=self.bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,79 +320,65 @@ class Wanted:
 class Log:
     """The stored events of one topic route."""
 
-    def __init__(self, store: HistoryStore) -> None:
-        self._store = store
+    def __init__(self, reader: HistoryReader, store: HistoryStore | None = None) -> None:
+        self.reader: HistoryReader = reader
+        """What reads the events."""
+        self.store: HistoryStore | None = None if isinstance(store, MemoryStore) else store
+        """The application's own store, to which `append` appends; None if there is none."""
+        self._memory = store if isinstance(store, MemoryStore) else None
         self._newest = utc_now()
-        # Position and topic of the events whose payload may not be stored.
-        self._unkept: deque[tuple[int, str]] = deque()
+        self.order: anyio.Lock = anyio.Lock()
+        """Held while an event is appended and delivered, so that both have one order."""
 
     def keep(self, publication: Publication) -> None:
-        """Store an event that is being delivered.
+        """Store an event in memory while it is delivered, if this log is in memory.
 
         Raises: SerializationError when no format can hold its arguments.
         """
-        self._newest = max(utc_now(), self._newest)  # the clock may have been set back
-        event = stored(publication, self._newest)
-        position = self._store.append(event)
-        if event.unit is None:
-            self._unkept.append((position, publication.topic))
-        while self._unkept and self._unkept[0][0] < self._store.begin:
-            self._unkept.popleft()
+        if self._memory is not None:
+            self._memory.keep(self._stamped(publication))
 
-    def read(
+    async def append(self, publication: Publication) -> None:
+        """Store an event in the application's own store; hold `order`.
+
+        Raises: SerializationError when no format can hold its arguments; what the store raises.
+        """
+        assert self.store is not None
+        await self.store.append(self._stamped(publication))
+
+    def _stamped(self, publication: Publication) -> StoredEvent:
+        self._newest = max(utc_now(), self._newest)  # the clock may have been set back
+        return stored(publication, self._newest)
+
+    async def read(
         self,
-        wanted: Wanted,
+        query: HistoryQuery,
         is_for: Callable[[Publication], bool],
         matches: Callable[[str], bool],
         described: Callable[[StoredEvent], Described | None],
-    ) -> tuple[list[Described], bool]:
-        """Return the events that a query selects, and whether none is missing since its beginning.
+    ) -> tuple[list[Described], bool, datetime]:
+        """Return the events that a query selects, whether none is missing, and the store's time.
 
         `is_for` and `matches` select the reader's events. `described` returns an event in the form
         for the reader, or None if the reader can't receive it. Such an event is left out and
         doesn't count towards the limit.
         """
-        begin, is_complete = self._begin_of(wanted)
-        end = self._end_of(wanted)
-        if end is None:
-            return [], False
-        is_complete &= not any(at >= begin and matches(topic) for at, topic in self._unkept)
         events: list[Described] = []
-        for event in self._store.between(begin, end, reverse=wanted.reverse):
-            if len(events) >= wanted.limit:
-                break
-            if event.unit is not None and is_for(event.publication):
-                description = described(event)
-                if description is None:
-                    is_complete = False
-                else:
-                    events.append(description)
-        return events, is_complete
-
-    def _begin_of(self, wanted: Wanted) -> tuple[int, bool]:
-        """Return the position where a query begins, and whether no event since then is missing."""
-        store = self._store
-        forgotten_until = store.forget_old(utc_now())
-        begin, is_complete = store.begin, bool(wanted.since) or not store.begin
-        for at, behind in wanted.since:
-            if isinstance(at, datetime):
-                begin = max(begin, store.at(at, behind=behind))
-                is_complete &= at > forgotten_until or (behind and at == forgotten_until)
-                continue
-            position = store.find(at)
-            if position is None:  # unknown which events came after it, so all are returned
-                is_complete = False
-            else:
-                begin = max(begin, position + behind)
-        return begin, is_complete
-
-    def _end_of(self, wanted: Wanted) -> int | None:
-        """Return the position before which a query ends; None if an upper bound isn't stored."""
-        store = self._store
-        end = store.end
-        for at, included in wanted.until:
-            position = store.at(at, behind=included) if isinstance(at, datetime) else store.find(at)
-            if position is None:
-                return None
-            end = min(end, position + (included and isinstance(at, int)))
-        return end
+        is_complete, cursor = True, None
+        while True:
+            page = await self.reader.read(query, cursor)
+            is_complete &= page.is_complete
+            for event in page.events:
+                if len(events) >= query.limit:
+                    return events, is_complete, page.time
+                if event.unit is None:  # the payload may not be stored
+                    is_complete &= not matches(event.publication.topic)
+                elif is_for(event.publication):
+                    description = described(event)
+                    if description is None:
+                        is_complete = False
+                    else:
+                        events.append(description)
+            cursor = page.cursor
+            if cursor is None or len(events) >= query.limit:
+                return events, is_complete, page.time

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from serverwamp import uris
@@ -527,8 +528,7 @@ class Realm(
             asks_subscribers=asks_subscribers,
         )
         backplane.add_realm(publishing)
-        if backplane.is_shared and endpoints.keeps_history:
-            raise ConfigurationError("topics can't have a history over several processes yet")
+        endpoints.open_logs(partial(backplane.new_log, publishing))
         members: dict[int, Session] = {}
         meta = MetaAPIs()
         features = Features()

@@ -8,6 +8,7 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskStatus
 
+from serverwamp.history import History, Log
 from serverwamp.publication import Publication
 from serverwamp.uris import MatchPolicy
 
@@ -20,11 +21,20 @@ class RealmEvents(Protocol):
         """The URI of the realm; None for the default realm of an application."""
         ...
 
+    @property
+    def has_stores(self) -> bool:
+        """Whether there is a topic with a `HistoryStore` of the application's own."""
+        ...
+
     def deliver(self, publication: Publication) -> None:
         """Deliver a publication to the subscribers in this process.
 
         Raises: SerializationError when none of them can receive it.
         """
+        ...
+
+    def log_of(self, topic: str) -> Log | None:
+        """Return the event history of a topic; None if it has none."""
         ...
 
     def lose_window(self, topics: str, since: float, until: float) -> None:
@@ -79,3 +89,10 @@ class Backplane(ABC):
     @abstractmethod
     def unfollow(self, realm: RealmEvents, topic: str, match: MatchPolicy) -> None:
         """Take back what `follow` has asked for."""
+
+    @abstractmethod
+    def new_log(self, realm: RealmEvents, name: str, history: History) -> Log:
+        """Return the event history of a topic route; `name` is the same in all processes.
+
+        Raises: ConfigurationError for a store that the backplane can't use.
+        """

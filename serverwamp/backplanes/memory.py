@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import anyio
 from anyio.abc import TaskStatus
 
 from serverwamp.backplanes.base import Backplane, RealmEvents
+from serverwamp.errors import SerializationError
+from serverwamp.history import History, Log
 from serverwamp.publication import Publication
 from serverwamp.uris import MatchPolicy
 
@@ -23,10 +27,27 @@ class MemoryBackplane(Backplane):
         pass
 
     async def publish(self, realm: RealmEvents, publication: Publication) -> None:
+        if realm.has_stores:
+            log = realm.log_of(publication.topic)
+            if log is not None and log.store is not None:
+                await self._store_and_deliver(log, realm, publication)
+                return
         realm.deliver(publication)
+
+    async def _store_and_deliver(
+        self, log: Log, realm: RealmEvents, publication: Publication
+    ) -> None:
+        async with log.order:
+            await log.append(publication)
+            with suppress(SerializationError):  # no subscriber can receive it, but others may
+                realm.deliver(publication)
 
     async def follow(self, realm: RealmEvents, topic: str, match: MatchPolicy) -> None:
         pass
 
     def unfollow(self, realm: RealmEvents, topic: str, match: MatchPolicy) -> None:
         pass
+
+    def new_log(self, realm: RealmEvents, name: str, history: History) -> Log:
+        store = history.new_store()
+        return Log(store, store)

@@ -39,6 +39,7 @@ from serverwamp.errors import (
     ConfigurationError,
     SerializationError,
 )
+from serverwamp.history import History, Log
 from serverwamp.protocol.ids import new_session_id
 from serverwamp.publication import Publication
 from serverwamp.uris import MatchPolicy
@@ -172,6 +173,9 @@ class RedisBackplane(Backplane):
             self._subscribed.discard(channel)
         if gone and self._receiving is not None and self._receiving.usable:
             self._receiving.send_command(b"UNSUBSCRIBE", *gone)
+
+    def new_log(self, realm: RealmEvents, name: str, history: History) -> Log:
+        raise ConfigurationError("topics can't have a history over several processes yet")
 
     def _channel(self, realm: RealmEvents, topic: str) -> str:
         return self._shard(realm, crc32(topic.encode()) % SHARDS)

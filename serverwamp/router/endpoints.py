@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from serverwamp import uris
 from serverwamp.auth.authorization import Action, Rule, can_decide_about_patterns
@@ -13,7 +13,7 @@ from serverwamp.errors import (
     NotAuthorized,
     OptionNotAllowed,
 )
-from serverwamp.history import Log
+from serverwamp.history import History, Log
 from serverwamp.outbound.backlog import OverflowPolicy
 from serverwamp.routing import Definition, PublicationRoute, RouteTable, RPCRoute, TopicRoute
 from serverwamp.uris import MatchPolicy
@@ -22,7 +22,16 @@ from serverwamp.uris import MatchPolicy
 class Endpoint:
     """A compiled route: the route, its handler, and its rules."""
 
-    __slots__ = ("client_publish", "handler", "is_exact", "log", "overflow", "route", "rules")
+    __slots__ = (
+        "client_publish",
+        "handler",
+        "history",
+        "is_exact",
+        "log",
+        "overflow",
+        "route",
+        "rules",
+    )
 
     def __init__(
         self,
@@ -40,8 +49,8 @@ class Endpoint:
         """What happens to events for a subscriber that reads too slowly."""
         self.client_publish: bool = topic is not None and topic.client_publish
         """Whether clients may publish to the topic without a publication handler."""
-        history = topic and topic.history
-        self.log: Log | None = history.new_log() if history else None
+        self.history: History | None = None if topic is None else topic.history
+        self.log: Log | None = None
         """The event history of the topic; None if the route keeps none."""
 
     @property
@@ -93,8 +102,18 @@ class Endpoints:
         self._all.append(endpoint)
         is_publication = isinstance(route, PublicationRoute)
         self.takes_publications |= is_publication or endpoint.client_publish
-        self.keeps_history |= endpoint.log is not None
+        self.keeps_history |= endpoint.history is not None
         self.has_rules |= bool(endpoint.rules)
+
+    def open_logs(self, new_log: Callable[[str, History], Log]) -> None:
+        """Create the event histories by ``new_log(name, history)``.
+
+        The name of a log is the same in all processes that serve the realm.
+        """
+        for endpoint in self._all:
+            if endpoint.history is not None:
+                name = f"{endpoint.route.kind}:{endpoint.route.uri}"
+                endpoint.log = new_log(name, endpoint.history)
 
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(self._all)

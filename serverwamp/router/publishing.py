@@ -15,6 +15,7 @@ from serverwamp.binding.handler import Handler
 from serverwamp.binding.results import RPCErrorResult, as_result
 from serverwamp.concurrency.tasks import start_many
 from serverwamp.errors import OptionNotAllowed, SerializationError, WAMPError
+from serverwamp.history import Log
 from serverwamp.protocol.messages import Event
 from serverwamp.protocol.serializers import EncodedOnce
 from serverwamp.publication import Publication
@@ -58,6 +59,10 @@ class Publishing:
         self.backplane: Backplane = backplane
         self._counters = counters
         self._asks_subscribers = asks_subscribers
+        self.has_stores: bool = any(
+            endpoint.history is not None and endpoint.history.store is not None
+            for endpoint in endpoints
+        )
         self._unserved: set[str] = set()
 
     async def publish(self, publication: Publication) -> None:
@@ -123,6 +128,13 @@ class Publishing:
             yield
         finally:
             self.backplane.unfollow(self, topic, match)
+
+    def log_of(self, topic: str) -> Log | None:
+        """Return the event history of a topic; None if it has none."""
+        if not self._endpoints.keeps_history:
+            return None
+        endpoint = self._endpoints.topic_endpoint(topic)
+        return None if endpoint is None else endpoint.log
 
     def lose_window(self, topics: str, since: float, until: float) -> None:
         """Log that events may be lost that were published between two times, in seconds."""

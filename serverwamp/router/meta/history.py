@@ -15,7 +15,15 @@ from msgspec import Meta
 from serverwamp.auth.authorization import Authorization
 from serverwamp.binding.results import RPCResult
 from serverwamp.errors import InvalidArgument, NoSuchSubscription, NotAuthorized
-from serverwamp.history import Described, Log, StoredEvent, Wanted, rfc3339, utc_now
+from serverwamp.history import (
+    Described,
+    HistoryBound,
+    HistoryQuery,
+    Log,
+    StoredEvent,
+    rfc3339,
+    utc_now,
+)
 from serverwamp.patterns import matches
 from serverwamp.protocol.messages import Id
 from serverwamp.publication import Publication
@@ -61,14 +69,14 @@ class HistoryAPI:
         until_publication: Id | None = None,
     ) -> RPCResult:
         found = self._subscription_of(session, subscription)
-        wanted = Wanted(
+        query = HistoryQuery(
             since=[
-                *_edges(False, from_time, from_publication),
-                *_edges(True, after_time, after_publication),
+                *_bounds(True, from_time, from_publication),
+                *_bounds(False, after_time, after_publication),
             ],
             until=[
-                *_edges(False, before_time, before_publication),
-                *_edges(True, until_time, until_publication),
+                *_bounds(False, before_time, before_publication),
+                *_bounds(True, until_time, until_publication),
             ],
             limit=math.inf if limit is None else limit,
             reverse=bool(reverse),
@@ -76,15 +84,20 @@ class HistoryAPI:
 
         endpoint = found.endpoint
         events: Sequence[Described] = ()
-        is_complete = False
+        is_complete, time = False, utc_now()
         if isinstance(endpoint, Endpoint) and endpoint.log is not None:
-            events, is_complete = await self._read(endpoint.log, wanted, session, found, topic)
-        return RPCResult((events,), {"complete": is_complete, "time": rfc3339(utc_now())})
+            events, is_complete, time = await self._read(endpoint.log, query, session, found, topic)
+        return RPCResult((events,), {"complete": is_complete, "time": rfc3339(time)})
 
     async def _read(
-        self, log: Log, wanted: Wanted, session: Session, found: Subscription, topic: str | None
-    ) -> tuple[Sequence[Described], bool]:
-        """Return the events that a session may receive, and whether they are complete."""
+        self,
+        log: Log,
+        query: HistoryQuery,
+        session: Session,
+        found: Subscription,
+        topic: str | None,
+    ) -> tuple[Sequence[Described], bool, datetime]:
+        """Return a session's events, whether they are complete, and the time of the store."""
         unknown: set[str] = set()
         heard: dict[str, bool] = {}
 
@@ -105,9 +118,9 @@ class HistoryAPI:
             return description if session._control.can_receive(description) else None
 
         while True:
-            events, is_complete = log.read(wanted, is_for, is_matched, described)
+            result = await log.read(query, is_for, is_matched, described)
             if not unknown:
-                return events, is_complete
+                return result
             for uri in unknown:
                 heard[uri] = self._authorization is None or await self._authorization.may_hear(
                     session, uri
@@ -123,15 +136,15 @@ class HistoryAPI:
         return subscription
 
 
-def _edges(
-    flag: bool, moment: datetime | None, publication: int | None
-) -> Iterator[tuple[int | datetime, bool]]:
+def _bounds(
+    included: bool, moment: datetime | None, publication: int | None
+) -> Iterator[HistoryBound]:
     if moment is not None:
         if moment.tzinfo is None:
             raise InvalidArgument(f"{moment.isoformat()} has no time zone")
-        yield moment, flag
+        yield HistoryBound(moment, included)
     if publication is not None:
-        yield publication, flag
+        yield HistoryBound(publication, included)
 
 
 def _described(event: StoredEvent, subscription: Subscription) -> Described:
