@@ -145,8 +145,8 @@ class LimitLog:
     def wants(self, doing: str, error: BaseException) -> bool:
         """Tell whether to log that `doing` something failed with `error`.
 
-        If the only failure is an event or report that couldn't be serialized, it is logged once:
-        a client's own values can cause that. Every other failure is logged.
+        A client's own values can make it impossible to serialize an event or a report. If that is
+        the only failure, it is logged once. Every other failure is logged each time.
         """
         return self.is_first(doing) if all(map(_is_unsendable, parts_of(error))) else True
 

@@ -198,7 +198,9 @@ async def test_what_is_no_stream() -> None:
     async def rest(*chunks: AsyncIterator[int]) -> None: ...
 
     for function in (two, rest):
-        with pytest.raises(ConfigurationError, match="more than one parameter for an async iterator"):
+        with pytest.raises(
+            ConfigurationError, match="more than one parameter for an async iterator"
+        ):
             serving(function)
 
 

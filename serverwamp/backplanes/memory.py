@@ -15,7 +15,7 @@ from serverwamp.uris import MatchPolicy
 
 
 class MemoryBackplane(Backplane):
-    """Hands publications straight to the subscribers in this process."""
+    """Delivers publications directly to the subscribers in this process."""
 
     is_shared = False
 

@@ -37,7 +37,7 @@ class DefaultArg:
         return None if self.value is None else type(self.value)
 
     async def provide(self, stack: AsyncExitStack | None) -> Any:
-        """Return the value; push what releases it on `stack`, which a factory needs."""
+        """Return the value; if a factory has created it, `stack` will release it."""
         if self.factory is None:
             return self.value
         assert stack is not None

@@ -91,11 +91,11 @@ def _with_exact_numbers(parameter: Parameter | None, value: Any, exact: Any) -> 
 
 
 class Handler:
-    """A function and how to call it.
+    """A function, and how to call it.
 
     `sources` maps the names of values that the server supplies to their types. Such a value is
     passed to the parameter with that name, or to one annotated with that type. `leading` names the
-    sources that are passed to the first parameters, whatever their names are. Every other parameter
+    sources that are passed to the first parameters, whatever their names. Every other parameter
     takes the default arg of its name if there is one. The rest take arguments of the message if
     `takes_arguments` is true.
 

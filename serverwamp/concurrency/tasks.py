@@ -202,7 +202,7 @@ def split_to_reraise(error: BaseException) -> tuple[BaseException | None, BaseEx
     Either part may be None.
     """
     kinds: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
-    if _is_being_cancelled():  # otherwise, a cancellation is that of something else
+    if _is_being_cancelled():  # otherwise, the cancellation is not of this task
         kinds += (anyio.get_cancelled_exc_class(),)
     if isinstance(error, BaseExceptionGroup):
         return error.split(kinds)

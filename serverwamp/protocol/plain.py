@@ -87,7 +87,7 @@ def _suits_msgspec(value: Any) -> bool:
 
 
 def _parts(value: Any) -> Any:
-    """Return the parts of an object, if msgspec converts it correctly provided they are correct.
+    """Return the parts of an object that msgspec converts correctly if it does so for its parts.
 
     Raises: TypeError when msgspec would not convert the object correctly.
     """

@@ -1,9 +1,9 @@
 """Limits on the nesting depth of messages and on the lengths of their parts.
 
-The decoders don't check these limits, so they are checked after decoding, level by level without
-recursion. Messages too short to exceed a limit are skipped. For long messages, counting certain
-characters of the encoded message gives upper bounds. The values are examined only if such a bound
-is above a limit.
+The decoders don't check these limits. So they are checked after decoding, level by level, without
+recursion. Messages too short to exceed a limit are skipped. For long messages, the number of
+certain characters in the encoded message is an upper bound. The values are checked only if such a
+bound is above a limit.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def _raw_headers(
 
 
 class ServedWebSocket:
-    """A WebSocket from the server's side: it runs the application and carries frames."""
+    """A WebSocket from the server's side. It runs the application, and carries frames."""
 
     def __init__(self, app: ASGIApplication, scope: ASGIEvent) -> None:
         self.frames: MemoryObjectSendStream[ASGIEvent]
@@ -175,7 +175,7 @@ class ServedWebSocket:
         self.frames, self._events = anyio.create_memory_object_stream[ASGIEvent](FRAMES_IN_FLIGHT)
         self._sent, self.replies = anyio.create_memory_object_stream[ASGIEvent](FRAMES_IN_FLIGHT)
         self.subprotocol: str | None = None
-        """The accepted subprotocol, or ""; None unless the WebSocket was accepted."""
+        """The accepted subprotocol, or "" for none; None if the WebSocket wasn't accepted."""
         self.status: int = 403
         """The HTTP status of a refusal."""
         self.failure: Exception | None = None

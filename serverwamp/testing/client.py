@@ -240,7 +240,7 @@ class Client:
     # ---- raw messages
 
     async def send(self, *messages: Sequence[Any]) -> None:
-        """Send raw messages (lists): each in a frame, or all in one frame if it is batched.
+        """Send raw messages (lists). With a batched subprotocol, all are in a single frame.
 
         A request with the next id uses up that id, as if a method such as `call` had sent it.
         """
@@ -299,8 +299,8 @@ class Client:
     async def expect_nothing(self) -> None:
         """Check that all received messages have been taken.
 
-        Before that, it calls a procedure that doesn't exist. As the answer is the last message,
-        none is still on its way.
+        To wait for messages that are on their way, it first calls a procedure that doesn't exist.
+        The answer to that call arrives last.
         """
         try:
             await self.call("serverwamp.testing.client.nothing")
@@ -372,7 +372,7 @@ class Client:
     async def leave(
         self, reason: str = "wamp.close.close_realm", *, timeout: float | None = None
     ) -> str:
-        """Send GOODBYE and return the reason in the application's; you may `join` again then."""
+        """Send GOODBYE, and return the reason in the answer. After that, you can `join` again."""
         await self.send([6, {}, reason])
         message = await self._expect_kind((6,), "GOODBYE", timeout)
         self.session = None

@@ -1,6 +1,6 @@
 """Encode and decode messages for the test client.
 
-The codecs are independent of those of the package, so that both can't have the same mistake.
+They are independent of the package's own codecs. Otherwise, tests wouldn't find mistakes in these.
 """
 
 from __future__ import annotations
