@@ -95,8 +95,12 @@ class Server:
             self.kill()
             raise AssertionError(f"{self.command} didn't stop:\n{self.output}") from None
         self._reading.join(STOP_SECONDS)
-        assert "Traceback (most recent call last)" not in self.output, self.output
+        self.check_output()
         return status
+
+    def check_output(self) -> None:
+        """Check that nothing has failed, when it has ended."""
+        assert "Traceback (most recent call last)" not in self.output, self.output
 
     def kill(self) -> None:
         """End it, and whatever it has started, if that is still there."""

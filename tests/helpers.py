@@ -45,6 +45,16 @@ def roles_by_ticket(roles: Mapping[str, str]) -> Callable[[Session, str], Awaita
     return accept_ticket
 
 
+def raising(error: BaseException) -> Callable[[], Awaitable[None]]:
+    """Return an async function that raises an error, after other tasks had a turn."""
+
+    async def fault() -> None:
+        await anyio.lowlevel.checkpoint()
+        raise error
+
+    return fault
+
+
 # ---- waiting
 
 

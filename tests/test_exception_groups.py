@@ -13,7 +13,7 @@ import pytest
 
 from serverwamp import Application, CRAAuthRequirement, Limits, RPCRequest, Session, WAMPError
 from serverwamp.testing import Client, connect
-from tests.helpers import anybody
+from tests.helpers import anybody, raising
 
 FAILED = "wamp.error.runtime_error"
 REFUSED = "wamp.error.authentication_failed"
@@ -36,14 +36,6 @@ def in_task_group(*errors: Exception) -> Callable[[], Awaitable[None]]:
         async with anyio.create_task_group() as tasks:
             for error in errors:
                 tasks.start_soon(fail, error)
-
-    return fault
-
-
-def raising(error: BaseException) -> Callable[[], Awaitable[None]]:
-    async def fault() -> None:
-        await anyio.lowlevel.checkpoint()
-        raise error
 
     return fault
 

@@ -23,7 +23,7 @@ from serverwamp import (
     WAMPError,
 )
 from serverwamp.testing import Client, connect
-from tests.helpers import broker_of, connections_of
+from tests.helpers import broker_of, connections_of, raising
 
 FAILED = "wamp.error.runtime_error"
 REFUSED = "wamp.error.authentication_failed"
@@ -40,14 +40,6 @@ async def cancelled_elsewhere() -> None:
     future = asyncio.get_running_loop().create_future()
     future.cancel()
     await future
-
-
-def raising(error: BaseException) -> Callable[[], Awaitable[None]]:
-    async def fault() -> None:
-        await anyio.lowlevel.checkpoint()
-        raise error
-
-    return fault
 
 
 FAULTS = {
