@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.test_chat import CONNECTION_REFUSED
+from tests.browser.tabs import watched_context
 from tests.browser.test_demo import Browser, Page, browser, expect, pytestmark
 from tests.commands import serving
 
@@ -32,25 +32,15 @@ def port(server: ExitStack) -> int:
 @pytest.fixture
 def open_tab(browser: Browser, port: int) -> Iterator[OpenTab]:
     """Opens the page, connected; in the end, checks that no tab has complained."""
-    context = browser.new_context()
-    complaints: list[str] = []
+    with watched_context(browser, server_may_be_gone=True) as context:
 
-    def watch(page: Page) -> None:
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda said: complaints.append(said.text))
+        def open_tab() -> Page:
+            page = context.new_page()
+            page.goto(f"http://127.0.0.1:{port}/")
+            expect(page.locator("#status")).to_have_text("connected")
+            return page
 
-    context.on("page", watch)
-
-    def open_tab() -> Page:
-        page = context.new_page()
-        page.goto(f"http://127.0.0.1:{port}/")
-        expect(page.locator("#status")).to_have_text("connected")
-        return page
-
-    yield open_tab
-    context.close()
-    # A browser tells by itself that there is no server.
-    assert [complaint for complaint in complaints if CONNECTION_REFUSED not in complaint] == []
+        yield open_tab
 
 
 def ask_to_be_device(page: Page, name: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser.tabs import watched_context
 from tests.browser.test_demo import Browser, Page, browser, expect, pytestmark
 from tests.commands import serving
 
@@ -27,17 +28,8 @@ def url() -> Iterator[str]:
 @pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:
     """The page, joined; in the end, checks that nothing has failed in it."""
-    context = browser.new_context()
-    complaints: list[str] = []
-
-    def watch(page: Page) -> None:
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda said: complaints.append(said.text))
-
-    context.on("page", watch)
-    yield opened(context.new_page(), url)
-    context.close()
-    assert complaints == []
+    with watched_context(browser) as context:
+        yield opened(context.new_page(), url)
 
 
 def opened(page: Page, url: str) -> Page:
