@@ -79,7 +79,7 @@ def with_cra(**requirement: Any) -> Application:
     return app
 
 
-async def refusal(app: Application, **login: Any) -> str:
+async def login_refusal(app: Application, **login: Any) -> str:
     """Return the reason of the ABORT that a login gets; a close frame follows it."""
     async with connect(app, None) as client:
         with pytest.raises(WAMPError) as refused:
@@ -158,7 +158,7 @@ async def test_transport_authenticators(offered: Any, reported: str | None) -> N
         assert result["identity"] == {"name": "Jeff"}
         assert result["auth_role"] == client.welcome["authrole"] == "visitor"
         assert result["auth_provider"] == client.welcome["authprovider"] == "dynamic"
-    assert await refusal(app) == FAILED
+    assert await login_refusal(app) == FAILED
 
 
 @pytest.mark.parametrize("identity", [0, "", {}, [], True, 5])
@@ -175,7 +175,7 @@ async def test_any_identity_is_one(identity: Any) -> None:
 async def test_false_is_no_identity() -> None:
     app = Application()
     app.add_transport_authenticator(lambda session: False)
-    assert await refusal(app) == FAILED
+    assert await login_refusal(app) == FAILED
 
 
 async def test_transport_authenticators_come_first_and_in_order() -> None:
@@ -226,9 +226,9 @@ async def test_ticket(subprotocol: str) -> None:
 @pytest.mark.spec("TKT-04")
 async def test_a_wrong_ticket() -> None:
     app = with_ticket()
-    assert await refusal(app, authid="joe", ticket="guess") == FAILED
-    assert await refusal(app, authid="nobody", ticket="guess") == FAILED
-    assert await refusal(app, ticket="") == FAILED
+    assert await login_refusal(app, authid="joe", ticket="guess") == FAILED
+    assert await login_refusal(app, authid="nobody", ticket="guess") == FAILED
+    assert await login_refusal(app, ticket="") == FAILED
 
 
 # ---- CRA
@@ -274,7 +274,7 @@ async def test_salted_cra(keylen: int) -> None:
         assert {key: extra[key] for key in salted} == salted
     async with connect(app, authid="joe", secret="secret123") as client:
         assert client.welcome["authmethod"] == "wampcra"
-    assert await refusal(app, authid="joe", secret="secret124") == FAILED
+    assert await login_refusal(app, authid="joe", secret="secret124") == FAILED
 
 
 @pytest.mark.spec("CRA-04")
@@ -284,7 +284,7 @@ async def test_what_is_stored_of_a_secret() -> None:
     assert json.loads(json.dumps(stored)) == stored
     async with connect(with_cra(**stored), authid="joe", secret="secret123") as client:
         assert client.welcome["authmethod"] == "wampcra"
-    assert await refusal(with_cra(**stored), authid="joe", secret=stored["secret"]) == FAILED
+    assert await login_refusal(with_cra(**stored), authid="joe", secret=stored["secret"]) == FAILED
 
 
 async def challenged(client: Client, authid: str) -> dict[str, Any]:
@@ -399,7 +399,7 @@ async def test_nobody_before_anybody() -> None:
     app = with_cra(secret="secret123")
     async with connect(app, None) as client:
         assert set(await challenged(client, "nobody")) == {"challenge"}
-    assert await refusal(app, authid="nobody", secret="secret123") == FAILED
+    assert await login_refusal(app, authid="nobody", secret="secret123") == FAILED
 
 
 @pytest.mark.spec("AUT-08")
@@ -451,7 +451,7 @@ async def test_an_identity_provider_may_still_say_no() -> None:
     app = Application()
     requirement = CRAAuthRequirement("secret", "role", "provider")
     app.set_cra_handlers(lambda session: requirement, refuse_all)
-    assert await refusal(app, authid="joe", secret="secret") == FAILED
+    assert await login_refusal(app, authid="joe", secret="secret") == FAILED
 
 
 # ---- which method
@@ -483,8 +483,8 @@ async def test_the_order_of_the_client_decides(offered: list[str], chosen: str) 
 async def test_no_common_method() -> None:
     app = with_both()
     for offered in (None, [], ["anonymous"]):
-        assert await refusal(app, authmethods=offered) == "wamp.error.authentication_required"
-    assert await refusal(app, authmethods=["scram"]) == "wamp.error.no_matching_auth_method"
+        assert await login_refusal(app, authmethods=offered) == "wamp.error.authentication_required"
+    assert await login_refusal(app, authmethods=["scram"]) == "wamp.error.no_matching_auth_method"
 
 
 def test_one_authenticator_of_a_kind() -> None:
@@ -524,7 +524,7 @@ async def test_what_an_authenticator_raises(
     else:
         app.set_authentication_handler(fails)
     login = {"ticket": "secret"} if kind == "ticket" else {"secret": "secret123"}
-    reason = await refusal(app, authid="joe", **login)
+    reason = await login_refusal(app, authid="joe", **login)
     if isinstance(error, WAMPError):
         assert reason == "com.app.banned"
     else:
@@ -605,7 +605,7 @@ async def test_deadlines() -> None:
 
     app = Application(limits=limits)
     app.add_transport_authenticator(takes_for_ever)
-    assert await refusal(app) == FAILED
+    assert await login_refusal(app) == FAILED
 
 
 # ---- custom authentication

@@ -166,7 +166,7 @@ IN_A_FACTORY = [
 Place = Callable[[Application, Database, Any], None]
 
 
-async def error_of(client: Client, *args: Any, **options: Any) -> WAMPError:
+async def call_error(client: Client, *args: Any, **options: Any) -> WAMPError:
     with pytest.raises(WAMPError) as failure:
         await client.call("procedure", args, **options)
     return failure.value
@@ -205,7 +205,7 @@ async def test_a_commit_that_fails_is_an_error(
     place(app, database, "answer")
     app.add_error_handler(Conflict, "com.example.mapped")
     async with connect(app) as client:
-        error = await error_of(client)
+        error = await call_error(client)
         assert error.uri == uri
         assert "secret" not in str(error.args)
         if args is not None:
@@ -220,7 +220,7 @@ async def test_an_error_as_the_answer_rolls_back(place: Place) -> None:
     app, database = Application(), Database()
     place(app, database, RPCErrorResult("com.example.refused", ["text"], {"a": 1}))
     async with connect(app) as client:
-        error = await error_of(client)
+        error = await call_error(client)
         assert (error.uri, error.args, error.kwargs) == ("com.example.refused", ("text",), {"a": 1})
         assert database.log == ["begin", "rollback: WAMPError"]
 
@@ -231,7 +231,7 @@ async def test_a_handler_that_yields_an_error_runs_to_its_end(place: Place) -> N
     app, database = Application(), Database()
     place(app, database, RPCErrorResult("com.example.refused"))
     async with connect(app) as client:
-        assert (await error_of(client)).uri == "com.example.refused"
+        assert (await call_error(client)).uri == "com.example.refused"
         assert database.log == ["begin", "commit"]
 
 
@@ -241,7 +241,7 @@ async def test_a_result_that_cant_be_sent_rolls_back(place: Place, subprotocol: 
     app, database = Application(), Database()
     place(app, database, RPCResult((object(),)))
     async with connect(app, subprotocol=subprotocol) as client:
-        await error_of(client)
+        await call_error(client)
         assert database.log[0] == "begin"
         assert database.log[1].startswith("rollback")
         await client.expect_nothing()
@@ -264,7 +264,7 @@ async def test_a_factory_may_translate_an_error() -> None:
         raise Conflict
 
     async with connect(app) as client:
-        assert (await error_of(client)).uri == "com.example.translated"
+        assert (await call_error(client)).uri == "com.example.translated"
 
 
 async def test_factories_cant_swallow_an_error() -> None:
@@ -288,7 +288,7 @@ async def test_factories_cant_swallow_an_error() -> None:
     app.topic("topic")(refuse_subscription)
     app.publication("published")(refuse)
     async with connect(app) as client:
-        assert (await error_of(client)).uri == "com.example.refused"
+        assert (await call_error(client)).uri == "com.example.refused"
         with pytest.raises(WAMPError, match=r"com\.example\.refused"):
             await client.subscribe("topic")
         with pytest.raises(WAMPError, match=r"com\.example\.refused"):
@@ -523,4 +523,4 @@ async def test_an_authorizer_that_cant_commit_allows_nothing() -> None:
         return True
 
     async with connect(app) as client:
-        assert (await error_of(client)).uri == "wamp.error.authorization_failed"
+        assert (await call_error(client)).uri == "wamp.error.authorization_failed"

@@ -40,7 +40,7 @@ class Topic:
         self.closed.set()
 
 
-def serving(handler: Any, uri: str = "topic", **options: Any) -> Application:
+def serving_topic(handler: Any, uri: str = "topic", **options: Any) -> Application:
     app = Application(**options)
     app.topic(uri)(handler)
     return app
@@ -52,7 +52,7 @@ def serving(handler: Any, uri: str = "topic", **options: Any) -> Application:
 @pytest.mark.spec("SUB-01", "SUB-04", "SUB-05", "SUB-07", "ORD-01", "ORD-08", "IDS-05")
 async def test_a_subscription_from_beginning_to_end() -> None:
     topic = Topic()
-    app = serving(topic)
+    app = serving_topic(topic)
     async with connect(app) as client:
         await client.send([32, 1, {}, "topic"])
         kind, request, subscription = await client.receive()
@@ -76,7 +76,7 @@ async def test_a_subscription_from_beginning_to_end() -> None:
 @pytest.mark.spec("SUB-02")
 async def test_subscribing_twice_is_one_subscription() -> None:
     topic = Topic()
-    app = serving(topic)
+    app = serving_topic(topic)
     async with connect(app) as client:
         first, second = await client.subscribe("topic"), await client.subscribe("topic")
         assert first.id == second.id
@@ -92,7 +92,7 @@ async def test_subscribing_twice_is_one_subscription() -> None:
 
 @pytest.mark.spec("SUB-03", "SUB-06", "IDS-03", "MSG-09")
 async def test_subscribers_of_a_topic_share_its_id() -> None:
-    app = serving(Topic())
+    app = serving_topic(Topic())
     async with (
         connect(app) as one,
         connect(app, subprotocol="wamp.2.msgpack") as two,
@@ -117,7 +117,7 @@ async def test_what_a_subscription_sends_is_lost_when_the_session_ends_before_it
         await session.close()
         yield
 
-    app = serving(handler)
+    app = serving_topic(handler)
     async with connect(app) as client:
         await client.send([32, 1, {}, "topic"])
         assert await client.receive() == [6, {}, "wamp.close.close_realm"]
@@ -130,7 +130,7 @@ async def test_what_a_subscription_sends_is_lost_when_the_session_ends_before_it
 
 async def test_resubscribing() -> None:
     topic = Topic()
-    app = serving(topic)
+    app = serving_topic(topic)
     async with connect(app) as client:
         for number in range(3):
             subscription = await client.subscribe("topic")
@@ -147,7 +147,7 @@ async def test_resubscribing_without_waiting() -> None:
         yield
         await proceed.wait()
 
-    app = serving(handler)
+    app = serving_topic(handler)
     async with connect(app) as other, connect(app) as client:
         await other.subscribe("topic")  # so that the id stays the same
         subscription = await client.subscribe("topic")
@@ -172,7 +172,7 @@ async def test_an_impatient_client_subscribes_twice() -> None:
             raise WAMPError("a.b")
         yield
 
-    app = serving(handler)
+    app = serving_topic(handler)
     app.topic("refused")(handler)
     async with connect(app) as client:
         await client.send([32, 1, {}, "topic"])
@@ -206,7 +206,7 @@ async def test_subscriptions_that_are_refused(caplog: pytest.LogCaptureFixture) 
         raise WAMPError("a.b", (object(),))
         yield
 
-    app = serving(refuses, "refuses")
+    app = serving_topic(refuses, "refuses")
     app.topic("fails")(fails)
     app.topic("forgets")(forgets_to_yield)
     app.topic("odd")(odd)
@@ -271,7 +271,7 @@ def test_handlers_that_are_refused() -> None:
             TopicRouteSet().topic("a")(handler)
         with pytest.raises(ConfigurationError, match="async generator"):
             Application().set_subscription_handler(handler)
-    app = serving(wants_more)
+    app = serving_topic(wants_more)
     with pytest.raises(ConfigurationError, match="'unknown' of"):
         app.freeze()
     with pytest.raises(ConfigurationError, match="already"):
@@ -293,7 +293,7 @@ async def test_what_a_handler_is_given() -> None:
         taken.update(locals())
         yield
 
-    app = serving(handler)
+    app = serving_topic(handler)
     app.add_default_arg("db", "the db")
     app.add_default_arg("resource", factory=resource)
     async with connect(app) as client:
@@ -336,7 +336,7 @@ async def test_a_custom_handler_of_subscriptions() -> None:
 )
 async def test_a_handler_is_closed_once_however_it_ends(how: str) -> None:
     topic = Topic()
-    app = serving(topic)
+    app = serving_topic(topic)
     async with connect(app) as client:
         subscription = await client.subscribe("topic")
         if how == "unsubscribes":
@@ -358,7 +358,7 @@ async def test_a_handler_is_closed_once_however_it_ends(how: str) -> None:
 
 async def test_shutdown_closes_subscriptions() -> None:
     topic = Topic()
-    app = serving(topic)
+    app = serving_topic(topic)
     async with connect(app) as client:
         await client.subscribe("topic")
         async with anyio.create_task_group() as tasks:
@@ -371,7 +371,7 @@ async def test_shutdown_closes_subscriptions() -> None:
 
 async def test_closing_is_shielded_from_cancellation() -> None:
     topic = Topic()
-    app = serving(topic)
+    app = serving_topic(topic)
     subscribed = anyio.Event()
 
     async def client() -> None:
@@ -400,7 +400,7 @@ async def test_a_client_that_leaves_in_the_same_breath() -> None:
         yield
         log.append("closes")
 
-    app = serving(handler)
+    app = serving_topic(handler)
     async with connect(app, subprotocol="wamp.2.json.batched") as client:
         await client.send([32, 1, {}, "topic"], [6, {}, "wamp.close.close_realm"])
         assert await client.receive() == [6, {}, "wamp.close.goodbye_and_out"]
@@ -421,7 +421,7 @@ async def test_a_client_that_leaves_while_a_handler_opens() -> None:
             ended.set()
         yield
 
-    app = serving(handler)
+    app = serving_topic(handler)
     async with connect(app) as client:
         await client.send([32, 1, {}, "topic"])
         await happened(started)
@@ -443,7 +443,7 @@ async def test_handlers_that_fail_to_close(caplog: pytest.LogCaptureFixture) -> 
         yield
         yield
 
-    app = serving(fails, "fails")
+    app = serving_topic(fails, "fails")
     app.topic("twice")(yields_twice)
     async with connect(app) as client:
         for topic in ("fails", "twice"):
@@ -468,7 +468,7 @@ async def test_a_handler_may_keep_a_task_group_open() -> None:
             yield
             tasks.cancel_scope.cancel()
 
-    async with connect(serving(handler)) as client:
+    async with connect(serving_topic(handler)) as client:
         subscription = await client.subscribe("topic")
         for number in range(10):
             assert (await client.expect_event(subscription)).args == (number,)
@@ -493,7 +493,7 @@ async def test_events_from_before_the_yield_come_right_after_subscribed() -> Non
             raise WAMPError("a.b")
         yield
 
-    app = serving(handler)
+    app = serving_topic(handler)
     app.topic("refused")(handler)
     async with connect(app) as client:
         await client.send([32, 1, {}, "topic"])
@@ -516,7 +516,7 @@ async def test_publications_while_a_handler_opens_are_missed() -> None:
         await proceed.wait()
         yield
 
-    app = serving(handler)
+    app = serving_topic(handler)
 
     @app.route("event")
     async def event(session: Session) -> None:
@@ -537,7 +537,7 @@ async def test_publications_while_a_handler_opens_are_missed() -> None:
 async def test_send_event_to_one_session_only(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     topic = Topic()
-    app = serving(topic)
+    app = serving_topic(topic)
 
     @app.route("event")
     async def event(session: Session) -> str:
@@ -565,7 +565,7 @@ async def test_send_event_to_one_session_only(caplog: pytest.LogCaptureFixture) 
 
 async def test_a_bound_session_shares_everything_but_its_subscription() -> None:
     topic = Topic()
-    app = serving(topic, "one")
+    app = serving_topic(topic, "one")
     app.topic("two")(topic)
 
     @app.route("remember")
@@ -595,7 +595,7 @@ async def test_a_bound_session_shares_everything_but_its_subscription() -> None:
 @pytest.mark.spec("ORD-03")
 @pytest.mark.parametrize("subprotocol", ["wamp.2.json", "wamp.2.msgpack.batched"])
 async def test_events_and_replies_keep_their_order(subprotocol: str) -> None:
-    app = serving(Topic(), "a")
+    app = serving_topic(Topic(), "a")
     app.topic("b")(Topic())
 
     @app.route("publish")
@@ -620,7 +620,7 @@ async def test_events_and_replies_keep_their_order(subprotocol: str) -> None:
 
 async def test_excluded_and_eligible_sessions() -> None:
     topic = Topic()
-    app = serving(topic)
+    app = serving_topic(topic)
     async with connect(app) as one, connect(app) as two, connect(app) as three:
         clients = (one, two, three)
         for client in clients:
@@ -679,7 +679,7 @@ async def test_realms_dont_hear_each_other() -> None:
 @pytest.mark.spec("SER-12")
 async def test_an_event_that_one_client_cant_get(caplog: pytest.LogCaptureFixture) -> None:
     topic = Topic()
-    app = serving(topic)
+    app = serving_topic(topic)
     async with connect(app) as json, connect(app, subprotocol="wamp.2.msgpack") as msgpack:
         await json.subscribe("topic")
         await msgpack.subscribe("topic")
@@ -696,7 +696,7 @@ async def test_an_event_that_one_client_cant_get(caplog: pytest.LogCaptureFixtur
 
 async def test_a_plain_function_sends_events_from_its_thread() -> None:
     topic = Topic()
-    app = serving(topic)
+    app = serving_topic(topic)
 
     @app.route("send")
     def send(session: Session) -> str:
@@ -713,7 +713,7 @@ async def test_a_plain_function_sends_events_from_its_thread() -> None:
 
 async def test_publishing_waits_for_nobody(caplog: pytest.LogCaptureFixture) -> None:
     topic = Topic()
-    app = serving(topic, limits=Limits(outbound_messages=100))
+    app = serving_topic(topic, limits=Limits(outbound_messages=100))
     async with connect(app) as slow, connect(app) as quick:
         await slow.subscribe("topic")
         await quick.subscribe("topic")
@@ -731,7 +731,7 @@ async def test_publishing_waits_for_nobody(caplog: pytest.LogCaptureFixture) -> 
 
 @pytest.mark.spec("PUB-08", "VIO-07")
 async def test_clients_cant_publish_yet() -> None:
-    app = serving(Topic())
+    app = serving_topic(Topic())
     async with connect(app) as client, connect(app) as subscriber:
         await subscriber.subscribe("topic")
         await client.publish("topic", ("unacknowledged",))
@@ -747,7 +747,7 @@ async def test_clients_cant_publish_yet() -> None:
 
 async def test_a_quiet_log(caplog: pytest.LogCaptureFixture) -> None:
     topic = Topic()
-    app = serving(topic)
+    app = serving_topic(topic)
     with caplog.at_level(logging.INFO):
         async with connect(app) as client:
             subscription = await client.subscribe("topic")

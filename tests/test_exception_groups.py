@@ -40,7 +40,7 @@ def in_task_group(*errors: Exception) -> Callable[[], Awaitable[None]]:
     return fault
 
 
-def refusal(uri: str = "com.example.refused", text: str = "text") -> WAMPError:
+def refusing(uri: str = "com.example.refused", text: str = "text") -> WAMPError:
     return WAMPError(uri, [text], {"key": "value"})
 
 
@@ -247,22 +247,22 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 GROUPS: dict[str, tuple[Fault, list[str]]] = {
-    "alone": (in_task_group(refusal()), []),
-    "nested": (raising(ExceptionGroup("", [ExceptionGroup("", [refusal()])])), []),
+    "alone": (in_task_group(refusing()), []),
+    "nested": (raising(ExceptionGroup("", [ExceptionGroup("", [refusing()])])), []),
     "with others": (
-        raising(ExceptionGroup("", [ValueError("secret"), refusal(), KeyError("secret")])),
+        raising(ExceptionGroup("", [ValueError("secret"), refusing(), KeyError("secret")])),
         ["ValueError", "KeyError"],
     ),
     "several": (
-        raising(ExceptionGroup("", [ExceptionGroup("", [refusal()]), refusal("com.example.b")])),
+        raising(ExceptionGroup("", [ExceptionGroup("", [refusing()]), refusing("com.example.b")])),
         ["WAMPError"],
     ),
     "with what is no Exception": (
-        raising(BaseExceptionGroup("", [Strange("secret"), refusal()])),
+        raising(BaseExceptionGroup("", [Strange("secret"), refusing()])),
         ["Strange"],
     ),
     "with what looks like a cancellation": (
-        raising(BaseExceptionGroup("", [GeneratorExit(), refusal()])),
+        raising(BaseExceptionGroup("", [GeneratorExit(), refusing()])),
         ["GeneratorExit"],
     ),
 }
@@ -285,7 +285,7 @@ async def test_a_request_is_answered_with_the_first_error_of_a_group(
     app = Application()
     provoke = place(app, fault)
     async with connect(app) as client:
-        await check_answer(provoke(client), refusal())
+        await check_answer(provoke(client), refusing())
     assert logged(caplog) == rest
 
 
@@ -311,7 +311,7 @@ async def test_a_request_is_answered_with_what_is_mapped_in_a_group(
 ) -> None:
     app = Application()
     app.add_error_handler(Mapped, lambda error: WAMPError("com.example.mapped", error.args))
-    group = ExceptionGroup("", [ValueError("secret"), Mapped("text"), refusal()])
+    group = ExceptionGroup("", [ValueError("secret"), Mapped("text"), refusing()])
     provoke = place(app, raising(group))
     async with connect(app) as client:
         await check_answer(provoke(client), WAMPError("com.example.mapped", ["text"]))
@@ -358,12 +358,12 @@ async def test_a_mapping_of_groups_comes_first() -> None:
     app = Application()
     app.add_error_handler(Several, lambda group: WAMPError("com.example.several", group.args[:1]))
     app.add_error_handler(Exception, "com.example.any")
-    app.route("several")(raising(Several("text", [refusal()])))
-    app.route("group")(raising(ExceptionGroup("text", [refusal()])))
+    app.route("several")(raising(Several("text", [refusing()])))
+    app.route("group")(raising(ExceptionGroup("text", [refusing()])))
     app.route("one")(raising(ExceptionGroup("text", [ValueError()])))
     async with connect(app) as client:
         await check_answer(client.call("several"), WAMPError("com.example.several", ["text"]))
-        await check_answer(client.call("group"), refusal())
+        await check_answer(client.call("group"), refusing())
         await check_answer(client.call("one"), WAMPError("com.example.any"))
 
 
@@ -391,7 +391,7 @@ async def test_an_error_beside_a_cancellation_is_the_answer() -> None:
             started.set()
             await anyio.sleep_forever()
         except anyio.get_cancelled_exc_class() as cancelled:
-            raise BaseExceptionGroup("", [cancelled, refusal()]) from None
+            raise BaseExceptionGroup("", [cancelled, refusing()]) from None
 
     app = Application()
     app.route("procedure")(procedure)
@@ -400,7 +400,7 @@ async def test_an_error_beside_a_cancellation_is_the_answer() -> None:
         with anyio.fail_after(5):
             await started.wait()
         await call.cancel("kill")
-        await check_answer(call.result(), refusal())
+        await check_answer(call.result(), refusing())
         await client.expect_nothing()
 
 
@@ -410,7 +410,7 @@ async def test_closing_a_subscription_logs_a_group_once(caplog: pytest.LogCaptur
     @app.topic("topic")
     async def topic() -> AsyncIterator[None]:
         yield
-        await in_task_group(refusal(), ValueError())()
+        await in_task_group(refusing(), ValueError())()
 
     async with connect(app) as client:
         await client.unsubscribe(await client.subscribe("topic"))
@@ -422,7 +422,7 @@ async def test_a_refused_testament_is_a_warning(caplog: pytest.LogCaptureFixture
 
     async def publication() -> None:
         published.set()
-        await in_task_group(refusal())()
+        await in_task_group(refusing())()
 
     app = Application()
     app.set_meta_api(testaments="anonymous")
@@ -436,7 +436,7 @@ async def test_a_refused_testament_is_a_warning(caplog: pytest.LogCaptureFixture
 async def test_a_group_refuses_to_renew_a_session(caplog: pytest.LogCaptureFixture) -> None:
     async def authenticator(session: Session, ticket: str) -> str:
         if ticket == "renewed":
-            await in_task_group(refusal())()
+            await in_task_group(refusing())()
         return "identity"
 
     app = Application()
@@ -447,7 +447,7 @@ async def test_a_group_refuses_to_renew_a_session(caplog: pytest.LogCaptureFixtu
         await session.refresh("renewed")
 
     async with connect(app, ticket="ticket") as client:
-        await check_answer(client.call("renew"), refusal())
+        await check_answer(client.call("renew"), refusing())
     assert logged(caplog) == []
 
 

@@ -25,7 +25,7 @@ SUBSCRIBERS = 5
 SECONDS = 30.0
 
 
-def serving(history: History) -> Application:
+def with_history(history: History) -> Application:
     app = Application()
 
     @app.topic(TOPIC, history=history, client_publish=True)
@@ -108,7 +108,7 @@ async def publish_all(app: Application, random: Random, *, retain: bool = False)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kept", [20, EVENTS])
 async def test_subscribers_that_drop_and_come_back(kept: int, seed: int) -> None:
-    app = serving(History(events=kept))
+    app = with_history(History(events=kept))
     readers = [Reader(Random(f"{seed} {number}")) for number in range(SUBSCRIBERS)]
     with anyio.fail_after(SECONDS):
         async with anyio.create_task_group() as tasks:
@@ -132,7 +132,7 @@ async def test_subscribers_that_drop_and_come_back(kept: int, seed: int) -> None
 async def test_nobody_takes_a_restart_for_completeness() -> None:
     """What was kept in memory is gone; who names what it has seen is told so."""
     marks: list[dict[str, Any]] = []
-    app = serving(History())
+    app = with_history(History())
     async with connect(app) as client:
         subscription = await client.subscribe(TOPIC)
         marks.append({"from_time": (await client.catch_up(subscription)).time})
@@ -142,7 +142,7 @@ async def test_nobody_takes_a_restart_for_completeness() -> None:
         for mark in marks:
             assert (await client.catch_up(subscription, **mark)).complete
 
-    restarted = serving(History())
+    restarted = with_history(History())
     async with connect(restarted) as client:
         subscription = await client.subscribe(TOPIC)
         await restarted.publish(TOPIC, (2,))
@@ -182,7 +182,7 @@ async def follow(app: Application, random: Random, joined: list[int]) -> None:
 @pytest.mark.spec("RET-01", "RET-02")
 @pytest.mark.parametrize("seed", range(3))
 async def test_the_retained_event_is_the_one_before_the_next(seed: int) -> None:
-    app, joined = serving(History(events=1)), list[int]()
+    app, joined = with_history(History(events=1)), list[int]()
     with anyio.fail_after(SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: publish_all(app, Random(seed), retain=True))

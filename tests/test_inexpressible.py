@@ -29,7 +29,7 @@ def told_apart(value: Any) -> Any:
     return "NaN" if isinstance(value, float) and math.isnan(value) else value
 
 
-def serving(history: History | None = None, **options: Any) -> Application:
+def serving_topic(history: History | None = None, **options: Any) -> Application:
     app = Application(**options)
     app.topic("topic", client_publish=True, history=history)(anybody)
     return app
@@ -43,7 +43,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 
 
-async def refusal(client: Client, *args: Any, **options: Any) -> WAMPError:
+async def publication_error(client: Client, *args: Any, **options: Any) -> WAMPError:
     with pytest.raises(WAMPError) as error:
         await client.publish("topic", args, acknowledge=True, **options)
     return error.value
@@ -58,7 +58,7 @@ async def refusal(client: Client, *args: Any, **options: Any) -> WAMPError:
 async def test_who_publishes_learns_whether_anybody_can_receive_it(
     subscribed: Sequence[str], value: Any
 ) -> None:
-    app = serving(History())
+    app = serving_topic(History())
     able = [name for name in subscribed if value in CAN_HOLD[name]]
     async with AsyncExitStack() as stack:
         publisher = await stack.enter_async_context(speaking(app, "cbor"))
@@ -69,7 +69,7 @@ async def test_who_publishes_learns_whether_anybody_can_receive_it(
             assert await publisher.publish("topic", [value], acknowledge=True)
             assert await app.publish("topic", [value])
         else:
-            assert (await refusal(publisher, value)).uri == INVALID
+            assert (await publication_error(publisher, value)).uri == INVALID
             with pytest.raises(ValueError, match="nobody can receive the event of 'topic'"):
                 await app.publish("topic", [value])
             await publisher.publish("topic", [value])
@@ -87,7 +87,7 @@ async def test_who_publishes_learns_whether_anybody_can_receive_it(
 
 
 async def test_it_is_logged_once_for_each_connection(caplog: pytest.LogCaptureFixture) -> None:
-    app = serving()
+    app = serving_topic()
     async with (
         speaking(app, "msgpack") as publisher,
         speaking(app, "json") as one,
@@ -96,7 +96,7 @@ async def test_it_is_logged_once_for_each_connection(caplog: pytest.LogCaptureFi
         await one.subscribe("topic")
         await two.subscribe("topic")
         for _ in range(3):
-            assert (await refusal(publisher, NAN)).uri == INVALID
+            assert (await publication_error(publisher, NAN)).uri == INVALID
             await publisher.publish("topic", [NAN])
         assert len(warnings_in(caplog)) == 1, "the publications are refused"
         async with speaking(app, "msgpack") as able, speaking(app, "json") as three:
@@ -112,7 +112,7 @@ async def test_it_is_logged_once_for_each_connection(caplog: pytest.LogCaptureFi
 
 
 async def test_nobody_subscribed_and_nothing_kept() -> None:
-    app = serving()
+    app = serving_topic()
     async with speaking(app, "msgpack") as publisher:
         await publisher.subscribe("topic")  # and doesn't receive its own
         assert await publisher.publish("topic", [NAN], acknowledge=True)
@@ -121,7 +121,7 @@ async def test_nobody_subscribed_and_nothing_kept() -> None:
 
 @pytest.mark.parametrize("how", ["history", "retained"])
 async def test_what_is_only_kept(how: str) -> None:
-    app = serving(History() if how == "history" else None)
+    app = serving_topic(History() if how == "history" else None)
     retain = how == "retained"
     for value in (NAN, BIG, [NAN, BIG]):  # the last is one that only CBOR can hold
         await app.publish("topic", [value], retain=retain)
@@ -152,13 +152,13 @@ async def test_what_a_handler_of_publications_made_of_it_is_not_the_clients_faul
     async with speaking(app, "json") as client, speaking(app, "json") as publisher:
         await client.subscribe("topic")
         for _ in range(3):
-            assert (await refusal(publisher, 1.5)).uri == "wamp.error.runtime_error"
+            assert (await publication_error(publisher, 1.5)).uri == "wamp.error.runtime_error"
         await client.expect_nothing()
     assert len(warnings_in(caplog)) == 1
 
 
 async def test_events_for_certain_sessions(caplog: pytest.LogCaptureFixture) -> None:
-    app = serving()
+    app = serving_topic()
     async with (
         speaking(app, "cbor") as publisher,
         speaking(app, "json") as json,
@@ -166,8 +166,8 @@ async def test_events_for_certain_sessions(caplog: pytest.LogCaptureFixture) -> 
     ):
         for client in (json, msgpack):
             await client.subscribe("topic")
-        assert (await refusal(publisher, NAN, eligible=[json.session])).uri == INVALID
-        assert (await refusal(publisher, BIG, exclude=[json.session])).uri == INVALID
+        assert (await publication_error(publisher, NAN, eligible=[json.session])).uri == INVALID
+        assert (await publication_error(publisher, BIG, exclude=[json.session])).uri == INVALID
         assert await publisher.publish("topic", [NAN], acknowledge=True, eligible=[4711])
         assert await publisher.publish(
             "topic", [NAN], acknowledge=True, exclude=[json.session, msgpack.session]
@@ -208,7 +208,7 @@ async def test_events_that_an_authorizer_is_asked_about() -> None:
 
 
 async def test_testaments(caplog: pytest.LogCaptureFixture) -> None:
-    app = serving()
+    app = serving_topic()
     app.set_ticket_authenticator(lambda session, ticket: "anybody")
     async with (
         speaking(app, "json", ticket="x", authid="a") as listener,
@@ -280,7 +280,7 @@ async def test_the_handler_of_a_subscription_sends_what_its_client_cannot_get() 
 async def test_a_history_leaves_out_what_the_reader_cannot_receive(
     reader_format: str, reverse: bool
 ) -> None:
-    app = serving(History())
+    app = serving_topic(History())
     values: list[Any] = ["first", NAN, BIG, [{"a": NAN}], "middle", BIG, {"b": [BIG]}, NUL, "last"]
     for value in values:
         await app.publish("topic", [value])
@@ -328,7 +328,7 @@ async def test_the_history_of_a_pattern(reader_format: str) -> None:
 async def test_a_retained_event_that_the_reader_cannot_receive(
     reader_format: str, value: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = serving()
+    app = serving_topic()
     await app.publish("topic", ["before"], retain=True)
     await app.publish("topic", [value], retain=True)
     async with speaking(app, reader_format) as reader:

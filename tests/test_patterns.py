@@ -12,7 +12,7 @@ from serverwamp.testing import Client, connect
 from tests.helpers import broker_of
 
 
-def serving(*prefixes: str, wildcards: tuple[str, ...] = ()) -> Application:
+def with_patterns(*prefixes: str, wildcards: tuple[str, ...] = ()) -> Application:
     """An application whose topics anybody may hear, one by one and by pattern."""
     app = Application()
 
@@ -54,7 +54,7 @@ async def refused(client: Client, topic: str, match: str) -> str:
 async def test_what_a_pattern_brings(
     pattern: str, match: str, heard: list[str], unheard: list[str]
 ) -> None:
-    app = serving("com.")
+    app = with_patterns("com.")
     async with connect(app) as client:
         assert client.welcome["roles"]["broker"]["features"]["pattern_based_subscription"] is True
         await client.subscribe(pattern, match=match)
@@ -68,7 +68,7 @@ async def test_what_a_pattern_brings(
 
 @pytest.mark.spec("PAT-02", "PAT-03", "PAT-04", "IDS-10")
 async def test_every_subscription_that_matches_brings_the_event() -> None:
-    app = serving("a")
+    app = with_patterns("a")
     async with connect(app) as client, connect(app) as other:
         subscriptions = {
             (topic, match): (await client.subscribe(topic, match=match)).id
@@ -98,7 +98,7 @@ async def test_every_subscription_that_matches_brings_the_event() -> None:
 
 
 async def test_unsubscribing_from_one_pattern_leaves_the_others() -> None:
-    app = serving("a")
+    app = with_patterns("a")
     async with connect(app) as client:
         prefix = await client.subscribe("a.b", match="prefix")
         exact = await client.subscribe("a.b")
@@ -115,7 +115,7 @@ async def test_unsubscribing_from_one_pattern_leaves_the_others() -> None:
 
 
 async def test_patterns_are_admitted_by_routes_that_cover_them() -> None:
-    app = serving("com.chat.", wildcards=("org..news",))
+    app = with_patterns("com.chat.", wildcards=("org..news",))
 
     @app.topic("com.other")
     async def other() -> AsyncIterator[None]:
@@ -156,7 +156,7 @@ async def test_patterns_are_admitted_by_routes_that_cover_them() -> None:
 
 
 async def test_a_pattern_brings_nothing_of_topics_that_have_a_route_of_their_own() -> None:
-    app = serving("chat.", "chat.staff.")
+    app = with_patterns("chat.", "chat.staff.")
     asked: list[str] = []
 
     @app.topic("chat.secret")

@@ -172,7 +172,7 @@ INJECTED: list[tuple[Any, Any, tuple[Any, ...]]] = [
 ]
 
 
-def serving(value: Any, handler: Any, kind: str = "route") -> Application:
+def with_default_arg(value: Any, handler: Any, kind: str = "route") -> Application:
     app = Application()
     if callable(value):
         app.add_default_arg("name", factory=value)
@@ -188,14 +188,14 @@ def test_what_clients_seem_to_supply(
     value: Any, annotation: Any, default: tuple[Any, ...], kind: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"default arg 'name' .* clients seem to supply"):
-        serving(value, handler_with(annotation, *default), kind)
+        with_default_arg(value, handler_with(annotation, *default), kind)
 
 
 @pytest.mark.parametrize(("value", "annotation", "default"), INJECTED)
 async def test_what_the_application_fills_in(
     value: Any, annotation: Any, default: tuple[Any, ...]
 ) -> None:
-    app = serving(value, handler_with(annotation, *default))
+    app = with_default_arg(value, handler_with(annotation, *default))
     async with connect(app) as client:
         assert (await client.call("procedure", [1])).args != ("NoneType",) or value is None
 

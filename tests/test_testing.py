@@ -27,7 +27,7 @@ from serverwamp.testing import (
 )
 
 
-def serving() -> Application:
+def echoing() -> Application:
     app = Application()
 
     @app.route("echo")
@@ -63,7 +63,7 @@ async def test_binary_formats_send_datetimes(subprotocol: str) -> None:
 
 
 async def test_what_json_cannot_express_is_named() -> None:
-    async with connect(serving()) as client:
+    async with connect(echoing()) as client:
         with pytest.raises(TypeError, match="JSON can't express objects of type Decimal"):
             await client.call("echo", [Decimal(1)])
 
@@ -75,7 +75,7 @@ async def failure(awaitable: Any) -> str:
 
 
 async def test_every_wait_fails_with_a_transcript() -> None:
-    async with connect(serving(), timeout=0.05) as client:
+    async with connect(echoing(), timeout=0.05) as client:
         await client.subscribe("topic")
         for wait, text in (
             (lambda: client.receive(), "a message"),
@@ -91,7 +91,7 @@ async def test_every_wait_fails_with_a_transcript() -> None:
 
 
 async def test_what_was_not_expected_fails() -> None:
-    app = serving()
+    app = echoing()
     async with connect(app) as client:
         await client.expect_nothing()
         await client.subscribe("topic")
@@ -100,7 +100,7 @@ async def test_what_was_not_expected_fails() -> None:
 
 
 async def test_a_closed_connection_ends_every_wait_at_once() -> None:
-    async with connect(serving()) as client:
+    async with connect(echoing()) as client:
         await client.send(["nonsense"])
         text = await failure(client.call("echo"))
         assert "the connection was closed" in text
@@ -109,7 +109,7 @@ async def test_a_closed_connection_ends_every_wait_at_once() -> None:
 
 async def test_payloads_of_every_kind() -> None:
     for subprotocol in ("wamp.2.json", "wamp.2.msgpack", "wamp.2.json.batched"):
-        async with connect(serving(), subprotocol=subprotocol) as client:
+        async with connect(echoing(), subprotocol=subprotocol) as client:
             args = (1, "ü", None, [b"\0\1", {"deep": b""}])
             assert await client.call("echo", args, {"a": b"x"}) == CallResult(args, {"a": b"x"})
             assert await client.call("echo", kwargs={"a": 1}) == CallResult((), {"a": 1})
@@ -117,7 +117,7 @@ async def test_payloads_of_every_kind() -> None:
 
 
 async def test_progress_is_kept_apart_from_results() -> None:
-    async with connect(serving()) as client:
+    async with connect(echoing()) as client:
         call = await client.start_call("progress", receive_progress=True)
         assert (await call.result()).args == (2,)
         assert (await call.progress()).args == (1,)
@@ -162,15 +162,15 @@ async def test_what_the_application_raises_is_raised() -> None:
 
 async def test_what_the_test_raises_is_raised_as_it_is() -> None:
     with pytest.raises(KeyError):
-        async with connect(serving()):
+        async with connect(echoing()):
             raise KeyError
     with pytest.raises(WAMPError):
-        async with connect(serving()) as client:
+        async with connect(echoing()) as client:
             await client.call("nowhere")
 
 
 async def test_a_client_that_stops_reading_and_goes_on() -> None:
-    app = serving()
+    app = echoing()
     async with connect(app) as client:
         await client.subscribe("topic")
         client.pause()
@@ -184,14 +184,14 @@ async def test_a_client_that_stops_reading_and_goes_on() -> None:
 
 
 async def test_sending_after_disconnecting() -> None:
-    async with connect(serving()) as client:
+    async with connect(echoing()) as client:
         await client.disconnect()
         with pytest.raises(anyio.ClosedResourceError):
             await client.send([48, 1, {}, "echo"])
 
 
 async def test_raw_requests_use_up_their_ids() -> None:
-    async with connect(serving()) as client:
+    async with connect(echoing()) as client:
         await client.send([48, 1, {}, "echo", [1]])
         await client.send([48, 3, {}, "echo"])  # not the next one
         assert (await client.receive())[:2] == [50, 1]
@@ -199,7 +199,7 @@ async def test_raw_requests_use_up_their_ids() -> None:
 
 
 async def test_taking_all_messages() -> None:
-    async with connect(serving()) as client:
+    async with connect(echoing()) as client:
         await client.send([48, 1, {}, "echo", [1]], [48, 2, {}, "nothing"], [48, 3, {}, "echo"])
         await client.expect(lambda m: m[0] == 8)
         await client.expect(lambda m: m[1] == 3)
@@ -208,7 +208,7 @@ async def test_taking_all_messages() -> None:
 
 
 async def test_nan_is_not_json() -> None:
-    async with connect(serving()) as client:
+    async with connect(echoing()) as client:
         with pytest.raises(ValueError, match="NaN"):
             client.feed({"type": "websocket.send", "text": "[36, NaN]"})
 
