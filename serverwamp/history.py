@@ -143,7 +143,7 @@ class HistoryQuery:
     until: Sequence[HistoryBound] = ()
     """Upper bounds. Without any, the newest stored event is the last."""
     limit: float = math.inf
-    """How many events the client wants. This is a hint: some events aren't for this client."""
+    """How many events the client wants. It's a hint, as some events aren't for this client."""
     reverse: bool = False
     """Whether the newest event comes first."""
 
