@@ -14,7 +14,8 @@ nitpick_ignore_regex = [
     ("py:obj", r".*"),  # in docstrings, `name` may be a parameter
     ("py:.*", r"(typing|collections|contextlib|re|anyio|datetime|abc|os|ssl)\..*"),  # elsewhere
     ("py:.*", r"(Any|ASGIApplication|ErrorMapping|Function|Lifespan|TypeAliasForwardRef)"),
-    ("py:class", r"serverwamp\.(backplanes|router|routing|migration|realm|session)\..*"),  # internal
+    # internal modules
+    ("py:class", r"serverwamp\.(backplanes|router|routing|migration|realm|session)\..*"),
 ]
 
 html_theme = "furo"
