@@ -25,7 +25,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from serverwamp import uris
 from serverwamp.adapters.listening import accept_all, listening
 from serverwamp.auth.authentication import (
-    CRAAuthRequirement as CRAAuthRequirement,  # where 2.0 has it
+    CRAAuthRequirement as CRAAuthRequirement,  # serverwamp 2.0 has it in this module
 )
 from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
@@ -159,7 +159,7 @@ class Application(Realm):
         return default if self._allow_default_realm else None
 
     def freeze(self) -> RealmRouter:
-        """Check and end the configuration of the application and all its realms.
+        """Check and freeze the configuration of the application and all its realms.
 
         Afterwards, methods that would change the configuration raise `ConfigurationError`.
 
@@ -174,7 +174,7 @@ class Application(Realm):
             return self._router
         limits, counters = self._server.limits, self._server.counters
         policy = self._overflow or "disconnect"
-        # The application itself is last: as soon as it has a router, everything counts as frozen.
+        # Freeze the application itself last: once it has a router, everything counts as frozen.
         for realm in (*self._realms.values(), self):
             router = realm._build_router(limits, counters, self._backplane, policy)
         if not self._allow_default_realm and self._routes:

@@ -490,7 +490,7 @@ class Realm(
     # ---- freezing
 
     def freeze(self) -> RealmRouter:
-        """Check and end the configuration; return the router that serves the realm from now on.
+        """Check and freeze the configuration; return the router that serves the realm from now on.
 
         The application calls it for its realms, at the first connection or earlier: see
         `Application.freeze`. Further calls return the same router.

@@ -38,7 +38,7 @@ class Listening(Protocol):
 async def listening(
     host: str, port: int | None, path: str | os.PathLike[str] | None
 ) -> AsyncIterator[tuple[Sequence[Listening], int | str]]:
-    """Listen on a TCP port or a Unix socket; the block gets the listeners, and the port or path.
+    """Listen on a TCP port or a Unix socket while the block runs.
 
     If `port` is None, the system chooses a free port.
     """
@@ -79,7 +79,7 @@ class UnixListener:
     def __init__(self, path: str) -> None:
         self._path = path
         with suppress(OSError):
-            if stat.S_ISSOCK(os.stat(path).st_mode):  # a killed process may have left it
+            if stat.S_ISSOCK(os.stat(path).st_mode):  # left by a killed process
                 os.unlink(path)
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.setblocking(False)

@@ -193,7 +193,7 @@ class RawSocket:
         self._is_text = subprotocol == "wamp.2.json"
         self._received = bytearray()
         self._is_readable = True
-        # The receiving task answers PING while another task sends.
+        # Needed because the receiving task answers PING while another task sends.
         self._sending = anyio.Lock(fast_acquire=True)
         self.check_length: Callable[[float], None] = lambda length: None
         """Called with the length of each message before receiving it; raises if it is too long.

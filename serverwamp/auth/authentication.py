@@ -1,8 +1,8 @@
 """The authentication of a realm's clients.
 
 Transport authenticators run first, in the order in which they were added. If none of them admits
-the client, the first challenge-based method is used that the client offers and the realm has. An
-exception in an authenticator is a failed authentication.
+the client, the client is challenged by the first of its own methods that the realm supports. An
+exception in an authenticator means that the authentication has failed.
 
 A client claims a name in HELLO. A challenge verifies that name. Without a challenge, the session
 keeps the name only if the authenticator that admits the session assigns it.
@@ -44,9 +44,9 @@ class CRAAuthRequirement:
     """The secret; with a salt, the result of `derive_cra_secret`. None for an unknown user, who is
     challenged like any other and always refused."""
     auth_role: str = "user"
-    """The role of the session; the client is told."""
+    """The role of the session; WELCOME tells it to the client."""
     auth_provider: str = "dynamic"
-    """The name of the party that authenticates the user; the client is told."""
+    """The name of the party that authenticates the user; WELCOME tells it to the client."""
     salt: str | None = None
     """The salt of a derived secret; None if the secret is not derived."""
     iterations: int = 1000
@@ -151,7 +151,7 @@ class CRAMethod:
         salt = self._usual.salt
         if salt is not None:
             salt = cra.salt_like(salt, self._decoy_secret, authid)
-        decoy = replace(self._usual, salt=salt)  # for known users too, to take the same time
+        decoy = replace(self._usual, salt=salt)  # also for known users, to take the same time
         return required or decoy
 
 
@@ -233,7 +233,7 @@ class Authentication:
     async def _authenticate_by_transport(self, session: Any) -> bool:
         claim = session.auth_id
         for authenticator in self._transport:
-            session._claim(claim)  # undo what an authenticator assigned that didn't admit it
+            session._claim(claim)  # undo what an authenticator assigned without admitting it
             identity = await authenticator.call({"session": session})
             if _is_identity(identity):
                 await session.mark_authenticated(identity)

@@ -22,9 +22,9 @@ class CryptosignAuthRequirement:
     """The Ed25519 public key, as 64 hexadecimal digits. None for an unknown user, who is challenged
     like any other and always refused."""
     auth_role: str = "user"
-    """The role of the session; the client is told."""
+    """The role of the session; WELCOME tells it to the client."""
     auth_provider: str = "dynamic"
-    """The name of the party that authenticates the user; the client is told."""
+    """The name of the party that authenticates the user; WELCOME tells it to the client."""
 
 
 def cryptosign_credential(private_key: str) -> dict[str, str]:

@@ -48,7 +48,7 @@ def jwt_authenticator(
             when it is first needed, and again after five minutes or when a key is missing.
         audience: the accepted values of the claim ``aud``.
         issuer: the accepted values of the claim ``iss``.
-        leeway: by how many seconds the clocks of issuer and server may differ.
+        leeway: how many seconds the clocks of issuer and server may differ.
 
     Raises: ConfigurationError when both or neither of `key` and `jwks` are given, when `jwks` is
     not a key set, when `algorithms` is empty or contains ``none``, and without the extra

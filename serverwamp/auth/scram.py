@@ -50,9 +50,9 @@ class SCRAMAuthRequirement:
     autobahn_server_key: str | None = field(default=None, repr=False)
     """Like `server_key`, for Autobahn's variant of SCRAM."""
     auth_role: str = "user"
-    """The role of the session; the client is told."""
+    """The role of the session; WELCOME tells it to the client."""
     auth_provider: str = "dynamic"
-    """The name of the party that authenticates the user; the client is told."""
+    """The name of the party that authenticates the user; WELCOME tells it to the client."""
 
 
 def scram_credential(

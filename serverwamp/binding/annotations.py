@@ -97,7 +97,7 @@ QUALIFIERS: Final = frozenset(("Required", "NotRequired", "ReadOnly", "Final"))
 RELATIVE: Final = ("ForwardRef(", "typing.Self")
 """Parts of the repr of types whose meaning depends on where they are written."""
 SELF: Final = "typing.Self"
-"""The key for the meaning of ``Self`` in `Names`. No identifier can be equal to it."""
+"""The key in `Names` for the class that ``Self`` stands for. It isn't an identifier."""
 REQUIRED: Final[Mapping[str, bool]] = {"Required": True, "NotRequired": False}
 
 
@@ -220,7 +220,7 @@ def qualifier_of(hint: Any) -> str:
 
 
 def evaluated(annotations: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """Return annotations as types; they may be written as text.
+    """Return annotations as types, even if they are written as text.
 
     Raises: NameError when a name in them isn't known.
     """

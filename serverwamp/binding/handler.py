@@ -52,11 +52,11 @@ POSITIONAL: Final = (
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
 )
 NO_CHUNK: Final[Any] = object()
-"""Stands for the chunk of a CALL without a chunk."""
+"""Marks that a CALL brings no chunk."""
 NONE_BY_NAME: Final[Mapping[str, Any]] = MappingProxyType({})
 NO_CONVERTERS: Final[Mapping[Any, Converter]] = MappingProxyType({})
 OTHER_FRAMEWORKS: Final = frozenset(("fastapi", "fast_depends", "litestar", "pydantic", "typer"))
-"""Packages whose objects, used as default values, mark parameters that the package fills in."""
+"""Packages that fill in parameters themselves. Their objects mark such parameters, as defaults."""
 
 
 @dataclass(frozen=True)
@@ -443,7 +443,7 @@ class Handler:
         if len(args) == 1:
             place = 0
         elif not place < len(args) <= len(self._parameters):
-            raise invalid("a further chunk is a single argument", 1)
+            raise invalid("after the first CALL, a CALL takes one argument, its chunk", 1)
         value = _with_exact_numbers(parameter, args[place], exact_args[place])
         return parameter.converted(value, place)
 

@@ -169,7 +169,7 @@ def _by_rules_of_json(adapter: Any, value: Any) -> Any:
     try:
         text = to_json(value, bytes_mode="utf8")
     except (PydanticSerializationError, ValueError):
-        raise Unsuitable("a value can't be JSON, but is checked by the rules of JSON") from None
+        raise Unsuitable("the type needs values that JSON can express") from None
     return adapter.validate_json(text)
 
 

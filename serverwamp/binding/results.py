@@ -33,7 +33,7 @@ class RPCProgressReport(RPCResult):
 class RPCErrorResult:
     """An error as the result; return or yield it instead of raising `WAMPError`.
 
-    Default args from generators see an exception, as if it had been raised.
+    Default args from generators get an exception at their ``yield``, as if it had been raised.
     """
 
     error_uri: str

@@ -96,7 +96,7 @@ def type_of_result(factory: Callable[..., Any]) -> type | None:
 
 
 def _may_be(given: type, annotation: Any, names: Names) -> bool:
-    """Tell whether a value of type `given` may be meant by an annotation; True when in doubt."""
+    """Tell whether an annotation may stand for the type `given`; True when in doubt."""
     further, members = behind(annotation, names), members_of(annotation)
     if further is not None:
         return _may_be(given, *further)

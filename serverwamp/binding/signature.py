@@ -128,7 +128,7 @@ def _annotated(function: Function) -> Any:
 
 
 def resolved(function: Function, annotation: Any) -> Any:
-    """Return an annotation of `function` as a type; it may be written as text.
+    """Return an annotation of `function` as a type, even if it is written as text.
 
     Raises: NameError when a name in it isn't known (yet).
     """

@@ -14,7 +14,7 @@ from serverwamp.concurrency.tasks import part_to_reraise, split_to_reraise
 async def handle_failure(
     error: BaseException, handle: Callable[[BaseException], Awaitable[None]]
 ) -> None:
-    """Await ``handle(failure)`` for the failure in an exception; raise what must leave the task."""
+    """Await ``handle(failure)`` for the failures in an exception; raise the rest again."""
     # An Exception, even a group, has no part that must leave the task.
     leaving, failure = (None, error) if isinstance(error, Exception) else split_to_reraise(error)
     if failure is not None:

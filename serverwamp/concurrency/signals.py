@@ -25,8 +25,8 @@ Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 ONE_AND_THE_SAME: Final = 1.0
-"""Signals within so many seconds count as one. A terminal, for example, signals both a process and
-its parent, which passes the signal on."""
+"""Signals within this many seconds count as one. For example, a terminal signals both a process and
+its parent, and the parent passes the signal on."""
 
 
 @asynccontextmanager

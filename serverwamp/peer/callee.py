@@ -297,7 +297,7 @@ class CalleeRole:
             self._conversation.send(Interrupt(invocation.id, {"mode": mode}))
 
     def forget(self, invocation: PendingInvocation) -> None:
-        """End an invocation, whose answer is to be ignored."""
+        """End an invocation and ignore its answer."""
         self._pending.pop(invocation.id, None)
         self._changes.notify()
 

@@ -163,7 +163,7 @@ class SessionEngine:
     async def run(self) -> int | None:
         """Serve the session until it ends.
 
-        Returns the code with which the connection is to be closed. None means that the client may
+        Returns the code with which to close the connection. None means that the client may
         begin another session.
         """
         with self._joining.scope:

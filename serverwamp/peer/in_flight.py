@@ -52,8 +52,8 @@ class InFlight:
     async def wait_for_room(self) -> None:
         """Return when another request may begin, or the session has ended.
 
-        The session reads no message while it waits here, not even CANCEL. So after a wait in vain,
-        further waits fail at once until a request has ended.
+        The session reads no message while it waits here, not even CANCEL. So after one wait
+        has failed, further waits fail at once until a request has ended.
 
         Raises: Unavailable when no request ends within `Limits.busy_timeout`.
         """

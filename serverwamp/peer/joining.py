@@ -36,7 +36,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 def _without_nulls(extra: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave out entries with null, by which some clients mean that there is none."""
+    """Leave out entries whose value is null; some clients send null for absent entries."""
     return {name: value for name, value in extra.items() if value is not None}
 
 
@@ -52,8 +52,8 @@ class Joining:
     """The beginning of one session.
 
     `scope` has the deadline for HELLO, and then for the authentication. The scope spans the whole
-    session, because lifespan handlers can leave scopes of their own open inside it. Its deadline is
-    removed when the session joins.
+    session, because lifespan handlers can open other scopes inside it that stay open. Its deadline
+    is removed when the session joins.
     """
 
     __slots__ = ("_admitting_router", "_asked_for", "_control", "_conversation", "scope")
@@ -62,13 +62,13 @@ class Joining:
         self._conversation = conversation
         self._control = control
         self._asked_for = ""  # the realm in HELLO
-        self._admitting_router: RealmRouter | None = None  # of the realm that authenticates
+        self._admitting_router: RealmRouter | None = None  # its realm authenticates the client
         self.scope: anyio.CancelScope = anyio.CancelScope(
             deadline=_from_now(conversation.limits.hello_timeout)
         )
 
     async def receive_hello(self) -> RealmRouter | None:
-        """Receive HELLO and return the router of the realm to join; None if there will be none."""
+        """Receive HELLO and return the router of the realm to join; None if the session is over."""
         conversation = self._conversation
         hello = await self._next_hello()
         if hello is None:

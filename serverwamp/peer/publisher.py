@@ -133,7 +133,7 @@ class PublisherRole:
         self._refuse(message, await self._conversation.error_for(error, doing))
 
     def _refuse(self, message: Publish, error: WAMPError) -> None:
-        if message.options.acknowledge:  # without it, there is no answer at all
+        if message.options.acknowledge:  # other publications get no answer, not even an ERROR
             self._conversation.send_error(PUBLISH, message.request, error)
 
 

@@ -99,7 +99,7 @@ class Stream(AsyncGenerator[Any, None]):
             if self._waiting:
                 chunk = self._next_waiting()
             elif self._is_broken:
-                await anyio.lowlevel.checkpoint()  # raises a cancellation of the call instead
+                await anyio.lowlevel.checkpoint()  # may raise a cancellation
                 raise CallCanceled("the call is over")
             elif self._is_complete or self.is_over:
                 raise StopAsyncIteration

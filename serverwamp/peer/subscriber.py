@@ -260,7 +260,7 @@ class SubscriberRole:
                     self.subscribe(message)
 
     def _followed(self, subscription: Subscription) -> AbstractAsyncContextManager[None]:
-        """Return what sees to it that other processes' events arrive, if there are others."""
+        """Return a context in which the events of other processes arrive, if there are others."""
         publishing = self._router.publishing
         if not publishing.backplane.is_shared:
             return NOT_FOLLOWED

@@ -21,7 +21,8 @@ from serverwamp.protocol.messages import Publish
 logger: logging.Logger = logging.getLogger(__name__)
 
 SCOPES: Final = ("detached", "destroyed")
-"""In the order in which they are published. No session is resumed, so both end with the session."""
+"""The scopes, in the order in which their testaments are published. Both end with the session,
+because no session can be resumed."""
 
 
 class Testaments:

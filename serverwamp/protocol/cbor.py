@@ -56,16 +56,16 @@ MAX_INTEGER_BYTES: Final = 1785
 EPOCH: Final = date(1970, 1, 1)
 
 NO_CONTAINERS: Final = bytes(octet for octet in range(256) if not 0x80 <= octet < 0xC0)
-"""The bytes with which no array or map can start."""
+"""The bytes that can't be the first byte of an array or map."""
 NO_MAPS: Final = bytes(octet for octet in range(256) if not 0xA1 <= octet < 0xC0)
-"""The bytes with which no map can start, except an empty one."""
+"""The bytes that can't be the first byte of a map, unless the map is empty."""
 NOTHING_ODD: Final = bytes(
     octet
     for octet in range(256)
     if not (0xA1 <= octet < 0xC0 or 0xE0 <= octet < 0xF4 or octet in (0xF7, 0xF8))
 )
-"""The bytes with which no map can start, except an empty one, and no simple value except true,
-false and null."""
+"""Like `NO_MAPS`, but also without the first bytes of simple values other than true, false and
+null."""
 NO_SIMPLE_VALUES: Final = NOTHING_ODD + bytes(range(0xA1, 0xC0))
 BREAK: Final = b"\xff"
 BINARY, TEXT, ARRAY, MAP, TAG, SIMPLE = range(2, 8)
@@ -83,7 +83,7 @@ def _time(data: Any, _immutable: bool) -> datetime:
 
 def _positive(data: Any, is_key: bool) -> int:
     if is_key or type(data) is not bytes or len(data) > MAX_INTEGER_BYTES:
-        raise ValueError("an integer that isn't one, is a key, or has too many digits")
+        raise ValueError("a large integer that is malformed, is a key, or has too many digits")
     return int.from_bytes(data)
 
 
@@ -97,13 +97,13 @@ def _uuid(data: Any, _immutable: bool) -> UUID:
 
 def _binary(data: Any, _immutable: bool) -> bytes:
     if type(data) is not bytes:
-        raise ValueError("a byte array that isn't one")
+        raise ValueError("a malformed byte array")
     return data
 
 
 def _decimal(data: Any, _immutable: bool) -> Decimal:
     if type(data) is not list or [*map(type, data)] != [int, int]:
-        raise ValueError("a decimal fraction that isn't one")
+        raise ValueError("a malformed decimal fraction")
     exponent, mantissa = data
     if abs(exponent) > MAX_EXPONENT or mantissa.bit_length() > 8 * MAX_INTEGER_BYTES:
         raise ValueError("a decimal fraction that is too large, or has too many digits")
@@ -119,9 +119,9 @@ def _date(data: Any, _immutable: bool) -> date:
 def _set(data: Any, _immutable: bool) -> set[Any]:
     # A client could choose items of other types, and large integers, to have the same hash.
     if type(data) is not list or not SCALARS.issuperset(map(type, data)):
-        raise ValueError("a set of anything but text, binary and numbers")
+        raise ValueError("a set with items other than text, binary data and numbers")
     if any(type(item) is int and item.bit_length() > 64 for item in data):
-        raise ValueError("a set of integers beyond 64 bits")
+        raise ValueError("a set with integers beyond 64 bits")
     return set(data)
 
 

@@ -337,7 +337,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 # ---- MessagePack
 
 NO_BINARY: Final = bytes(octet for octet in range(256) if not 0xC4 <= octet <= 0xC6)
-"""The bytes with which no binary value can start."""
+"""The bytes that can't be the first byte of a binary value."""
 
 
 class MessagePack(Format):

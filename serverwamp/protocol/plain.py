@@ -87,7 +87,7 @@ def _suits_msgspec(value: Any) -> bool:
 
 
 def _parts(value: Any) -> Any:
-    """Return the parts of an object that msgspec converts correctly if it does so for its parts.
+    """Return the parts of an object that still have to be checked; None if there are none.
 
     Raises: TypeError when msgspec would not convert the object correctly.
     """

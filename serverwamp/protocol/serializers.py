@@ -62,7 +62,7 @@ class Serializer:
 
 
 def limited(serializer: Serializer, message_bytes: int) -> Serializer:
-    """Return the same serializer for a peer that can receive messages of so many bytes."""
+    """Return the same serializer for a peer that can receive messages of that many bytes."""
     return Serializer(serializer.subprotocol, serializer.format, serializer.framing, message_bytes)
 
 

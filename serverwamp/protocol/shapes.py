@@ -47,10 +47,10 @@ NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 NO_CONTAINERS: Final = bytes(
     octet for octet in range(256) if not (0x80 <= octet < 0xA0 or 0xDC <= octet < 0xE0)
 )
-"""The bytes with which no array or map in MessagePack can start."""
+"""The bytes that can't be the first byte of an array or map in MessagePack."""
 
 MANY: Final = 64
-"""After so many values, checking continues only if the encoded message may exceed a limit."""
+"""After this many values, checking continues only if the encoded message may exceed a limit."""
 
 
 TEXTS: Final[Mapping[str, str]] = {

@@ -186,7 +186,7 @@ class SessionState:
         self._receivable = RECEIVED[state]
 
     def receive(self, message: Message) -> bool:
-        """Record a received message; return False if it is to be ignored.
+        """Record a received message; return False if it must be ignored.
 
         Raises: ProtocolViolation when it isn't allowed now, or has an invalid id, URI or role.
         """

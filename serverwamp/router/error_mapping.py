@@ -46,7 +46,7 @@ class ErrorMapping:
         return isinstance(error, WAMPError) or self._mapped(error) is not None
 
     def _mapped(self, error: BaseException) -> ErrorAnswer | None:
-        """Return the answer for an exception's class or its nearest base class; None for none.
+        """Return the answer for an exception's class or nearest base class; None if there is none.
 
         A group is mapped only by group classes, because `Exception` is a base class of groups too.
         """

@@ -48,9 +48,9 @@ class HandshakeRefused(Exception):
 async def running(app: ASGIApplication, *, timeout: float = 5.0) -> AsyncIterator[ASGIApplication]:
     """Start an ASGI application, and shut it down when the block ends, as a server does.
 
-    This runs the application's lifespan. Connect clients to the application that the block gets:
-    its connections have the state that the lifespan has set. Startup and shutdown may take
-    `timeout` seconds each.
+    This runs the application's lifespan. Connect clients to the yielded application: its
+    connections have the state that the lifespan has set. Startup and shutdown may take `timeout`
+    seconds each.
 
     Raises: what the lifespan raises; ExpectationFailed when the application reports a failure, or
         doesn't answer.

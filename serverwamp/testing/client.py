@@ -289,7 +289,7 @@ class Client:
                 if self._closed.is_set():
                     self._fail(f"the connection was closed while waiting for {what}")
                 await self._arrived.wait()
-        self._fail(f"waited {seconds} seconds in vain for {what}")
+        self._fail(f"waited {seconds} seconds for {what}")
 
     def take_all(self) -> list[list[Any]]:
         """Return all received messages that no other method has taken, without waiting."""
@@ -315,7 +315,7 @@ class Client:
         with anyio.move_on_after(seconds):
             await self._closed.wait()
         if self.close_code is None:
-            self._fail(f"waited {seconds} seconds in vain for the connection to be closed")
+            self._fail(f"waited {seconds} seconds for the connection to be closed")
         return self.close_code
 
     def next_request(self) -> int:
@@ -647,11 +647,11 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """Connect a client to an ASGI application, and join `realm` unless it is None.
 
-    `subprotocols` are the subprotocols to offer, if not just `subprotocol`. `login` are arguments
-    of `Client.join`. With `lifespan`, the application is started before and shut down afterwards,
-    as by `running`. When the block ends, the client disconnects, and the application has `timeout`
-    seconds to finish. The block may begin and end in different tasks, as in a fixture of
-    pytest-asyncio.
+    The client offers `subprotocol`, or the list `subprotocols` if given. It speaks the one that the
+    application accepts. `login` are arguments of `Client.join`. With `lifespan`, the application is
+    started before and shut down afterwards, as by `running`. When the block ends, the client
+    disconnects, and the application has `timeout` seconds to finish. The block may begin and end in
+    different tasks, as in a fixture of pytest-asyncio.
 
     Raises: HandshakeRefused; WAMPError when the session is refused; what the application raises.
     """
