@@ -83,8 +83,8 @@ def can_decide_about_patterns(
     """Tell whether a function can decide about a whole pattern, not only about single URIs.
 
     A function that takes the URI but not its match policy can't. It would take the prefix ``chat.``
-    for a single URI, and a session that may use ``chat.room1`` may not be allowed to use everything
-    that starts with ``chat.``.
+    for a single URI, and a session that may use ``chat.room1`` isn't necessarily allowed to use
+    everything that starts with ``chat.``.
 
     `uri` and `match` name the parameters by which such a function receives the URI and the match
     policy. One parameter of each is enough.
