@@ -28,10 +28,12 @@ from serverwamp.publication import Audience as Audience
 from serverwamp.publication import Publication as Publication
 from serverwamp.realm import Realm as Realm
 from serverwamp.router.broker import Subscription as Subscription
+from serverwamp.router.lost_windows import LostWindow as LostWindow
 from serverwamp.routing import RPCRouteSet as RPCRouteSet
 from serverwamp.routing import TopicRouteSet as TopicRouteSet
 from serverwamp.session import RPCRequest as RPCRequest
 from serverwamp.session import Session as Session
+from serverwamp.statistics import Health as Health
 from serverwamp.statistics import Statistics as Statistics
 
 __all__ = [
@@ -42,12 +44,14 @@ __all__ = [
     "ConfigurationError",
     "Converter",
     "CryptosignAuthRequirement",
+    "Health",
     "History",
     "HistoryBound",
     "HistoryPage",
     "HistoryQuery",
     "HistoryStore",
     "Limits",
+    "LostWindow",
     "OverflowPolicy",
     "Publication",
     "RPCErrorResult",

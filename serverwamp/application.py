@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -17,7 +17,6 @@ from contextlib import (
 )
 from typing import Any, NoReturn, TypeAlias
 
-import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 from starlette.responses import HTMLResponse, PlainTextResponse
@@ -29,13 +28,16 @@ from serverwamp.auth.authentication import (
 )
 from serverwamp.backplanes.base import Backplane
 from serverwamp.backplanes.memory import MemoryBackplane
+from serverwamp.binding.signature import Function, note_surroundings
 from serverwamp.concurrency.signals import ahead_of_signals
-from serverwamp.errors import ConfigurationError
+from serverwamp.errors import BackplaneUnavailable, ConfigurationError
 from serverwamp.limits import Limits
 from serverwamp.outbound.backlog import OverflowPolicy
 from serverwamp.protocol.serializers import SUBPROTOCOLS
 from serverwamp.realm import Realm
+from serverwamp.router.compiler import SOURCES_OF_LOST_WINDOWS
 from serverwamp.router.router import RealmRouter
+from serverwamp.routing import TopicRoute
 from serverwamp.serving.connection import Connection, Receive, Scope, Send
 from serverwamp.serving.handshake import (
     HandshakeRefused,
@@ -44,10 +46,12 @@ from serverwamp.serving.handshake import (
     chosen_subprotocol,
     refuse,
 )
+from serverwamp.serving.open_backplane import OpenBackplane
 from serverwamp.serving.rawsocket_server import RawSocketServer
 from serverwamp.serving.server import Server
+from serverwamp.serving.workers import warn_of_several_workers
 from serverwamp.session import Session
-from serverwamp.statistics import Statistics
+from serverwamp.statistics import Health, Statistics
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -123,7 +127,8 @@ class Application(Realm):
         self._realms: dict[str, Realm] = {}
         self._lifespan = lifespan
         self._backplane = backplane or MemoryBackplane()
-        self._is_running = not self._backplane.is_shared
+        self._open_backplane = OpenBackplane(self._backplane, self._server.counters, self._routers)
+        self._lost_window_functions: list[Function] = []
         self._is_graceful = False
 
     # ---- realms
@@ -177,11 +182,41 @@ class Application(Realm):
         # Freeze the application itself last: once it has a router, everything counts as frozen.
         for realm in (*self._realms.values(), self):
             router = realm._build_router(limits, counters, self._backplane, policy)
+        self._open_backplane.lost_window_handlers = [
+            self._compiler.handler(function, SOURCES_OF_LOST_WINDOWS, ("window",))
+            for function in self._lost_window_functions
+        ]
+        if not self._backplane.is_shared and self._serves_topics:
+            warn_of_several_workers()
         if not self._allow_default_realm and self._routes:
             logger.warning(
                 "nobody can reach the routes of the default realm: allow_default_realm is False"
             )
         return router
+
+    @property
+    def _serves_topics(self) -> bool:
+        return any(
+            realm._subscription_function is not None
+            or any(isinstance(route, TopicRoute) for route, _ in realm._routes)
+            for realm in (*self._realms.values(), self)
+        )
+
+    def _routers(self) -> Sequence[RealmRouter]:
+        return [realm.freeze() for realm in (*self._realms.values(), self)]
+
+    def add_lost_window_handler(self, handler: Function) -> Function:
+        """Run a function when events from other processes may have been lost.
+
+        That happens when the connection to the backplane breaks. After it is back, the function
+        runs once for each realm that has subscribers in this process. Its first parameter is the
+        `LostWindow`; further ones are default args. Usually it tells clients to load again what
+        they follow. It can be used as a decorator.
+        """
+        self._check_not_frozen()
+        note_surroundings(handler)
+        self._lost_window_functions.append(handler)
+        return handler
 
     # ---- sessions
 
@@ -197,6 +232,11 @@ class Application(Realm):
     def statistics(self) -> Statistics:
         """Return a snapshot of the application's counters and current load."""
         return self._server.statistics()
+
+    def health(self) -> Health:
+        """Return whether the application can serve clients, for a readiness check of the site."""
+        state = self._backplane.state
+        return Health(state, draining=self.is_draining, sessions=len(self.sessions))
 
     # ---- serving
 
@@ -216,18 +256,14 @@ class Application(Realm):
         try:
             self._server.check_admission()
             check_origin(scope, self._allowed_origins)
-            if not self._is_running:
-                raise HandshakeRefused(
-                    "the backplane isn't open: enter Application.running() in the site's lifespan",
-                    status=503,
-                )
             subprotocol = chosen_subprotocol(scope)
+            with self._server.counted():
+                await self._open_backplane.open_in_background()
+        except BackplaneUnavailable:
+            await self._refuse(scope, send, "the backplane can't be reached", 503)
+            return
         except HandshakeRefused as reason:
-            logger.warning("a WebSocket handshake was refused: %s", reason)
-            try:
-                await refuse(scope, send, reason.status)
-            except OSError as error:
-                logger.debug("refusing a handshake failed, the client is gone: %r", error)
+            await self._refuse(scope, send, str(reason), reason.status)
             return
         with self._server.counted():
             try:
@@ -237,6 +273,13 @@ class Application(Realm):
                 return
             serializer = self._server.serializer_for(subprotocol)
             await Connection(self._server, scope, receive, send, serializer).serve()
+
+    async def _refuse(self, scope: Scope, send: Send, reason: str, status: int) -> None:
+        logger.warning("a WebSocket handshake was refused: %s", reason)
+        try:
+            await refuse(scope, send, status)
+        except OSError as error:
+            logger.debug("refusing a handshake failed, the client is gone: %r", error)
 
     async def serve_rawsocket(
         self,
@@ -264,16 +307,14 @@ class Application(Realm):
             task_status: for ``tasks.start``.
 
         Raises: TypeError when both or neither of `port` and `path` are given; OSError when the
-        address can't be used.
+        address can't be used; BackplaneUnavailable when the backplane can't be reached.
 
         Spec: Advanced Profile, "RawSocket Transport".
         """
         if (port is None) == (path is None):
             raise TypeError("serve_rawsocket() needs either a port or the path of a Unix socket")
-        self.freeze()
-
         server = RawSocketServer(self._server, ssl_context)
-        async with listening(host, port, path) as (listeners, address):
+        async with self.running(), listening(host, port, path) as (listeners, address):
             task_status.started(address)
             await accept_all(listeners, server.serve)
 
@@ -309,29 +350,16 @@ class Application(Realm):
         """Keep the backplane open while the block runs.
 
         The application's own lifespan enters it automatically. Enter it in the lifespan of a site
-        that mounts the application, and in programs that publish without a server. A nested block
-        has no effect.
+        that mounts the application, and in programs that publish without a server. Otherwise the
+        first client opens the backplane, and it stays open until the event loop ends. A nested
+        block has no effect.
 
         Raises: BackplaneUnavailable when the backplane can't be reached; ConfigurationError when
         the configuration is inconsistent.
         """
         self.freeze()
-        if self._is_running:
+        async with self._open_backplane.opened():
             yield
-            return
-        try:
-            async with anyio.create_task_group() as tasks:
-                await tasks.start(self._backplane.run)
-                self._is_running = True
-                try:
-                    yield
-                finally:
-                    self._is_running = False
-                    tasks.cancel_scope.cancel()
-        except BaseExceptionGroup as group:  # the task group isn't the caller's business
-            if len(group.exceptions) == 1:
-                raise group.exceptions[0] from None
-            raise
 
     def asgi_application(self, paths: Collection[str] | None = None) -> ASGIApplication:
         """Return an ASGI application that serves WAMP at `paths` only; at every path if None.

@@ -541,7 +541,7 @@ class Realm(
                 protocol += HistoryAPI(broker, authorization).routes()
                 features.offer(broker=("event_history",))
             if self._meta.offers_sessions(has_logins=has_logins):
-                meta = MetaAPIs.of(self._meta, members, broker, dealer, publishing.deliver)
+                meta = MetaAPIs.of(self._meta, members, broker, dealer, publishing)
                 protocol += meta.routes()
                 features.offer(
                     broker=("session_meta_api", "subscription_meta_api"),

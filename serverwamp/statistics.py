@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 from serverwamp import uris
+from serverwamp.backplanes.base import BackplaneState
 from serverwamp.outbound.backlog import OverflowPolicy
 
 ERRORS: Final = {uris.CANCELED: "canceled", uris.TIMEOUT: "timeout"}
@@ -36,16 +37,45 @@ class Statistics:
     """Messages that wait to be sent."""
     outbound_bytes: int
     """Bytes that wait to be sent or are being sent."""
+    lost_windows: int
+    """Periods in which events of other processes may have been lost; see
+    `Application.add_lost_window_handler`."""
     violations: Mapping[str, int]
     """How often clients broke a rule, by kind. A kind is ``undecodable``, ``unexpected message``,
     ``wrong id``, ``invalid message``, ``wrong frame type``, or the field of `Limits` that was
     exceeded. Kinds that never occurred are left out."""
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether an application can serve clients, for the readiness check of a site."""
+
+    backplane: BackplaneState
+    """``ready``; ``reconnecting`` while publications wait or fail; ``closed`` before it is opened.
+    Without a backplane it is always ready."""
+    draining: bool
+    """Whether sessions are being closed and new ones are refused."""
+    sessions: int
+    """Open sessions in this process."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a load balancer should send clients to this process."""
+        return self.backplane == "ready" and not self.draining
+
+
 class Counters:
     """The running counters of an application, shared by its realms."""
 
-    __slots__ = ("calls", "events", "events_refused", "failures", "results", "violations")
+    __slots__ = (
+        "calls",
+        "events",
+        "events_refused",
+        "failures",
+        "lost_windows",
+        "results",
+        "violations",
+    )
 
     def __init__(self) -> None:
         self.calls: int = 0
@@ -53,6 +83,7 @@ class Counters:
         self.failures: Counter[str] = Counter()
         self.events: int = 0
         self.events_refused: Counter[str] = Counter()
+        self.lost_windows: int = 0
         self.violations: Counter[str] = Counter()
 
     def note_error(self, uri: str) -> None:
@@ -75,5 +106,6 @@ class Counters:
             events_refused=refused,
             outbound_messages=outbound_messages,
             outbound_bytes=outbound_bytes,
+            lost_windows=self.lost_windows,
             violations=dict(self.violations),
         )

@@ -39,6 +39,7 @@ def test_a_new_application() -> None:
         events_refused={"disconnect": 0, "drop_newest": 0, "drop_oldest": 0, "latest": 0},
         outbound_messages=0,
         outbound_bytes=0,
+        lost_windows=0,
         violations={},
     )
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
@@ -12,9 +12,11 @@ from serverwamp.history import History, Log
 from serverwamp.publication import Publication
 from serverwamp.uris import MatchPolicy
 
+BackplaneState: TypeAlias = Literal["ready", "reconnecting", "closed"]
+
 
 class RealmEvents(Protocol):
-    """A realm in one process, as far as its backplane is concerned. Its methods don't wait."""
+    """The part of a realm that its backplane uses. Its methods don't wait."""
 
     @property
     def uri(self) -> str | None:
@@ -37,10 +39,21 @@ class RealmEvents(Protocol):
         """Return the event history of a topic; None if it has none."""
         ...
 
-    def lose_window(self, topics: str, since: float, until: float) -> None:
-        """Take note that events may be missing that were published in this time.
+    def receive(self, publication: Publication) -> None:
+        """Deliver a publication that another process may have made.
 
-        `topics` says which; the times are seconds of the Unix clock.
+        Events that no subscriber here can receive are logged, because nobody can be told.
+        """
+        ...
+
+
+class NodeEvents(Protocol):
+    """The part of an application that its backplane uses. Its methods don't wait."""
+
+    def lose_window(self, since: float, until: float) -> None:
+        """Note that this process may have missed the events of a period.
+
+        The times are Unix timestamps in seconds.
         """
         ...
 
@@ -48,14 +61,21 @@ class RealmEvents(Protocol):
 class Backplane(ABC):
     """Carries publications to every process that serves a realm, including this one.
 
-    A backplane belongs to one application. `run` keeps it connected for as long as it is open.
+    A backplane belongs to one application. `run` keeps it connected while it is open.
     """
 
     is_shared: bool = True
-    """Whether it reaches other processes, so that it has to be run."""
+    """Whether it reaches other processes. If so, it has to be run."""
+
+    @property
+    @abstractmethod
+    def state(self) -> BackplaneState:
+        """Whether publications can be sent and received now."""
 
     @abstractmethod
-    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def run(
+        self, node: NodeEvents, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
         """Connect, and carry publications until cancelled.
 
         `task_status` is told once publications can be sent and received.
@@ -71,24 +91,35 @@ class Backplane(ABC):
     async def publish(self, realm: RealmEvents, publication: Publication) -> None:
         """Return when a publication is accepted, and this process has delivered its own copy.
 
-        One publisher's publications to a topic arrive in order.
+        The publications of one publisher to a topic arrive in order.
 
-        Raises: BackplaneUnavailable if it was not sent, BackplaneOutcomeUnknown if it may have
-            been; SerializationError when no format can hold it.
+        Raises: BackplaneUnavailable if it was not sent; BackplaneOutcomeUnknown if it may have
+        been; SerializationError when no format can express it.
         """
+
+    @abstractmethod
+    def post(self, realm: RealmEvents, publication: Publication) -> None:
+        """Publish without waiting. A publication that can't be sent is logged.
+
+        Raises: SerializationError when no format can express it.
+        """
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Return when everything was sent, or has failed."""
 
     @abstractmethod
     async def follow(self, realm: RealmEvents, topic: str, match: MatchPolicy) -> None:
         """Return when this process is certain to receive what is published to a topic or pattern.
 
-        Each call is taken back by one call of `unfollow`.
+        Undo each call with one call of `unfollow`.
 
-        Raises: BackplaneUnavailable when that takes too long; it is then not followed.
+        Raises: BackplaneUnavailable when that takes too long; then there is nothing to undo.
         """
 
     @abstractmethod
     def unfollow(self, realm: RealmEvents, topic: str, match: MatchPolicy) -> None:
-        """Take back what `follow` has asked for."""
+        """Undo one call of `follow`."""
 
     @abstractmethod
     def new_log(self, realm: RealmEvents, name: str, history: History) -> Log:

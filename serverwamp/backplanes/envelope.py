@@ -82,10 +82,19 @@ def unpacked(frame: bytes) -> Publication:
         envelope.topic,
         event.args or (),
         event.kwargs or {},
-        envelope.audience,
+        _in_sets(envelope.audience),
         publisher=envelope.publisher,
         exclude_me=envelope.exclude_me,
         disclosed=event.details,
         retain=envelope.retain,
         id=envelope.id,
     )
+
+
+def _in_sets(audience: Audience | None) -> Audience | None:
+    """Return an audience with sets, because each of many subscribers is looked up in them."""
+    if audience is None:
+        return None
+    values = {name: getattr(audience, name) for name in Audience.__struct_fields__}
+    sets: dict[str, Any] = {k: None if v is None else frozenset(v) for k, v in values.items()}
+    return Audience(**sets)

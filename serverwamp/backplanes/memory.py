@@ -7,7 +7,7 @@ from contextlib import suppress
 import anyio
 from anyio.abc import TaskStatus
 
-from serverwamp.backplanes.base import Backplane, RealmEvents
+from serverwamp.backplanes.base import Backplane, BackplaneState, NodeEvents, RealmEvents
 from serverwamp.errors import SerializationError
 from serverwamp.history import History, Log
 from serverwamp.publication import Publication
@@ -19,7 +19,13 @@ class MemoryBackplane(Backplane):
 
     is_shared = False
 
-    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    @property
+    def state(self) -> BackplaneState:
+        return "ready"
+
+    async def run(
+        self, node: NodeEvents, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
         task_status.started()
         await anyio.sleep_forever()
 
@@ -41,6 +47,12 @@ class MemoryBackplane(Backplane):
             await log.append(publication)
             with suppress(SerializationError):  # no subscriber can receive it, but others may
                 realm.deliver(publication)
+
+    def post(self, realm: RealmEvents, publication: Publication) -> None:
+        realm.deliver(publication)
+
+    async def flush(self) -> None:
+        pass
 
     async def follow(self, realm: RealmEvents, topic: str, match: MatchPolicy) -> None:
         pass

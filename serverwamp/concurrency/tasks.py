@@ -160,6 +160,25 @@ def open_starter() -> Starter:
     return _TrioStarter() if _on_trio() else _AsyncioStarter()
 
 
+_in_background: set[asyncio.Task[None]] = set()  # so that they aren't collected while they run
+
+
+def start_in_background(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+    """Start a task that nobody waits for. The end of the event loop cancels it.
+
+    The function handles its own exceptions. It runs in a context without the caller's variables.
+    """
+    if _on_trio():
+        import trio
+
+        trio.lowlevel.spawn_system_task(function, *args)
+        return
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(function(*args), context=Context())
+    _in_background.add(task)
+    task.add_done_callback(_in_background.discard)
+
+
 _deferring: dict[Any, bool] = {}
 """The asyncio tasks that are releasing resources, and whether to cancel them afterwards."""
 

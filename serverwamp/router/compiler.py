@@ -14,6 +14,7 @@ from serverwamp.binding.signature import Function
 from serverwamp.errors import ConfigurationError
 from serverwamp.publication import Publication
 from serverwamp.router.broker import Subscription
+from serverwamp.router.lost_windows import LostWindow
 from serverwamp.routing import Definition, PublicationRoute, TopicRoute
 from serverwamp.session import RPCRequest, Session
 
@@ -38,6 +39,7 @@ SOURCES_OF_PUBLICATIONS: Final[Sources] = {
     "publication": Publication,
 }
 SOURCES_OF_SESSIONS: Final[Sources] = {"session": Session}
+SOURCES_OF_LOST_WINDOWS: Final[Sources] = {"window": LostWindow}
 SOURCES_OF_OVERFLOWS: Final[Sources] = {"session": Session, "topic": None, "policy": None}
 
 

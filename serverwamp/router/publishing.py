@@ -21,6 +21,7 @@ from serverwamp.protocol.serializers import EncodedOnce
 from serverwamp.publication import Publication
 from serverwamp.router.broker import Broker
 from serverwamp.router.endpoints import Endpoints
+from serverwamp.router.lost_windows import LostWindow
 from serverwamp.router.retained import Retained
 from serverwamp.session import Session
 from serverwamp.statistics import Counters
@@ -53,7 +54,7 @@ class Publishing:
         asks_subscribers: bool,
     ) -> None:
         self._endpoints = endpoints
-        self._broker = broker
+        self.broker: Broker = broker
         self._retained = retained
         self.uri: str | None = uri
         self.backplane: Backplane = backplane
@@ -71,7 +72,7 @@ class Publishing:
         Raises: ValueError when no subscriber's serialization format can express it.
         """
         topic = publication.topic
-        if self._broker.lookup(topic, "exact") is None:
+        if self.broker.lookup(topic, "exact") is None:
             if self._endpoints.topic_endpoint(topic) is None:
                 self._note_unserved(topic)
         try:
@@ -136,11 +137,20 @@ class Publishing:
         endpoint = self._endpoints.topic_endpoint(topic)
         return None if endpoint is None else endpoint.log
 
-    def lose_window(self, topics: str, since: float, until: float) -> None:
-        """Log that events may be lost that were published between two times, in seconds."""
-        logger.warning(
-            "events of %.1f seconds may be missing in realm %r", until - since, self.uri or ""
-        )
+    def lost_in(self, since: float, until: float) -> LostWindow | None:
+        """Return the period in which events of the realm may be lost; None if nobody notices."""
+        subscriptions = [s for s in self.broker if self.broker.subscribers(s)]
+        if not subscriptions:
+            return None
+        return LostWindow(self.uri, tuple(subscriptions), since, until)
+
+    def receive(self, publication: Publication) -> None:
+        """Deliver a publication that another process may have made."""
+        self._deliver(publication, can_refuse=False)
+
+    def tell(self, publication: Publication) -> None:
+        """Publish a meta event to the subscribers in all processes."""
+        self.backplane.post(self, publication)
 
     # ---- to the subscribers
 
@@ -149,10 +159,13 @@ class Publishing:
 
         Raises: SerializationError when no subscriber's serialization format can express the event.
         """
+        self._deliver(publication, can_refuse=True)
+
+    def _deliver(self, publication: Publication, *, can_refuse: bool) -> None:
         topic = publication.topic
         events: list[EncodedOnce] = []
         losers: list[Any] = []
-        for subscription, subscribers in self._broker.recipients(topic):
+        for subscription, subscribers in self.broker.recipients(topic):
             details = publication.disclosed
             if subscription.match != "exact":
                 details = {"topic": topic, **details}
@@ -179,20 +192,26 @@ class Publishing:
             if event.failure is not None:
                 losers += [s for s in receivers if event[s.format] is None]
         if losers:
-            self._note_losses(topic, events, losers)
+            self._note_losses(topic, events, losers, can_refuse=can_refuse)
         if self._endpoints.keeps_history or publication.retain:
             self._keep(publication)
 
     def _note_losses(
-        self, topic: str, events: Sequence[EncodedOnce], losers: Sequence[Any]
+        self,
+        topic: str,
+        events: Sequence[EncodedOnce],
+        losers: Sequence[Any],
+        *,
+        can_refuse: bool,
     ) -> None:
         """Log that an event is lost for subscribers whose serialization format can't express it.
 
-        Raises: SerializationError when no subscriber's format can.
+        Raises: SerializationError when no subscriber's format can, if the publisher can be told.
         """
         self._counters.events -= len(losers)
         failure = next(event.failure for event in events if event.failure is not None)
-        if all(unit is None for event in events for unit in event.values()):
+        nobody = all(unit is None for event in events for unit in event.values())
+        if nobody and can_refuse:
             raise failure
         if [s for s in losers if s.outbound.is_first_loss()]:  # a list, to mark all of them
             logger.warning(

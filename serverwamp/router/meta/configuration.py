@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from serverwamp.auth.authorization import Requirement
-from serverwamp.publication import Publication
 from serverwamp.router.broker import Broker
 from serverwamp.router.dealer import Dealer
 from serverwamp.router.features import IsAllowed
@@ -15,6 +14,7 @@ from serverwamp.router.meta.events import checked, is_allowed_by
 from serverwamp.router.meta.registrations import RegistrationMetaAPI
 from serverwamp.router.meta.sessions import SessionMetaAPI
 from serverwamp.router.meta.subscriptions import SubscriptionMetaAPI
+from serverwamp.router.publishing import Publishing
 from serverwamp.routing import ProtocolRoute, ProtocolTopicRoute
 from serverwamp.session import Session
 
@@ -74,12 +74,12 @@ class MetaAPIs:
         members: MutableMapping[int, Session],
         broker: Broker,
         dealer: Dealer[Any],
-        deliver: Callable[[Publication], None],
+        publishing: Publishing,
     ) -> MetaAPIs:
         """Create all parts."""
-        may_ask = configuration.may_ask
+        may_ask, deliver = configuration.may_ask, publishing.deliver
         return cls(
-            SessionMetaAPI(members, may_ask, configuration.may_kill, broker, deliver),
+            SessionMetaAPI(members, may_ask, configuration.may_kill, publishing),
             SubscriptionMetaAPI(may_ask, broker, deliver),
             RegistrationMetaAPI(dealer, may_ask, broker, deliver),
         )

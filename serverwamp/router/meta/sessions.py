@@ -10,10 +10,9 @@ from serverwamp.binding.results import RPCResult
 from serverwamp.errors import InvalidURI, NoSuchSession, NotAuthorized
 from serverwamp.protocol.messages import Id
 from serverwamp.protocol.serializers import ALL_FORMATS, can_hold
-from serverwamp.publication import Publication
-from serverwamp.router.broker import Broker
 from serverwamp.router.features import IsAllowed
 from serverwamp.router.meta.events import MetaAPI
+from serverwamp.router.publishing import Publishing
 from serverwamp.session import Session
 
 
@@ -40,10 +39,10 @@ class SessionMetaAPI(MetaAPI):
         members: MutableMapping[int, Session],
         is_allowed: IsAllowed,
         may_kill: IsAllowed,
-        broker: Broker,
-        deliver: Callable[[Publication], None],
+        publishing: Publishing,
     ) -> None:
-        super().__init__(is_allowed, broker, deliver)
+        super().__init__(is_allowed, publishing.broker, publishing.tell)
+        self._reaches_others = publishing.backplane.is_shared
         self._members = members
         self._may_kill = may_kill
 
@@ -143,6 +142,9 @@ class SessionMetaAPI(MetaAPI):
         return [session.id for session in ended]
 
     # ---- events
+
+    def _is_heard(self, name: str) -> bool:
+        return self._reaches_others or super()._is_heard(name)
 
     def note_joined(self, session: Session) -> None:
         """Publish the event that a session has joined the realm."""
