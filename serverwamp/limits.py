@@ -35,8 +35,8 @@ class Limits:
     """Maximum time from the server's GOODBYE to the client's. The same time is allowed for handing
     the last message to the network, and for completing a leaving client's publications."""
     idle_timeout: float = math.inf
-    """Maximum silence of a client with no running call; checked every quarter of it. A client that
-    only receives events is always silent."""
+    """Maximum silence of a client with no running call; checked every quarter of that time. A
+    client that only receives events is always silent."""
     call_timeout: float = math.inf
     """Maximum duration of a call; if the call reports progress, maximum time until the next report.
     A client may ask for less."""

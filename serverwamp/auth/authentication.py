@@ -201,7 +201,7 @@ class Authentication:
     async def refresh(self, session: Any, renewed: Any, ticket: str) -> None:
         """Authenticate `renewed` by a ticket; if it is the same principal, update `session`.
 
-        Raises: WAMPError if the ticket is refused or the principal is another one; any exception of
+        Raises: WAMPError if the ticket is refused or belongs to another principal; any exception of
         the authenticator.
         """
         method = self._methods.get(TicketMethod.name)

@@ -40,12 +40,12 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 Action: TypeAlias = Literal["call", "register", "subscribe", "publish"]
 Requirement: TypeAlias = str | Collection[str] | Callable[..., Any]
-"""A role, a collection of roles of which a session needs one, or a function that decides."""
+"""A role, a collection of roles (the session needs one of them), or a function that decides."""
 Roles: TypeAlias = frozenset[str]
 Requirements: TypeAlias = tuple[Roles | Callable[..., Any], ...]
 """The requirements of a route. A session must satisfy all of them."""
 Rule: TypeAlias = Roles | Handler
-"""A compiled requirement: roles of which a session needs one, or the handler that decides."""
+"""A compiled requirement: roles (the session needs one of them), or the handler that decides."""
 Answer: TypeAlias = bool | WAMPError
 """True if allowed; False if refused; an error if refused with that error."""
 
@@ -284,7 +284,7 @@ class Authorization:
         return True
 
     async def may_hear(self, session: Session, topic: str) -> bool:
-        """Tell whether the authorizer lets a session subscribe to a topic; without one, True."""
+        """Tell whether a session may subscribe to a topic; True without an authorizer."""
         if self.authorizer is None:
             return True
         return await self.authorizer.answer(Question(session, "subscribe", topic)) is True

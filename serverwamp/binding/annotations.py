@@ -215,7 +215,7 @@ def _behind_variable(variable: typing.TypeVar) -> Any:
 
 
 def qualifier_of(hint: Any) -> str:
-    """Return the name of a qualifier such as ``Required[...]``; any other text if it isn't one."""
+    """Return the name of a qualifier such as ``Required``; another text if `hint` isn't one."""
     return str(typing.get_origin(hint)).rpartition(".")[2]
 
 

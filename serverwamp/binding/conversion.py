@@ -203,7 +203,7 @@ class Node:
     convert: Convert | None
     """The function that converts values; None if every value is accepted unchanged."""
     type: Any = None
-    """A type that msgspec can check converted values with, apart from the items of containers."""
+    """A type with which msgspec can check converted values, except the items of containers."""
     is_native: bool = False
     """Whether msgspec alone converts to `type` correctly."""
     suits_pydantic: bool = False

@@ -1,4 +1,4 @@
-"""Convert values to single kinds of types, given the functions that convert their parts.
+"""Convert values to each kind of type, given the functions that convert the parts.
 
 Errors contain the path to the invalid part, however deep it is.
 """
@@ -43,9 +43,9 @@ def explained(error: Exception) -> Unsuitable | None:
 
 
 def located(error: Exception, step: str) -> Exception:
-    """Return an error about a value as one about the enclosing value; other errors unchanged.
+    """Return an error about a value as an error about the enclosing value.
 
-    `step` leads from the enclosing value to the value.
+    `step` leads from the enclosing value to the value. Failures of the server stay unchanged.
     """
     unsuitable = explained(error)
     return error if unsuitable is None else unsuitable.below(step)

@@ -237,7 +237,7 @@ class Handler:
             self._order.append(source)
 
     def _add_defaulted(self, parameter: inspect.Parameter) -> None:
-        """Add a parameter that nothing is passed to, because the handler takes no arguments."""
+        """Add a parameter that keeps its default value, because the handler takes no arguments."""
         if parameter.default is MISSING and parameter.kind not in VARIABLE:
             raise ConfigurationError(
                 f"no value is known for parameter {parameter.name!r} of {self.name}:"

@@ -28,7 +28,7 @@ LONGEST_TEXT: Final = 200
 def described_misfit(
     format_: Format, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> str:
-    """Describe where the first value is that can't be sent, and why; `name` names the payload."""
+    """Describe the first value that can't be sent, and why; `name` is the payload's name."""
     parts: Sequence[Part] = [(f"{name}.args[{index}]", item) for index, item in enumerate(args)]
     parts = [*parts, *((f"{name}.kwargs[{key!r:.50}]", item) for key, item in kwargs.items())]
     path, value = "", None

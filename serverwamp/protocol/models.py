@@ -19,7 +19,7 @@ import msgspec
 ARRAYS: Final = (list, tuple, set, frozenset, deque)
 BINARY_TYPES: Final = (bytes, bytearray, memoryview)
 MAY_HOLD_OTHERS: Final = ("'bytes'", "'any'", "'is-instance'", "'allow'")
-"""Words in the schema of a class whose fields may hold values that pydantic must not convert."""
+"""Words in the schemas of classes with fields whose values pydantic must not convert."""
 
 
 def is_model(kind: type) -> bool:

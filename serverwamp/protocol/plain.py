@@ -47,7 +47,7 @@ PLAIN_TYPES: Final[Sequence[tuple[type, Convert]]] = (
     (IPv6Address, str),
     (IPv6Network, str),
 )
-"""Classes, and how their instances and those of subclasses are converted."""
+"""How the instances of these classes and of their subclasses are converted."""
 
 
 def to_plain(value: Any) -> Any:

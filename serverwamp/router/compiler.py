@@ -108,10 +108,10 @@ class HandlerCompiler:
         method = route.handler
         if not route.is_of_protocol or self._converters or not isinstance(method, MethodType):
             return self._route_handler(route)
-        # Compiling these in each realm would take most of the time that freezing a realm takes.
+        # Compiling these again for each realm would take most of the time of freezing it.
         key = (type(route), method.__func__, self._camel_snake_conversion)
         if key not in _handlers_of_the_protocol:
-            # The method's object belongs to one realm, so it isn't kept.
+            # The method is bound to an object of one realm, so only its function is kept.
             handler = self._route_handler(route)
             _handlers_of_the_protocol[key] = handler.with_function(method.__func__)
         return _handlers_of_the_protocol[key].with_function(method)

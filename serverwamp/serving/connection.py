@@ -189,7 +189,7 @@ class Connection:
             raise LimitExceeded(exceeded, "the message is too long", close_code=1009)
 
     async def _slow_down(self) -> None:
-        """Wait for the end of a second in which the client has sent `Limits.message_rate`."""
+        """Wait until this second ends, if the client has sent `Limits.message_rate` messages in it."""
         rate = self._server.limits.message_rate
         now = anyio.current_time()
         if now < self._second_ends:

@@ -171,7 +171,7 @@ class ServedWebSocket:
         self.frames: MemoryObjectSendStream[ASGIEvent]
         """Takes ``websocket.receive`` events for the application."""
         self.replies: MemoryObjectReceiveStream[ASGIEvent]
-        """Gives the ``websocket.send`` and ``websocket.close`` events of the application."""
+        """Delivers the ``websocket.send`` and ``websocket.close`` events of the application."""
         self.frames, self._events = anyio.create_memory_object_stream[ASGIEvent](FRAMES_IN_FLIGHT)
         self._sent, self.replies = anyio.create_memory_object_stream[ASGIEvent](FRAMES_IN_FLIGHT)
         self.subprotocol: str | None = None

@@ -64,7 +64,7 @@ class ProtocolEndpoints:
     prefix: ClassVar[str]
     """The URI of a procedure or topic is the prefix, a dot, and its name."""
     procedures: ClassVar[Sequence[str]]
-    """The names of the procedures. The method that serves one has the same name after a ``_``."""
+    """The names of the procedures. The method for a procedure has its name with a leading ``_``."""
     topics: ClassVar[Sequence[str]] = ()
     """The names of the topics."""
 
