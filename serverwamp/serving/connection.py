@@ -189,7 +189,7 @@ class Connection:
             raise LimitExceeded(exceeded, "the message is too long", close_code=1009)
 
     async def _slow_down(self) -> None:
-        """Wait until this second ends, if the client has sent `Limits.message_rate` messages in it."""
+        """Wait until a second ends in which the client has used up `Limits.message_rate`."""
         rate = self._server.limits.message_rate
         now = anyio.current_time()
         if now < self._second_ends:
