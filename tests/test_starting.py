@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import Any
 
 import anyio
 import pytest
 
-from serverwamp.concurrency.tasks import open_starter
+from serverwamp.concurrency.tasks import StartedTask, Starter, open_starter, start_many
 from tests.helpers import wait_all_tasks_blocked
+
+variable: ContextVar[str] = ContextVar("variable", default="none")
 
 
 async def test_tasks_start_in_order_and_are_waited_for() -> None:
@@ -142,3 +145,45 @@ async def test_what_escapes_ends_the_block(when: str) -> None:
             await anyio.sleep_forever()
     group = failure.value
     assert isinstance(group, Bug) or group.subgroup(Bug) is not None
+
+
+class Receiver:
+    """A runner that notes its number, and waits if it is told to."""
+
+    def __init__(self, starter: Starter, log: list[int]) -> None:
+        self.starter = starter
+        self.task: StartedTask | None = None
+        self._log = log
+
+    async def run(self, number: int) -> None:
+        if number % 3 == 0:
+            await anyio.lowlevel.checkpoint()
+        self._log.append(number)
+
+    def runs_in(self, task: StartedTask) -> None:
+        self.task = task
+
+
+async def test_runners_that_wait_hold_up_no_others() -> None:
+    log: list[int] = []
+    async with open_starter() as one, open_starter() as other:
+        receivers = [Receiver(other if 4 < n < 8 else one, log) for n in range(1, 11)]
+        start_many(zip(receivers, range(1, 11), strict=True))
+    assert sorted(log) == list(range(1, 11))
+    assert all(receivers[n - 1].task is not None for n in (3, 6, 9))
+
+
+async def test_runners_have_the_contexts_of_their_starters() -> None:
+    seen: list[str] = []
+
+    class Seeing(Receiver):
+        async def run(self, number: int) -> None:
+            seen.append(variable.get())
+
+    variable.set("one")
+    async with open_starter() as one:
+        variable.set("other")
+        async with open_starter() as other:
+            starters = (one, one, other, one)
+            start_many([(Seeing(starter, []), 0) for starter in starters])
+    assert sorted(seen) == ["one", "one", "one", "other"]
