@@ -52,7 +52,7 @@ def checked_args(args: Sequence[Any]) -> tuple[Any, ...]:
     Raises: TypeError for a str or bytes: it is a sequence, but hardly one of arguments.
     """
     if isinstance(args, (str, bytes)):
-        raise TypeError(f"args has to be a sequence of arguments: ({args!r},)?")
+        raise TypeError(f"args has to be a sequence of arguments, such as ({args!r},)")
     return tuple(args)
 
 

@@ -214,7 +214,9 @@ class Realm(
         """
         self._check_not_frozen()
         if name in SOURCES_OF_CALLS:
-            raise ConfigurationError(f"a default arg can't be called {name!r}: the name is in use")
+            raise ConfigurationError(
+                f"a default arg can't be called {name!r}: the name is reserved"
+            )
         if factory is not None:
             if value is not None:
                 raise ConfigurationError(f"default arg {name!r} has both a value and a factory")
@@ -346,7 +348,7 @@ class Realm(
         if not uris.is_valid_uri(uri, match) or uris.is_reserved(uri):
             raise ConfigurationError(f"{uri!r} is not a URI that clients can register")
         if (uri, match) in self._client_register:
-            raise ConfigurationError(f"clients may register {uri!r} already")
+            raise ConfigurationError(f"client_register was called for {uri!r} before")
         self._client_register[uri, match] = disclose_caller, checked_requirements(requires)
 
     def set_meta_api(

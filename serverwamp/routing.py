@@ -54,7 +54,9 @@ class Route:
         elif not uris.is_valid_uri(self.uri, self.kind):
             raise ConfigurationError(f"{self.uri!r} is not a valid URI for a route")
         elif uris.is_reserved(self.uri) and not self.is_of_protocol:
-            raise ConfigurationError(f"{self.uri!r}: URIs below 'wamp.' belong to the protocol")
+            raise ConfigurationError(
+                f"{self.uri!r}: URIs below 'wamp.' are reserved for the protocol"
+            )
         note_surroundings(self.handler)
 
     def below(self, prefix: str) -> Route:

@@ -872,7 +872,7 @@ async def test_a_refused_subscription_holds_nothing() -> None:
 
 def test_names_that_have_a_meaning() -> None:
     for name in ("session", "request"):
-        with pytest.raises(ConfigurationError, match="the name is in use"):
+        with pytest.raises(ConfigurationError, match="the name is reserved"):
             Application().add_default_arg(name, 5)
 
 

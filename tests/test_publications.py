@@ -340,7 +340,7 @@ def test_handlers_that_are_refused() -> None:
         Application().publication("a")(anybody)
     with pytest.raises(ConfigurationError, match="not a valid URI"):
         TopicRouteSet().publication("a..b")(wants_more)
-    with pytest.raises(ConfigurationError, match="belong to the protocol"):
+    with pytest.raises(ConfigurationError, match="reserved for the protocol"):
         TopicRouteSet().publication("wamp.a")(wants_more)
     with pytest.raises(ConfigurationError, match="needs a URI"):
         Application().publication(wants_more)  # type: ignore[arg-type]

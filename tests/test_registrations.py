@@ -231,7 +231,7 @@ async def test_registrations_that_no_client_may_share_are_for_the_application_al
 
 async def test_configuration() -> None:
     app = sharing()
-    with pytest.raises(ConfigurationError, match="already"):
+    with pytest.raises(ConfigurationError, match="was called for"):
         app.client_register("com.", match="prefix")
     for uri, match in (("wamp.x", "exact"), ("a b", "prefix"), ("a..b", "exact")):
         with pytest.raises(ConfigurationError):

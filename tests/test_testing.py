@@ -152,7 +152,7 @@ async def test_what_the_application_raises_is_raised() -> None:
         (broken, ValueError, "broken"),
         (broken_early, ValueError, "broken early"),
         (refuses, HandshakeRefused, "refused"),
-        (never_ends, ExpectationFailed, "doesn't end"),
+        (never_ends, ExpectationFailed, "didn't end"),
         (reads_on, RuntimeError, "after websocket.disconnect"),
     ):
         with pytest.raises(kind, match=match):

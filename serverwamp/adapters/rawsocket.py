@@ -235,7 +235,7 @@ class RawSocket:
             raise ProtocolViolation("a prefix with reserved bits")
         self.check_length(length if length <= self._longest_received else float("inf"))
         if kind == PING and length > self.longest_sent:
-            raise ProtocolViolation("a PING that is longer than its answer may be")
+            raise ProtocolViolation("a PING that is too long to be answered")
         return kind, length
 
     async def _take(self, start: int, length: int) -> bytes:

@@ -161,7 +161,7 @@ def conversion_to(hint: Any, names: Names, declared: Mapping[Any, Converter]) ->
         node = Compiler(declared).node(hint, names)
         parts = exact_parts(hint, names, declared)
     except RecursionError:
-        raise ConfigurationError(f"`{hint}` refers to itself without end") from None
+        raise ConfigurationError(f"`{hint}` refers to itself endlessly") from None
     return None if node.convert is None else Conversion(node.convert, node.type, parts)
 
 
@@ -381,7 +381,7 @@ class Compiler:
     def _constrained(self, node: Node, hint: Any, constraints: Sequence[msgspec.Meta]) -> Node:
         if node.type is None:
             raise ConfigurationError(
-                f"{constraints[0]} isn't checked for `{named(hint.__origin__)}`"
+                f"no library checks {constraints[0]} for `{named(hint.__origin__)}`"
             )
         constrained = pydantic_types.annotated(node.type, constraints)
         checked = self._scalar(constrained, suits_pydantic=False)

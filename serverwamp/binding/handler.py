@@ -361,7 +361,7 @@ class Handler:
 
     def _bind_rest(self, args: Sequence[Any], position: int, values: list[Any]) -> None:
         if self._rest is None:
-            raise invalid(f"at most {position} positional arguments are taken", position)
+            raise invalid(f"at most {position} positional arguments are allowed", position)
         values.extend(
             self._rest.converted(value, index)
             for index, value in enumerate(args[position:], position)
@@ -443,7 +443,7 @@ class Handler:
         if len(args) == 1:
             place = 0
         elif not place < len(args) <= len(self._parameters):
-            raise invalid("after the first CALL, a CALL takes one argument, its chunk", 1)
+            raise invalid("every CALL after the first has one argument, the chunk", 1)
         value = _with_exact_numbers(parameter, args[place], exact_args[place])
         return parameter.converted(value, place)
 

@@ -18,7 +18,7 @@ class ActiveCalls(InFlight):
     """
 
     def __init__(self, conversation: Conversation) -> None:
-        super().__init__(conversation, "calls_in_flight", "calls running")
+        super().__init__(conversation, "calls_in_flight", "running calls")
         self._by_id: dict[int, RunningCall] = {}
         self._displaced: set[RunningCall] = set()  # answered calls whose id is in use again
 

@@ -189,7 +189,7 @@ class SessionEngine:
                     await self._converse()
         except BaseException as error:
             raise_unless_failure(error)
-            logger.exception("the end of a session failed")
+            logger.exception("ending a session failed")
 
     # ---- the open session
 

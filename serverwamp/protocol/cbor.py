@@ -337,7 +337,7 @@ def _cause_of(failure: CBORDecodeError) -> Exception:
 
 
 def _without_simple_values(value: Any, other: Callable[[CBORSimpleValue], Any]) -> Any:
-    """Return `value` with None in the place of JavaScript's undefined.
+    """Return `value` with None in place of JavaScript's undefined.
 
     `other` replaces simple values that have no assigned meaning. This may be recursive, because
     `MAX_DEPTH` limits the depth of the value.

@@ -91,7 +91,7 @@ class Format(ABC):
 
 
 def _with_integral_ids(raw: Any, failure: Exception) -> list[Any]:
-    """Return the raw message with integers in the place of ids that are floats, such as 1.0.
+    """Return the raw message with ids that are floats, such as 1.0, replaced by integers.
 
     JavaScript clients send such ids.
 

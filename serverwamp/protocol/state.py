@@ -242,7 +242,7 @@ class SessionState:
             raise ProtocolViolation(f"request id {request} is in use", kind=WRONG_ID)
         if self._streams[request] != message.procedure:
             raise ProtocolViolation(
-                f"call {request} can't go on with another procedure", kind=WRONG_ID
+                f"call {request} is continued with another procedure", kind=WRONG_ID
             )
 
     def _is_leftover(self, request: int, message: Message) -> bool:

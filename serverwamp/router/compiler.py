@@ -96,7 +96,9 @@ class HandlerCompiler:
             in_thread=False,
         )
         if handler.is_generator:
-            raise ConfigurationError(f"{handler.name} can't decide: it is an async generator")
+            raise ConfigurationError(
+                f"{handler.name} can't authorize requests: it is an async generator"
+            )
         return handler
 
     def route_handler(self, route: Definition) -> Handler:

@@ -52,7 +52,9 @@ def checked_origins(allowed: Collection[str]) -> frozenset[str]:
     Raises: ConfigurationError for a value that is not an origin, and for a single string.
     """
     if isinstance(allowed, (str, bytes)):
-        raise ConfigurationError(f"allowed_origins has to be a list of origins: [{allowed!r}]?")
+        raise ConfigurationError(
+            f"allowed_origins has to be a list of origins, such as [{allowed!r}]"
+        )
     for origin in map(str.lower, allowed):
         if origin not in OF_NO_HOST and ORIGIN.fullmatch(origin) is None:
             raise ConfigurationError(

@@ -695,7 +695,9 @@ async def _connected(
                 failure = error
             finally:
                 if not await socket.disconnect(timeout) and failure is None:
-                    failure = ExpectationFailed("the application doesn't end with its connection")
+                    failure = ExpectationFailed(
+                        "the application didn't end after the client disconnected"
+                    )
                 socket.frames.close()
                 serving.cancel()
                 reading.cancel()
