@@ -34,7 +34,7 @@ MOST_REPORTS: Final = 1000
 
 
 class ClientCall(AsyncIterator[RPCProgressReport]):
-    """Call a procedure that a client serves; await it for the result.
+    """Call a procedure that a client serves; await it for the result, an `RPCResult`.
 
     ::
 

@@ -147,7 +147,13 @@ class Realm(
             self._add_topic_route(route)
 
     def set_rpc_handler(self, handler: Function) -> None:
-        """Handle all calls by ``handler(request)``, for every URI, instead of by routes."""
+        """Handle all calls by ``handler(request)``, for every URI, instead of by routes.
+
+        The handler takes the arguments from the `RPCRequest`, unconverted. It answers like the
+        function of a `route`. It also receives calls below ``wamp.``, so the realm has no meta API.
+
+        Raises: ConfigurationError when the realm is serving already.
+        """
         self._check_not_frozen()
         note_surroundings(handler)
         self._rpc_function = handler
@@ -155,7 +161,8 @@ class Realm(
     def set_subscription_handler(self, handler: Function) -> None:
         """Handle all subscriptions by ``handler(topic, session)``, for every topic.
 
-        The handler is an async generator with one ``yield``, as for `topic`.
+        The handler is an async generator with one ``yield``, as for `topic`. It also receives
+        subscriptions below ``wamp.``, so the realm has no meta API.
 
         Raises: ConfigurationError when it isn't an async generator.
         """

@@ -135,11 +135,14 @@ class RPCDecorators:
     ) -> Callable[[Function], Function]:
         """Serve calls of exactly `uri`.
 
+        The function is an async function, an async generator that yields progress reports and then
+        the result, or a plain function, which runs in a thread.
+
         Arguments:
             uri: the URI of the procedure.
             camel_snake_conversion: let clients write ``countTo`` for a parameter ``count_to``.
-            requires: the requirement for calling it: a role, a collection of roles of which the
-                session needs one, or a function as for `Realm.set_authorizer`.
+            requires: the requirement for calling it: a role, a collection of roles (the session
+                needs one of them), or a function as for `Realm.set_authorizer`.
 
         Raises: ConfigurationError when `uri` or `requires` is invalid.
         """
