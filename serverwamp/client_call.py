@@ -51,9 +51,10 @@ class ClientCall(AsyncIterator[RPCProgressReport]):
     call again returns the same result; the call is made only once. If you stop iterating before the
     end, await or cancel the call.
 
-    Raises: WAMPError. It is the error that the client sent, or ``wamp.error.no_such_procedure``
-        if the client doesn't serve the procedure, ``wamp.error.timeout`` if it takes too long,
-        ``wamp.error.canceled`` if it leaves, or ``wamp.error.unavailable`` if it is too busy.
+    Raises: WAMPError. If the client sent an error, it is that error. Otherwise its URI is
+        ``wamp.error.no_such_procedure`` if the client doesn't serve the procedure,
+        ``wamp.error.timeout`` if it takes too long, ``wamp.error.canceled`` if it leaves, and
+        ``wamp.error.unavailable`` if it is too busy.
     """
 
     def __init__(self, begin: Begin, timeout: float | None) -> None:

@@ -49,9 +49,9 @@ class BinaryValues:
     """Counts the values in a binary format, in which the first byte of a value tells its size.
 
     `sizes` maps the first byte to the size in bytes of the value; for an array or a map, to the
-    size of its header. `prefixed` is for values with a length field after the first byte: it maps
-    the first byte to the size of that field, and to the number of further bytes that the field
-    doesn't include. A byte in neither is a value of one byte.
+    size of its header. `prefixed` is for values with a length field after the first byte. It maps
+    the first byte to the size of that field, and to the number of further bytes that the length
+    doesn't count. A byte in neither is a value of one byte.
     """
 
     def __init__(self, sizes: Mapping[int, int], prefixed: Mapping[int, tuple[int, int]]) -> None:
