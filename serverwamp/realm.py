@@ -51,7 +51,6 @@ from serverwamp.router.meta.history import HistoryAPI
 from serverwamp.router.meta.testaments import TestamentAPI
 from serverwamp.router.publishing import Publishing
 from serverwamp.router.registration_policy import RegistrationPolicy
-from serverwamp.router.retained import Retained
 from serverwamp.router.router import RealmRouter
 from serverwamp.routing import (
     Definition,
@@ -526,14 +525,13 @@ class Realm(
         authorization = self._authorization(endpoints, policies, limits)
         asks_subscribers = authorization is not None and authorization.authorizer is not None
         broker, dealer = Broker(endpoints.topic_endpoint), Dealer[Any](policies)
-        retained = Retained(limits)
         publishing = Publishing(
             self.uri,
             endpoints,
             broker,
-            retained,
             backplane,
             counters,
+            limits,
             asks_subscribers=asks_subscribers,
         )
         backplane.add_realm(publishing)
@@ -568,7 +566,6 @@ class Realm(
             broker=broker,
             dealer=dealer,
             registration_policies=policies,
-            retained=retained,
             publishing=publishing,
             members=members,
             authentication=authentication,

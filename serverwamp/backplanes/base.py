@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
 
-from serverwamp.history import History, Log
+from serverwamp.history import History, HistoryReader, Log, StoredEvent
+from serverwamp.limits import Limits
 from serverwamp.publication import Publication
 from serverwamp.uris import MatchPolicy
 
@@ -26,6 +28,15 @@ class RealmEvents(Protocol):
     @property
     def has_stores(self) -> bool:
         """Whether there is a topic with a `HistoryStore` of the application's own."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the realm."""
+        ...
+
+    def serves_topic(self, topic: str) -> bool:
+        """Tell whether clients can subscribe to a topic."""
         ...
 
     def deliver(self, publication: Publication) -> None:
@@ -50,10 +61,11 @@ class RealmEvents(Protocol):
 class NodeEvents(Protocol):
     """The part of an application that its backplane uses. Its methods don't wait."""
 
-    def lose_window(self, since: float, until: float) -> None:
+    def lose_window(self, since: float, until: float, history: HistoryReader | None = None) -> None:
         """Note that this process may have missed the events of a period.
 
-        The times are Unix timestamps in seconds.
+        They are those of topics without a history or, if `history` is given, those of topics with
+        this history. The times are Unix timestamps in seconds.
         """
         ...
 
@@ -126,4 +138,17 @@ class Backplane(ABC):
         """Return the event history of a topic route; `name` is the same in all processes.
 
         Raises: ConfigurationError for a store that the backplane can't use.
+        """
+
+    @abstractmethod
+    def retained(
+        self, realm: RealmEvents, topic: str, then: Callable[[Sequence[StoredEvent]], None]
+    ) -> Awaitable[None] | None:
+        """Call `then` with the retained events of a topic, the newest first.
+
+        It is called when everything that was published before them has been delivered in this
+        process, and nothing that was published after them. Returns None if that was done, or else
+        what does it.
+
+        Raises: BackplaneUnavailable when awaited and they don't arrive.
         """

@@ -23,6 +23,10 @@ class Channels:
         """Return the channel of one process."""
         return f"{self._prefix}:n:{node}"
 
+    def of_realm(self, realm: str | None) -> str:
+        """Return the beginning of the names of what belongs to a whole realm."""
+        return f"{self._prefix}:{{{realm or ''}}}"
+
     def of_topic(self, realm: str | None, topic: str) -> str:
         """Return the channel for the events of a topic."""
         return self._of_shard(realm, crc32(topic.encode()) % SHARDS)

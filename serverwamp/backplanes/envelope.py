@@ -5,13 +5,15 @@ The payload travels encoded, in the first format that can hold it, and never as 
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 import msgspec
 
 from serverwamp.errors import SerializationError
+from serverwamp.history import StoredEvent
 from serverwamp.protocol.formats import Unit
-from serverwamp.protocol.messages import Event
+from serverwamp.protocol.messages import Args, Event, Kwargs
 from serverwamp.protocol.serializers import ALL_FORMATS
 from serverwamp.publication import Audience, Publication
 
@@ -22,7 +24,7 @@ class Envelope(msgspec.Struct, array_like=True, frozen=True):
     topic: str
     id: int
     format: int
-    """The place of the format of `payload` among all formats."""
+    """The place of the format of `payload` among all formats; `NO_PAYLOAD` if there is none."""
     payload: Any
     """An EVENT with the arguments, and with what is disclosed of the publisher as its details."""
     audience: Audience | None
@@ -30,6 +32,8 @@ class Envelope(msgspec.Struct, array_like=True, frozen=True):
     exclude_me: bool
     retain: bool
 
+
+NO_PAYLOAD: Final = -1
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Envelope)
@@ -41,7 +45,15 @@ def packed(publication: Publication) -> bytes:
     Raises: SerializationError when no format can hold it.
     """
     event = Event(1, publication.id, publication.disclosed, publication.args, publication.kwargs)
-    number, payload = _encoded(event)
+    return _packed(publication, *_encoded(event))
+
+
+def packed_without_payload(publication: Publication) -> bytes:
+    """Return as bytes that there is a publication, without its arguments."""
+    return _packed(publication, NO_PAYLOAD, b"")
+
+
+def _packed(publication: Publication, number: int, payload: Unit) -> bytes:
     return _encoder.encode(
         Envelope(
             publication.topic,
@@ -73,19 +85,46 @@ def unpacked(frame: bytes) -> Publication:
     Raises: ValueError for anything else, and for a format that this process doesn't have.
     """
     envelope = _decoder.decode(frame)
-    if envelope.format >= len(ALL_FORMATS):
+    event = _decoded(envelope)
+    return _publication(envelope, event, event.args or (), event.kwargs or {})
+
+
+def unpacked_event(frame: bytes, moment: datetime) -> StoredEvent:
+    """Return the publication of a frame as it is stored.
+
+    Raises: ValueError as `unpacked` does.
+    """
+    envelope = _decoder.decode(frame)
+    if envelope.format == NO_PAYLOAD:
+        return StoredEvent(_publication(envelope, None), moment, None)
+    return StoredEvent(_publication(envelope, _decoded(envelope)), moment, envelope.payload)
+
+
+def has_payload(frame: bytes) -> bool:
+    """Tell whether a frame comes from `packed`, and not from `packed_without_payload`."""
+    return _decoder.decode(frame).format != NO_PAYLOAD
+
+
+def _decoded(envelope: Envelope) -> Event:
+    if not 0 <= envelope.format < len(ALL_FORMATS):
         raise ValueError("the payload is in a format that isn't installed here")
     event = ALL_FORMATS[envelope.format].decode(envelope.payload)
     if not isinstance(event, Event):
         raise ValueError("the payload isn't an event")
+    return event
+
+
+def _publication(
+    envelope: Envelope, event: Event | None, args: Args = (), kwargs: Kwargs | None = None
+) -> Publication:
     return Publication(
         envelope.topic,
-        event.args or (),
-        event.kwargs or {},
+        args,
+        kwargs or {},
         _in_sets(envelope.audience),
         publisher=envelope.publisher,
         exclude_me=envelope.exclude_me,
-        disclosed=event.details,
+        disclosed={} if event is None else event.details,
         retain=envelope.retain,
         id=envelope.id,
     )

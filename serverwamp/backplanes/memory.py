@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import anyio
 from anyio.abc import TaskStatus
 
 from serverwamp.backplanes.base import Backplane, BackplaneState, NodeEvents, RealmEvents
+from serverwamp.backplanes.retained import Retained
 from serverwamp.errors import SerializationError
-from serverwamp.history import History, Log
+from serverwamp.history import History, Log, StoredEvent
 from serverwamp.publication import Publication
 from serverwamp.uris import MatchPolicy
 
@@ -18,6 +20,9 @@ class MemoryBackplane(Backplane):
     """Delivers publications directly to the subscribers in this process."""
 
     is_shared = False
+
+    def __init__(self) -> None:
+        self._retained: dict[str | None, Retained] = {}  # by the URIs of realms
 
     @property
     def state(self) -> BackplaneState:
@@ -30,7 +35,7 @@ class MemoryBackplane(Backplane):
         await anyio.sleep_forever()
 
     def add_realm(self, realm: RealmEvents) -> None:
-        pass
+        self._retained[realm.uri] = Retained(realm.limits)
 
     async def publish(self, realm: RealmEvents, publication: Publication) -> None:
         if realm.has_stores:
@@ -39,6 +44,8 @@ class MemoryBackplane(Backplane):
                 await self._store_and_deliver(log, realm, publication)
                 return
         realm.deliver(publication)
+        if publication.retain:
+            self._keep(realm, publication)
 
     async def _store_and_deliver(
         self, log: Log, realm: RealmEvents, publication: Publication
@@ -47,6 +54,12 @@ class MemoryBackplane(Backplane):
             await log.append(publication)
             with suppress(SerializationError):  # no subscriber can receive it, but others may
                 realm.deliver(publication)
+            if publication.retain:
+                self._keep(realm, publication)
+
+    def _keep(self, realm: RealmEvents, publication: Publication) -> None:
+        if realm.serves_topic(publication.topic):
+            self._retained[realm.uri].keep(publication)
 
     def post(self, realm: RealmEvents, publication: Publication) -> None:
         realm.deliver(publication)
@@ -63,3 +76,8 @@ class MemoryBackplane(Backplane):
     def new_log(self, realm: RealmEvents, name: str, history: History) -> Log:
         store = history.new_store()
         return Log(store, store)
+
+    def retained(
+        self, realm: RealmEvents, topic: str, then: Callable[[Sequence[StoredEvent]], None]
+    ) -> None:
+        then(self._retained[realm.uri].of_topic(topic))

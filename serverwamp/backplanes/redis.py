@@ -1,8 +1,8 @@
 """A backplane over Redis or Valkey.
 
-It has two connections, and replaces each of them when it breaks: one sends, and one receives. Only
-the connection class of coredis is used. Publications that wait for the same channel travel in one
-PUBLISH.
+It has three connections, and replaces each of them when it breaks: one sends, one receives, and one
+runs the scripts for what is stored (`serverwamp.backplanes.redis_stored`). Only the connection
+class of coredis is used. Publications that wait for the same channel travel in one PUBLISH.
 
 A process subscribes to the channels of the topics that have subscribers in it, and to all channels
 of a realm while it has a subscriber to a pattern.
@@ -17,7 +17,7 @@ import math
 import ssl
 import time
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
@@ -32,14 +32,14 @@ from serverwamp.backplanes.channels import Channels
 from serverwamp.backplanes.envelope import packed, unpacked
 from serverwamp.backplanes.outbox import Batch, Outbox
 from serverwamp.backplanes.redis_address import RedisAddress
+from serverwamp.backplanes.redis_stored import RETAINED_MARK, SCRIPTED, RedisStored
 from serverwamp.concurrency.changes import Changes
 from serverwamp.errors import (
     BackplaneOutcomeUnknown,
     BackplaneUnavailable,
-    ConfigurationError,
     Unavailable,
 )
-from serverwamp.history import History, Log
+from serverwamp.history import History, HistoryReader, Log, StoredEvent
 from serverwamp.protocol.ids import new_session_id
 from serverwamp.publication import Publication
 from serverwamp.uris import MatchPolicy
@@ -102,6 +102,9 @@ class RedisBackplane(Backplane):
         self._known_until = 0.0  # what was published before this time has arrived
         self._heard_at = -math.inf
         self._missing_since: float | None = None
+        self._stored = RedisStored(
+            self._channels, self._inbox, self._subscribed, self._changes, self._lose_history
+        )
         self._has_logged_damage = False
         # sending
         self._sending: TCPConnection | None = None
@@ -122,7 +125,24 @@ class RedisBackplane(Backplane):
     async def publish(self, realm: RealmEvents, publication: Publication) -> None:
         frame = packed(publication)
         self._check_open()
-        await self._outbox.publish(self._channels.of_topic(realm.uri, publication.topic), frame)
+        if self._stored.stores(realm, publication):
+            if self._stored.log_of(realm, publication.topic) is None:
+                await self._settle()
+            await self._stored.publish(realm, publication, frame)
+        else:
+            channel = self._channels.of_topic(realm.uri, publication.topic)
+            await self._outbox.publish(channel, frame)
+
+    async def _settle(self) -> None:
+        """Return when publications reach the other processes.
+
+        Raises: BackplaneUnavailable when that takes too long.
+        """
+        with anyio.move_on_after(timings.ACCEPT_SECONDS):
+            await self._changes.wait_until(lambda: self._hears_everything)
+            await anyio.sleep_until(self._may_send_at)
+            return
+        raise BackplaneUnavailable("the backplane can't be reached")
 
     def post(self, realm: RealmEvents, publication: Publication) -> None:
         frame = packed(publication)
@@ -137,12 +157,17 @@ class RedisBackplane(Backplane):
 
     async def follow(self, realm: RealmEvents, topic: str, match: MatchPolicy) -> None:
         self._check_open()
-        channels = self._channels.of_subscription(realm.uri, topic, match)
+        channels = self._stored.channels_of(realm, topic, match)
         self._followed.update(channels)
         try:
             self._subscribe([channel for channel in channels if self._followed[channel] == 1])
             with anyio.fail_after(timings.ACCEPT_SECONDS):
-                await self._changes.wait_until(lambda: self._subscribed.issuperset(channels))
+                await self._changes.wait_until(
+                    lambda: (
+                        self._subscribed.issuperset(channels)
+                        and not self._stored.is_behind(channels)
+                    )
+                )
         except BaseException as error:
             self.unfollow(realm, topic, match)
             if isinstance(error, TimeoutError):
@@ -150,17 +175,23 @@ class RedisBackplane(Backplane):
             raise
 
     def unfollow(self, realm: RealmEvents, topic: str, match: MatchPolicy) -> None:
-        channels = self._channels.of_subscription(realm.uri, topic, match)
+        channels = self._stored.channels_of(realm, topic, match)
         self._followed.subtract(channels)
         gone = [channel for channel in channels if not self._followed[channel]]
         for channel in gone:
             del self._followed[channel]
             self._subscribed.discard(channel)
+            self._stored.note_unsubscribed(channel)
         if gone and self._receiving is not None and self._receiving.usable:
             self._receiving.send_command(b"UNSUBSCRIBE", *gone)
 
     def new_log(self, realm: RealmEvents, name: str, history: History) -> Log:
-        raise ConfigurationError("topics can't have a history over several processes yet")
+        return self._stored.new_log(realm, name, history)
+
+    def retained(
+        self, realm: RealmEvents, topic: str, then: Callable[[Sequence[StoredEvent]], None]
+    ) -> Awaitable[None]:
+        return self._stored.retained(realm, topic, then)
 
     def _check_open(self) -> None:
         if self._events is None:
@@ -181,6 +212,8 @@ class RedisBackplane(Backplane):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._address.keep_connected, self._receive)
                 tasks.start_soon(self._address.keep_connected, self._send)
+                tasks.start_soon(self._address.keep_connected, self._stored.runner.serve)
+                tasks.start_soon(self._stored.keep_filled)
                 tasks.start_soon(self._expire)
                 with anyio.move_on_after(self._start_timeout) as starting:
                     await self._changes.wait_until(lambda: self._probes > 0)
@@ -252,7 +285,9 @@ class RedisBackplane(Backplane):
     def _take(self, kind: bytes, channel: bytes, content: Any, *_: Any) -> None:
         self._heard_at = anyio.current_time()
         name = channel.decode()
-        if kind == b"message" and name == self._inbox:
+        if kind == b"message" and name == self._inbox and content[:1] == RETAINED_MARK:
+            self._stored.take_retained(content)
+        elif kind == b"message" and name == self._inbox:
             self._known_until = max(self._known_until, float(content))
             self._probes += 1
             self._changes.notify()
@@ -264,6 +299,7 @@ class RedisBackplane(Backplane):
                 del self._asked[name]
                 if name in self._followed or name == self._inbox:
                     self._subscribed.add(name)
+                    self._stored.note_subscribed(name)
             if self._missing_since is not None and self._subscribed.issuperset(
                 (self._inbox, *self._followed)
             ):
@@ -278,11 +314,18 @@ class RedisBackplane(Backplane):
         if self._events is not None:
             self._events.lose_window(since, self._known_until)
 
+    def _lose_history(self, log: HistoryReader, since: float, until: float) -> None:
+        if self._events is not None:
+            self._events.lose_window(since, until, log)
+
     def _deliver(self, channel: str, content: bytes) -> None:
         """Deliver what has arrived. Whatever it is, listening goes on."""
         try:
-            node, number, frames = _decode(content)
             realm = self._realms[self._channels.realm_of(channel)]
+            if content[:1] in SCRIPTED:
+                self._stored.take(realm, channel, content)
+                return
+            node, number, frames = _decode(content)
         except Exception:
             self._log_damage(channel)
             return

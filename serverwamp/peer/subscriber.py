@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any, Final
@@ -28,6 +28,7 @@ from serverwamp.errors import (
     Unavailable,
     WAMPError,
 )
+from serverwamp.history import StoredEvent
 from serverwamp.outbound.backlog import OverflowPolicy
 from serverwamp.outbound.sender import Outbound
 from serverwamp.peer.conversation import Conversation
@@ -154,7 +155,7 @@ class SubscriberRole:
             if subscriber.is_open:
                 self._answer(Subscribed(message.request, subscriber.subscription.id))
                 if message.options.get_retained:
-                    self._send_retained(subscriber)
+                    self._ask_retained(subscriber)
             elif self._has_room_beside(len(subscriber.requests), message):
                 subscriber.requests.append(message.request)
                 subscriber.wants_retained |= message.options.get_retained is True
@@ -243,7 +244,9 @@ class SubscriberRole:
         }
         try:
             async with handler.opened(sources), self._followed(subscription):
-                self._confirm(subscriber)
+                opening = self._open(subscriber)
+                if opening is not None:
+                    await opening
                 await subscriber.closing.wait()
         except BaseException as error:
             await handle_failure(error, partial(self._fail, subscriber))
@@ -266,7 +269,24 @@ class SubscriberRole:
             return NOT_FOLLOWED
         return publishing.followed(subscription.topic, subscription.match)
 
-    def _confirm(self, subscriber: Subscriber) -> None:
+    def _open(self, subscriber: Subscriber) -> Awaitable[None] | None:
+        """Confirm a subscription; return None or, if retained events are elsewhere, what does."""
+        if not subscriber.wants_retained:
+            self._confirm(subscriber)
+            return None
+        return self._with_retained(subscriber.subscription, partial(self._confirm, subscriber))
+
+    def _with_retained(
+        self, subscription: Subscription, then: Callable[[Sequence[StoredEvent]], None]
+    ) -> Awaitable[None] | None:
+        """Call `then` with the retained events of a topic; return None or what does so."""
+        if subscription.match != "exact":  # patterns have none
+            then(())
+            return None
+        publishing = self._router.publishing
+        return publishing.backplane.retained(publishing, subscription.topic, then)
+
+    def _confirm(self, subscriber: Subscriber, retained: Sequence[StoredEvent] = ()) -> None:
         """Answer the SUBSCRIBE requests, and receive events from now on.
 
         There is no await in here, so no event can precede SUBSCRIBED or get lost in between.
@@ -283,8 +303,7 @@ class SubscriberRole:
         self._router.broker.join(subscriber.subscription, subscriber)
         if self._router.meta.subscriptions is not None:
             self._router.meta.subscriptions.note_joined(self.session, subscriber.subscription)
-        if subscriber.wants_retained:
-            self._send_retained(subscriber)
+        self._send_retained(subscriber, retained)
         for unit in held:
             subscriber.receive(unit)
 
@@ -395,20 +414,32 @@ class SubscriberRole:
         ):
             subscriber.receive(unit)
 
-    def _send_retained(self, subscriber: Subscriber) -> None:
-        """Queue the newest retained event of the topic that this session may receive.
+    def _ask_retained(self, subscriber: Subscriber) -> None:
+        """Queue the last event of the topic of a subscription that is open already."""
 
-        Subscriptions to patterns get none.
-        """
-        subscription = subscriber.subscription
-        if subscription.match != "exact":
-            return
-        last = self._router.retained.newest_for(self.session, subscription.topic)
+        def send(events: Sequence[StoredEvent]) -> None:
+            if subscriber.is_open:
+                self._send_retained(subscriber, events)
+
+        asking = self._with_retained(subscriber.subscription, send)
+        if asking is not None:
+            self._conversation.starter.start(self._await_retained, asking)
+
+    async def _await_retained(self, asking: Awaitable[None]) -> None:
+        try:
+            await asking
+        except Unavailable as error:  # the subscription itself is confirmed
+            text = "session %s doesn't get a retained event: %s"
+            logger.warning(text, self.session.id, error)
+
+    def _send_retained(self, subscriber: Subscriber, events: Sequence[StoredEvent]) -> None:
+        """Queue the newest of these retained events that this session may receive."""
+        last = next((item for item in events if item.publication.is_for(self.session)), None)
         if last is None:
             return
         publication, (args, kwargs) = last.publication, last.payload()
         details = {"retained": True, **publication.disclosed}
-        event = Event(subscription.id, publication.id, details, args, kwargs)
+        event = Event(subscriber.subscription.id, publication.id, details, args, kwargs)
         unit = self._counted(EncodedOnce(event))
         if unit is not None:
             subscriber.receive(unit)

@@ -13,7 +13,7 @@ from serverwamp.errors import (
     NotAuthorized,
     OptionNotAllowed,
 )
-from serverwamp.history import History, Log
+from serverwamp.history import History, HistoryReader, Log
 from serverwamp.outbound.backlog import OverflowPolicy
 from serverwamp.routing import Definition, PublicationRoute, RouteTable, RPCRoute, TopicRoute
 from serverwamp.uris import MatchPolicy
@@ -180,6 +180,32 @@ class Endpoints:
         """Return the endpoint that serves a topic; None if there is none."""
         return self._subscription or self._topics.resolve(uri)
 
+    def forgets(self, uri: str, match: MatchPolicy) -> bool:
+        """Tell whether a topic, or any topic that a pattern matches, has no history."""
+        if match == "exact":
+            endpoint = self.topic_endpoint(uri)
+            return endpoint is None or endpoint.log is None
+        covering = self._subscription or self._topics.resolve_pattern(uri, match)
+        return any(
+            endpoint.log is None
+            and (endpoint is covering or _may_overlap(endpoint.route, uri, match))
+            for endpoint in self._all
+            if isinstance(endpoint.route, TopicRoute)
+        )
+
+    def may_keep(self, uri: str, match: MatchPolicy, *, reader: HistoryReader) -> bool:
+        """Tell whether a topic, or perhaps a topic that a pattern matches, has this history."""
+        if match == "exact":
+            endpoint = self.topic_endpoint(uri)
+            return (
+                endpoint is not None
+                and endpoint.log is not None
+                and (endpoint.log.reader is reader)
+            )
+        return any(
+            endpoint.log is not None and endpoint.log.reader is reader for endpoint in self._all
+        )
+
     # ---- publications of clients
 
     def publication(self, topic: str) -> Handler | None:
@@ -209,3 +235,12 @@ class Endpoints:
         elif action == "publish":
             endpoint = self._publications.resolve(uri) or self._topics.resolve(uri)
         return () if endpoint is None else endpoint.rules
+
+
+def _may_overlap(route: Definition, uri: str, match: MatchPolicy) -> bool:
+    """Tell whether a route may serve topics that a pattern matches."""
+    if match == "prefix" and route.kind == "exact":
+        return route.uri.startswith(uri)
+    if match == "prefix" and route.kind == "prefix":
+        return route.uri.startswith(uri) or uri.startswith(route.uri)
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 from msgspec.structs import replace
@@ -14,15 +15,15 @@ from serverwamp.binding.default_args import shielded_exit_stack
 from serverwamp.binding.handler import Handler
 from serverwamp.binding.results import RPCErrorResult, as_result
 from serverwamp.concurrency.tasks import start_many
-from serverwamp.errors import OptionNotAllowed, SerializationError, WAMPError
-from serverwamp.history import Log
+from serverwamp.errors import SerializationError, WAMPError
+from serverwamp.history import HistoryReader, Log
+from serverwamp.limits import Limits
 from serverwamp.protocol.messages import Event
 from serverwamp.protocol.serializers import EncodedOnce
 from serverwamp.publication import Publication
 from serverwamp.router.broker import Broker
 from serverwamp.router.endpoints import Endpoints
 from serverwamp.router.lost_windows import LostWindow
-from serverwamp.router.retained import Retained
 from serverwamp.session import Session
 from serverwamp.statistics import Counters
 from serverwamp.uris import MatchPolicy
@@ -47,18 +48,18 @@ class Publishing:
         uri: str | None,
         endpoints: Endpoints,
         broker: Broker,
-        retained: Retained,
         backplane: Backplane,
         counters: Counters,
+        limits: Limits,
         *,
         asks_subscribers: bool,
     ) -> None:
         self._endpoints = endpoints
         self.broker: Broker = broker
-        self._retained = retained
         self.uri: str | None = uri
         self.backplane: Backplane = backplane
         self._counters = counters
+        self.limits: Limits = limits
         self._asks_subscribers = asks_subscribers
         self.has_stores: bool = any(
             endpoint.history is not None and endpoint.history.store is not None
@@ -112,8 +113,6 @@ class Publishing:
             raise
 
     async def _carry(self, publication: Publication) -> None:
-        if publication.retain and self.backplane.is_shared:
-            raise OptionNotAllowed("events can't be retained over several processes yet")
         await self.backplane.publish(self, publication)
 
     # ---- from the backplane
@@ -137,9 +136,29 @@ class Publishing:
         endpoint = self._endpoints.topic_endpoint(topic)
         return None if endpoint is None else endpoint.log
 
-    def lost_in(self, since: float, until: float) -> LostWindow | None:
-        """Return the period in which events of the realm may be lost; None if nobody notices."""
-        subscriptions = [s for s in self.broker if self.broker.subscribers(s)]
+    def serves_topic(self, topic: str) -> bool:
+        """Tell whether clients can subscribe to a topic."""
+        return self._endpoints.topic_endpoint(topic) is not None
+
+    def lost_in(
+        self, since: float, until: float, history: HistoryReader | None
+    ) -> LostWindow | None:
+        """Return the period in which events of the realm may be lost; None if nobody notices.
+
+        They are those of topics without a history or, if `history` is given, those of topics with
+        this history.
+        """
+        concerns = (
+            self._endpoints.forgets
+            if history is None
+            else partial(self._endpoints.may_keep, reader=history)
+        )
+        subscriptions = [
+            subscription
+            for subscription in self.broker
+            if self.broker.subscribers(subscription)
+            and concerns(subscription.topic, subscription.match)
+        ]
         if not subscriptions:
             return None
         return LostWindow(self.uri, tuple(subscriptions), since, until)
@@ -155,7 +174,7 @@ class Publishing:
     # ---- to the subscribers
 
     def deliver(self, publication: Publication) -> None:
-        """Queue an event for its subscribers; store it for history and retention.
+        """Queue an event for its subscribers; store it if its history is in memory.
 
         Raises: SerializationError when no subscriber's serialization format can express the event.
         """
@@ -193,8 +212,10 @@ class Publishing:
                 losers += [s for s in receivers if event[s.format] is None]
         if losers:
             self._note_losses(topic, events, losers, can_refuse=can_refuse)
-        if self._endpoints.keeps_history or publication.retain:
-            self._keep(publication)
+        if self._endpoints.keeps_history:
+            log = self.log_of(topic)
+            if log is not None:
+                log.keep(publication)  # at the same moment as it is delivered
 
     def _note_losses(
         self,
@@ -217,16 +238,6 @@ class Publishing:
             logger.warning(
                 "an event of %r is lost for %d subscribers: %s", topic, len(losers), failure
             )
-
-    def _keep(self, publication: Publication) -> None:
-        """Store an event for history and retention, at the same moment as it is delivered."""
-        endpoint = self._endpoints.topic_endpoint(publication.topic)
-        if endpoint is None:  # no client can subscribe to the topic
-            return
-        if endpoint.log is not None:
-            endpoint.log.keep(publication)
-        if publication.retain:
-            self._retained.keep(publication)
 
 
 async def _handled(

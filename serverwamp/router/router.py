@@ -21,7 +21,6 @@ from serverwamp.router.features import Features
 from serverwamp.router.meta.configuration import MetaAPIs
 from serverwamp.router.publishing import Publishing
 from serverwamp.router.registration_policy import RegistrationPolicy
-from serverwamp.router.retained import Retained
 from serverwamp.session import Session
 from serverwamp.statistics import Counters
 from serverwamp.uris import MatchPolicy
@@ -43,7 +42,6 @@ class RealmRouter:
         broker: Broker,
         dealer: Dealer[Any],
         registration_policies: PatternTable[RegistrationPolicy],
-        retained: Retained,
         publishing: Publishing,
         members: dict[int, Session],
         authentication: Authentication,
@@ -59,7 +57,6 @@ class RealmRouter:
         self.broker: Broker = broker
         self.dealer: Dealer[Any] = dealer
         self.registration_policies: PatternTable[RegistrationPolicy] = registration_policies
-        self.retained: Retained = retained
         self.publishing: Publishing = publishing
         self.members: Mapping[int, Session] = members
         """The open sessions of the realm, by id."""

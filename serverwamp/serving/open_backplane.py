@@ -15,6 +15,7 @@ from serverwamp.binding.handler import Handler
 from serverwamp.concurrency.failures import raise_unless_failure
 from serverwamp.concurrency.tasks import start_in_background
 from serverwamp.errors import BackplaneUnavailable
+from serverwamp.history import HistoryReader
 from serverwamp.router.lost_windows import LostWindow
 from serverwamp.router.router import RealmRouter
 from serverwamp.statistics import Counters
@@ -106,7 +107,7 @@ class OpenBackplane:
 
     # ---- lost events
 
-    def lose_window(self, since: float, until: float) -> None:
+    def lose_window(self, since: float, until: float, history: HistoryReader | None = None) -> None:
         """Count a period in which events may be lost, log it, and tell the application."""
         self._counters.lost_windows += 1
         logger.warning(
@@ -116,7 +117,7 @@ class OpenBackplane:
         if self._tasks is None or not self.lost_window_handlers:
             return
         for router in self._routers():
-            window = router.publishing.lost_in(since, until)
+            window = router.publishing.lost_in(since, until, history)
             if window is not None:
                 self._tasks.start_soon(self._tell, window)
 

@@ -6,11 +6,11 @@ Spec: Advanced Profile, "Event Retention".
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from serverwamp.history import StoredEvent, stored, utc_now
 from serverwamp.limits import Limits
 from serverwamp.publication import Publication
-from serverwamp.session import Session
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -53,9 +53,6 @@ class Retained:
                 text = "Limits.retained_topics or _bytes: %r is no longer retained (logged once)"
                 logger.warning(text, topic)
 
-    def newest_for(self, session: Session, topic: str) -> StoredEvent | None:
-        """Return the last event of a topic whose audience includes the session, or None."""
-        for event in self._by_topic.get(topic, ()):
-            if event.publication.is_for(session):
-                return event
-        return None
+    def of_topic(self, topic: str) -> Sequence[StoredEvent]:
+        """Return the events of a topic, the newest first."""
+        return self._by_topic.get(topic, ())

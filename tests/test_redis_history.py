@@ -1,0 +1,473 @@
+"""Histories and retained events in Redis: one past and one order for all processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta, timezone
+from random import Random
+from typing import Any
+
+import anyio
+import pytest
+
+from serverwamp import (
+    Application,
+    Audience,
+    ConfigurationError,
+    History,
+    HistoryStore,
+    Limits,
+    LostWindow,
+    Publication,
+    WAMPError,
+)
+from serverwamp.backplanes import Backplane, MemoryBackplane, RedisBackplane
+from serverwamp.errors import BackplaneUnavailable
+from serverwamp.testing import Client, connect
+from tests.redis_servers import RedisServer, redis_server
+from tests.test_history_fire import EVENTS, Reader, follow, publish_all
+
+GET_EVENTS = "wamp.subscription.get_events"
+SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def redis(server: RedisServer) -> RedisServer:
+    server.cli("FLUSHALL")
+    return server
+
+
+async def interrupt(redis: RedisServer) -> None:
+    """Break the connections over which the processes receive."""
+    await anyio.to_thread.run_sync(redis.cli, "CLIENT", "KILL", "TYPE", "pubsub")
+
+
+async def listen() -> AsyncIterator[None]:
+    yield
+
+
+def application(
+    backplane: Backplane, history: History | None = None, limits: Limits | None = None
+) -> Application:
+    app = Application(backplane=backplane, limits=limits)
+    app.topic("plain", client_publish=True)(listen)
+    app.prefix_topic("news", history=history, client_publish=True)(listen)
+    return app
+
+
+@asynccontextmanager
+async def processes(
+    redis: RedisServer,
+    history: History | None = None,
+    limits: Limits | None = None,
+    lost: list[str] | None = None,
+) -> AsyncIterator[list[Application]]:
+    """Run two processes; `lost` gets the topics of the lost windows in the second one."""
+    async with AsyncExitStack() as stack:
+        apps = [application(RedisBackplane(redis.url), history, limits) for _ in range(2)]
+        if lost is not None:
+
+            @apps[1].add_lost_window_handler
+            async def note(window: LostWindow) -> None:
+                lost.extend(subscription.topic for subscription in window.subscriptions)
+
+        for app in apps:
+            await stack.enter_async_context(app.running())
+        yield apps
+
+
+async def kept(client: Client, subscription: int, **filters: Any) -> tuple[list[Any], bool]:
+    """Return the first arguments of what is kept, and whether that is complete."""
+    result = await client.call(GET_EVENTS, [subscription], filters)
+    return [event["args"][0] for event in result.args[0]], result.kwargs["complete"]
+
+
+# ---- history
+
+
+@pytest.mark.spec("HIS-01", "HIS-02")
+async def test_one_history_for_all_processes(redis: RedisServer) -> None:
+    async with (
+        processes(redis, History()) as (one, two),
+        connect(one) as a,
+        connect(two) as b,
+    ):
+        subscription = await a.subscribe("news")
+        pattern = await b.subscribe("news", match="prefix")
+        ids = []
+        for number in range(4):
+            publisher = (one, two)[number % 2]
+            ids.append(await publisher.publish("news", [number], {"n": number}))
+        await b.publish("news.other", ["o"], acknowledge=True)
+        for number in range(4):
+            event = await a.expect_event(subscription)
+            assert (event.args, event.publication) == ((number,), ids[number])
+        assert await kept(a, subscription.id) == ([0, 1, 2, 3], True)
+        assert await kept(b, pattern.id, topic="news") == ([0, 1, 2, 3], True)
+        assert await kept(a, subscription.id, limit=2, reverse=True) == ([3, 2], True)
+        result = await b.call(GET_EVENTS, [pattern.id], {"after_publication": ids[2]})
+        (event,) = result.args[0]
+        assert event["kwargs"] == {"n": 3}
+        assert event["details"] == {"topic": "news"}
+        moment = datetime.fromisoformat(event["timestamp"])
+        assert abs(datetime.now(timezone.utc) - moment) < timedelta(seconds=30)
+        assert await kept(a, subscription.id, until_time=event["timestamp"]) == (
+            [0, 1, 2, 3],
+            True,
+        )
+
+
+@pytest.mark.spec("HIS-01", "HIS-02")
+@pytest.mark.parametrize("kills", [False, True])
+async def test_subscribers_that_drop_and_come_back(redis: RedisServer, kills: bool) -> None:
+    """The catch-up recipe of the guide: a client may come back to another process."""
+    async with processes(redis, History(events=EVENTS)) as apps:
+        readers = [Reader(Random(f"{number}")) for number in range(3)]
+        done = anyio.Event()
+
+        async def read(reader: Reader) -> None:
+            while reader.next < EVENTS:
+                async with connect(reader.random.choice(apps), timeout=SECONDS) as client:
+                    await reader.read(client, reader.random.choice((0, 5, 40, 200)))
+                    await client.disconnect()
+
+        async def keep_interrupting() -> None:
+            while not done.is_set():
+                await interrupt(redis)
+                with anyio.move_on_after(0.3):
+                    await done.wait()
+
+        with anyio.fail_after(SECONDS):
+            async with anyio.create_task_group() as tasks:
+                if kills:
+                    tasks.start_soon(keep_interrupting)
+                async with anyio.create_task_group() as inner:
+                    inner.start_soon(publish_all, apps[0], Random(1))
+                    for reader in readers:
+                        inner.start_soon(read, reader)
+                done.set()
+        for reader in readers:
+            assert reader.numbers == list(range(EVENTS))
+            assert reader.gaps == 0
+
+
+@pytest.mark.spec("HIS-01")
+async def test_concurrent_publishers_have_one_order(redis: RedisServer) -> None:
+    async with processes(redis, History()) as apps, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connect(app)) for app in apps]
+        subscriptions = [await client.subscribe("news") for client in clients]
+
+        async def publish(app: Application, name: str) -> None:
+            for number in range(20):
+                await app.publish("news", [[name, number]])
+
+        async with anyio.create_task_group() as tasks:
+            for app in apps:
+                for name in "ab":
+                    tasks.start_soon(publish, app, name + str(apps.index(app)))
+        received = [[(await c.expect_event()).args[0] for _ in range(80)] for c in clients]
+        assert received[0] == received[1]
+        for client, subscription in zip(clients, subscriptions, strict=True):
+            assert await kept(client, subscription.id) == (received[0], True)
+
+
+async def test_the_same_publication_twice_is_one(redis: RedisServer) -> None:
+    async with processes(redis, History()) as (one, two), connect(two) as client:
+        subscription = await client.subscribe("news")
+        publication = Publication("news", (1,))
+        for app in (one, two, one):
+            await app.freeze().publishing.publish(publication)
+        await one.publish("news", [2])
+        assert [(await client.expect_event()).args for _ in range(2)] == [(1,), (2,)]
+        assert await kept(client, subscription.id) == ([1, 2], True)
+
+
+async def test_what_was_missed_is_read_from_the_history(redis: RedisServer) -> None:
+    lost: list[str] = []
+    async with processes(redis, History(), lost=lost) as (one, two), connect(two) as client:
+        await client.subscribe("news")
+        await client.subscribe("plain")
+        with anyio.fail_after(SECONDS):
+            for number in range(300):
+                if number % 50 == 20:
+                    await interrupt(redis)
+                await one.publish("news", [number])
+            for number in range(300):
+                assert (await client.expect_event(timeout=5)).args == (number,)
+        await client.expect_nothing()
+        assert set(lost) == {"plain"}
+
+
+@pytest.mark.spec("HIS-03")
+async def test_missed_events_that_are_not_kept_are_said_to_be_lost(redis: RedisServer) -> None:
+    lost: list[str] = []
+    async with processes(redis, History(), lost=lost) as (one, two), connect(two) as client:
+        subscription = await client.subscribe("news")
+        await one.publish("news", ["a"])
+        await one.publish("news", ["personal"], eligible=client.session)
+        assert (await client.expect_event()).args == ("a",)
+        assert (await client.expect_event()).args == ("personal",)
+        assert await kept(client, subscription.id) == (["a"], False)
+        assert not lost
+        with anyio.fail_after(SECONDS):
+            while "news" not in lost:
+                await interrupt(redis)
+                for number in range(5):
+                    await one.publish("news", [number], eligible=client.session)
+
+
+@pytest.mark.parametrize("part", ["s", "m", "i"])
+@pytest.mark.spec("HIS-01")
+async def test_a_key_that_was_evicted_is_noticed(redis: RedisServer, part: str) -> None:
+    async with processes(redis, History()) as (one, two), connect(two) as client:
+        subscription = await client.subscribe("news")
+        for number in range(3):
+            publication = await one.publish("news", [number])
+            await client.expect_event()
+        assert await kept(client, subscription.id) == ([0, 1, 2], True)
+        (key,) = [key for key in redis.cli("KEYS", "*").split() if key.endswith(":" + part)]
+        assert redis.cli("DEL", key).strip() == "1"
+        assert await kept(client, subscription.id, after_publication=publication) == ([], False)
+        assert await kept(client, subscription.id) == ([], False)
+        later = await one.publish("news", [3])
+        assert (await client.expect_event()).args == (3,)
+        assert await kept(client, subscription.id) == ([3], False)
+        assert await kept(client, subscription.id, after_publication=publication) == ([3], False)
+        assert await kept(client, subscription.id, after_publication=later) == ([], True)
+
+
+@pytest.mark.spec("HIS-01")
+async def test_a_restart_of_redis_is_not_taken_for_completeness() -> None:
+    lost: list[str] = []
+    with redis_server() as redis:
+        async with processes(redis, History(), lost=lost) as (one, two), connect(two) as client:
+            subscription = await client.subscribe("news")
+            past = await client.catch_up(subscription)
+            before = await one.publish("news", [1])
+            marks: list[dict[str, Any]] = [
+                {"from_time": past.time},
+                {"after_publication": before},
+                {},
+            ]
+            for mark in marks:
+                assert (await client.catch_up(subscription, **mark)).complete
+            redis.kill()
+            redis.start()
+            with anyio.fail_after(SECONDS):
+                while True:
+                    try:
+                        later = await one.publish("news", [2])
+                    except BackplaneUnavailable:
+                        continue
+                    break
+                while True:
+                    try:
+                        past = await client.catch_up(subscription)
+                    except WAMPError:
+                        continue
+                    break
+                for mark in marks:
+                    past = await client.catch_up(subscription, **mark)
+                    assert [event.args for event in past.events] == [(2,)]
+                    assert not past.complete
+                past = await client.catch_up(subscription, after_publication=later)
+                assert (past.events, past.complete) == ([], True)
+                await one.publish("news", [3])
+                assert (await client.expect_event()).args == (3,)
+                assert set(lost) == {"news"}
+
+
+async def test_a_full_memory_refuses_before_anything_is_written(redis: RedisServer) -> None:
+    async with processes(redis, History()) as (one, two), connect(two) as client:
+        subscription = await client.subscribe("news")
+        await one.publish("news", [1])
+        keys = redis.cli("KEYS", "*")
+        redis.cli("CONFIG", "SET", "maxmemory", "1")
+        try:
+            for topic in ("news", "news.new"):
+                for retain in (False, True):
+                    with pytest.raises(BackplaneUnavailable, match="refuses"):
+                        await one.publish(topic, [2], retain=retain)
+        finally:
+            redis.cli("CONFIG", "SET", "maxmemory", "0")
+        assert redis.cli("KEYS", "*") == keys
+        await one.publish("news", [3])
+        assert [(await client.expect_event()).args for _ in range(2)] == [(1,), (3,)]
+        assert await kept(client, subscription.id) == ([1, 3], True)
+
+
+async def test_long_histories_are_read_in_pages(redis: RedisServer) -> None:
+    async with processes(redis, History()) as (one, two), connect(two) as client:
+        subscription = await client.subscribe("news")
+        text = "x" * 300_000  # more bytes than a page has, in one of them
+        async with anyio.create_task_group() as tasks:
+            for number in range(120):
+                tasks.start_soon(one.publish, "news", (number, text if number < 30 else ""))
+        found, complete = await kept(client, subscription.id)
+        assert (sorted(found), complete) == (list(range(120)), True)
+        assert (await kept(client, subscription.id, reverse=True))[0] == found[::-1]
+        assert (await kept(client, subscription.id, limit=110))[0] == found[:110]
+
+
+def test_a_store_of_ones_own_needs_a_backplane_of_one_process() -> None:
+    def store(history: History) -> HistoryStore:
+        raise AssertionError
+
+    app = application(RedisBackplane("redis://127.0.0.1:1"), History(store=store))
+    with pytest.raises(ConfigurationError, match="store of your own"):
+        app.freeze()
+
+
+# ---- `complete`, compared with the memory of a process
+
+
+def queries(random: Random, ids: list[int], times: list[str]) -> Iterator[dict[str, Any]]:
+    names = ("from", "after", "until", "before")
+    for _ in range(25):
+        query: dict[str, Any] = {"reverse": random.random() < 0.5}
+        for name in random.sample(names, random.choice((0, 1, 1, 2, 3))):
+            if random.random() < 0.5:
+                query[f"{name}_publication"] = random.choice([*range(len(ids)), -1])
+            else:
+                query[f"{name}_time"] = random.choice(range(len(times)))
+        if random.random() < 0.3:
+            query["limit"] = random.randrange(6)
+        if random.random() < 0.2:
+            query["topic"] = random.choice(("news", "news.x"))
+        yield query
+
+
+@pytest.mark.spec("HIS-01", "HIS-02")
+@pytest.mark.parametrize("seed", range(6))
+async def test_the_answers_are_those_of_the_memory(redis: RedisServer, seed: int) -> None:
+    """Both get the same events, and the same questions about the events' places."""
+    random = Random(seed)
+    history = History(events=random.choice((3, 7, 20)), age=math.inf)
+    answers: list[list[Any]] = []
+    publications = [
+        Publication(
+            random.choice(("news", "news.x")),
+            (number,),
+            audience=random.choice(
+                (None, None, None, Audience(exclude=frozenset([4711])), Audience())
+            ),
+        )
+        for number in range(random.randrange(1, 14))
+    ]
+    state = random.getstate()
+    for backplane in (MemoryBackplane(), RedisBackplane(redis.url)):
+        app = application(backplane, history)
+        async with app.running(), connect(app) as client:
+            random.setstate(state)
+            subscription = await client.subscribe("news", match="prefix")
+            times = [(await client.catch_up(subscription)).time]
+            for publication in publications:
+                await app.freeze().publishing.publish(publication)
+                await anyio.sleep(0.000_002)
+                times.append((await client.catch_up(subscription)).time)
+            answers.append([])
+            for query in queries(random, [p.id for p in publications], times):
+                named = {
+                    name: (
+                        (2**53 if value < 0 else publications[value].id)
+                        if name.endswith("_publication")
+                        else times[value]
+                        if name.endswith("_time")
+                        else value
+                    )
+                    for name, value in query.items()
+                }
+                answers[-1].append((query, await kept(client, subscription.id, **named)))
+    assert answers[0] == answers[1]
+
+
+async def test_what_is_too_old_is_forgotten(redis: RedisServer) -> None:
+    async with processes(redis, History(age=0.3)) as (one, two), connect(two) as client:
+        subscription = await client.subscribe("news")
+        first = await one.publish("news", [1])
+        assert await kept(client, subscription.id) == ([1], True)
+        with anyio.fail_after(SECONDS):
+            while (await kept(client, subscription.id))[0]:  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+        assert await kept(client, subscription.id) == ([], False)
+        assert await kept(client, subscription.id, after_publication=first) == ([], False)
+        second = await one.publish("news", [2])
+        assert await kept(client, subscription.id, from_publication=second) == ([2], True)
+
+
+# ---- retained events
+
+
+@pytest.mark.spec("RET-01", "RET-02", "RET-03")
+@pytest.mark.parametrize("history", [None, History()])
+async def test_retained_events_are_those_of_all_processes(
+    redis: RedisServer, history: History | None
+) -> None:
+    async with (
+        processes(redis, history) as (one, two),
+        connect(one) as a,
+        connect(two) as b,
+    ):
+        await one.publish("news", ["old"], retain=True)
+        publication = await two.publish("news", ["retained"], {"a": 1}, retain=True)
+        await one.publish("news", ["not retained"])
+        subscription = await b.subscribe("news", get_retained=True)
+        event = await b.expect_event(subscription)
+        assert (event.args, event.kwargs, event.publication) == (
+            ("retained",),
+            {"a": 1},
+            publication,
+        )
+        assert event.details == {"retained": True}
+        await b.subscribe("news", get_retained=True)
+        assert (await b.expect_event(subscription)).publication == publication
+        await b.subscribe("news.empty", get_retained=True)
+        await b.subscribe("news", match="prefix", get_retained=True)
+        await b.expect_nothing()
+
+        await a.publish("news.mine", ["for all"], acknowledge=True, retain=True)
+        await two.publish("news.mine", ["roles"], retain=True, eligible_authrole="admin")
+        await two.publish("news.mine", ["but one"], retain=True, exclude=b.session or 0)
+        await b.subscribe("news.mine", get_retained=True)
+        assert (await b.expect_event()).args == ("for all",)
+        await a.subscribe("news.mine", get_retained=True)
+        await a.expect_nothing()  # its own
+
+
+@pytest.mark.spec("RET-01", "RET-02")
+@pytest.mark.parametrize("history", [None, History(events=1)])
+async def test_the_retained_event_is_the_one_before_the_next(
+    redis: RedisServer, history: History | None
+) -> None:
+    async with processes(redis, history) as (one, two):
+        joined: list[int] = []
+        with anyio.fail_after(SECONDS):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: publish_all(one, Random(3), retain=True))
+                for number in range(3):
+                    app = (one, two)[number % 2]
+                    tasks.start_soon(follow, app, Random(f"{number}"), joined)
+        assert len(set(joined)) > 3, "nothing was put to the test"
+
+
+async def test_retained_events_are_limited(redis: RedisServer) -> None:
+    limits = Limits(retained_topics=2)
+    async with processes(redis, limits=limits) as (one, two), connect(two) as client:
+        for name in ("news.a", "news.b", "news.a", "news.c"):
+            await one.publish(name, [name], retain=True)
+        for _ in range(20):
+            await one.publish("news.c", ["role"], retain=True, eligible_authrole="x")
+        for name in ("news.a", "news.b", "news.c"):
+            await client.subscribe(name, get_retained=True)
+        assert [(await client.expect_event()).args[0] for _ in range(2)] == ["news.a", "news.c"]
+        await client.expect_nothing()
+        (key,) = [key for key in redis.cli("KEYS", "*").split() if key.endswith("news.c")]
+        assert redis.cli("LLEN", key).strip() == "11"
