@@ -7,6 +7,8 @@ class of coredis is used. Publications that wait for the same channel travel in 
 A process subscribes to the channels of the topics that have subscribers in it, and to all channels
 of a realm while it has a subscriber to a pattern.
 
+One module, because sending depends on what is received.
+
 Spec: Redis, "Pub/sub" and "RESP3".
 """
 
