@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, field
 
+from serverwamp import uris
+from serverwamp.errors import checked_args
 from serverwamp.protocol.ids import new_publication_id
 from serverwamp.session import Session
 
@@ -84,3 +86,63 @@ def disclosure(publisher: Session) -> Mapping[str, Any]:
         "publisher_authrole": publisher.auth_role,
     }
     return {name: value for name, value in details.items() if value is not None}
+
+
+def publication_to(
+    topic: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    *,
+    exclude: Iterable[Session | int] | Session | int = (),
+    eligible: Iterable[Session | int] | Session | int | None = None,
+    exclude_authid: Iterable[str] | str = (),
+    eligible_authid: Iterable[str] | str | None = None,
+    exclude_authrole: Iterable[str] | str = (),
+    eligible_authrole: Iterable[str] | str | None = None,
+    publisher: Session | None = None,
+    exclude_me: bool = True,
+    disclose_me: bool = False,
+    retain: bool = False,
+) -> Publication:
+    """Return a publication of the application; see `Realm.publish`.
+
+    Raises: ValueError when `topic` is invalid or reserved for the protocol; TypeError when `args`
+    is a text.
+    """
+    if not uris.is_valid_uri(topic) or uris.is_reserved(topic):
+        raise ValueError(f"{topic!r} is not a valid URI for a topic")
+    audience = None
+    if (
+        (exclude or exclude_authid or exclude_authrole)
+        or eligible is not None
+        or eligible_authid is not None
+        or eligible_authrole is not None
+    ):
+        audience = Audience(
+            exclude=_ids(exclude),
+            eligible=None if eligible is None else _ids(eligible),
+            exclude_authid=_texts(exclude_authid),
+            eligible_authid=None if eligible_authid is None else _texts(eligible_authid),
+            exclude_authrole=_texts(exclude_authrole),
+            eligible_authrole=None if eligible_authrole is None else _texts(eligible_authrole),
+        )
+    return Publication(
+        topic,
+        checked_args(args),
+        kwargs or {},
+        audience,
+        publisher=None if publisher is None else publisher.id,
+        exclude_me=exclude_me,
+        disclosed=disclosure(publisher) if publisher is not None and disclose_me else {},
+        retain=retain,
+    )
+
+
+def _ids(sessions: Iterable[Session | int] | Session | int) -> frozenset[int]:
+    if isinstance(sessions, (Session, int)):
+        sessions = (sessions,)
+    return frozenset(item.id if isinstance(item, Session) else item for item in sessions)
+
+
+def _texts(texts: Iterable[str] | str) -> frozenset[str]:
+    return frozenset((texts,) if isinstance(texts, str) else texts)

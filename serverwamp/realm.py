@@ -34,7 +34,7 @@ from serverwamp.limits import Limits
 from serverwamp.migration import RealmSpellings
 from serverwamp.outbound.backlog import OverflowPolicy, checked_policy
 from serverwamp.patterns import PatternTable
-from serverwamp.publication import Audience, Publication, disclosure
+from serverwamp.publication import publication_to
 from serverwamp.router.broker import Broker
 from serverwamp.router.compiler import (
     SOURCES_OF_CALLS,
@@ -430,34 +430,23 @@ class Realm(
             retain: keep the event for sessions that subscribe later.
 
         Raises: ValueError when `topic` is invalid or reserved for the protocol, and when the
-        serialization format of no subscriber can express the arguments.
+        serialization format of no subscriber can express the arguments; with a backplane,
+        BackplaneUnavailable if the event was not sent, and BackplaneOutcomeUnknown if it may have
+        been sent.
         """
-        if not uris.is_valid_uri(topic) or uris.is_reserved(topic):
-            raise ValueError(f"{topic!r} is not a valid URI for a topic")
-        audience = None
-        if (
-            (exclude or exclude_authid or exclude_authrole)
-            or eligible is not None
-            or eligible_authid is not None
-            or eligible_authrole is not None
-        ):
-            audience = Audience(
-                exclude=_ids(exclude),
-                eligible=None if eligible is None else _ids(eligible),
-                exclude_authid=_texts(exclude_authid),
-                eligible_authid=None if eligible_authid is None else _texts(eligible_authid),
-                exclude_authrole=_texts(exclude_authrole),
-                eligible_authrole=None if eligible_authrole is None else _texts(eligible_authrole),
-            )
-        disclosed = disclosure(publisher) if publisher is not None and disclose_me else {}
-        publication = Publication(
+        publication = publication_to(
             topic,
-            checked_args(args),
-            kwargs or {},
-            audience,
-            publisher=None if publisher is None else publisher.id,
+            args,
+            kwargs,
+            exclude=exclude,
+            eligible=eligible,
+            exclude_authid=exclude_authid,
+            eligible_authid=eligible_authid,
+            exclude_authrole=exclude_authrole,
+            eligible_authrole=eligible_authrole,
+            publisher=publisher,
             exclude_me=exclude_me,
-            disclosed=disclosed,
+            disclose_me=disclose_me,
             retain=retain,
         )
         await self.freeze().publishing.publish(publication)
@@ -652,13 +641,3 @@ class Realm(
         if authorizer is None and not has_rules:
             return None
         return Authorization(authorizer, rules_for, limits)
-
-
-def _ids(sessions: Iterable[Session | int] | Session | int) -> frozenset[int]:
-    if isinstance(sessions, (Session, int)):
-        sessions = (sessions,)
-    return frozenset(item.id if isinstance(item, Session) else item for item in sessions)
-
-
-def _texts(texts: Iterable[str] | str) -> frozenset[str]:
-    return frozenset((texts,) if isinstance(texts, str) else texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -14,8 +15,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from serverwamp import Application, LostWindow, Realm, Session
-from serverwamp.backplanes import RedisBackplane
-from serverwamp.errors import BackplaneUnavailable
+from serverwamp.backplanes import BlockingPublisher, Publisher, RedisBackplane
+from serverwamp.errors import BackplaneOutcomeUnknown, BackplaneUnavailable
 from serverwamp.testing import HandshakeRefused, connect
 from serverwamp.testing import running as serving
 from tests.redis_servers import (
@@ -263,6 +264,80 @@ async def test_meta_events_without_redis_are_logged(caplog: pytest.LogCaptureFix
             async with connect(app, authid="a", ticket="a"):
                 pass
             await until(lambda: "meta events are lost" in caplog.text)
+
+
+# ---- publishing from outside
+
+
+async def test_a_publisher_outside(redis: RedisServer) -> None:
+    async with processes(redis.url, 1) as (client,):
+        await client.subscribe("com.topic")
+        async with Publisher(redis.url, realm="realm1") as publisher:
+            id_ = await publisher.publish("com.topic", ["a"], {"key": 1})
+            await publisher.publish("com.topic", ["not for it"], exclude=[client.session])
+            await publisher.publish("com.topic", ["b"], eligible=client.session)
+        event = await client.expect_event()
+        assert (event.args, event.kwargs, event.publication) == (("a",), {"key": 1}, id_)
+        assert (await client.expect_event()).args == ("b",)
+
+
+async def test_a_publisher_for_the_default_realm_and_another_prefix(redis: RedisServer) -> None:
+    app = Application(backplane=RedisBackplane(redis.url, prefix="shop"))
+    app.topic("com.topic")(anybody)
+    async with app.running(), connect(app) as client:
+        await client.subscribe("com.topic")
+        async with Publisher(redis.url) as publisher:
+            await publisher.publish("com.topic", ["of another application"])
+        async with Publisher(redis.url, prefix="shop") as publisher:
+            await publisher.publish("com.topic", ["a"])
+        assert (await client.expect_event()).args == ("a",)
+
+
+async def test_a_publisher_for_threads(redis: RedisServer) -> None:
+    def work() -> list[int]:
+        with BlockingPublisher(redis.url, realm="realm1") as publisher:
+            with ThreadPoolExecutor(4) as threads:
+                jobs = [threads.submit(publisher.publish, "com.topic", [n]) for n in range(20)]
+                return [job.result(5) for job in jobs]
+
+    async with processes(redis.url, 1) as (client,):
+        await client.subscribe("com.topic")
+        ids = await anyio.to_thread.run_sync(work)
+        events = [await client.expect_event() for _ in range(20)]
+        assert sorted(event.publication for event in events) == sorted(ids)
+        assert sorted(event.args[0] for event in events) == list(range(20))
+
+
+async def test_what_a_publisher_refuses(redis: RedisServer) -> None:
+    async with Publisher(redis.url) as publisher:
+        with pytest.raises(ValueError, match="not a valid URI"):
+            await publisher.publish("wamp.session.on_join")
+        with pytest.raises(ValueError, match="no format"):
+            await publisher.publish("com.topic", [object()])
+        with pytest.raises(TypeError):
+            await publisher.publish("com.topic", "text")
+
+
+async def test_a_publisher_raises_when_redis_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serverwamp.backplanes.timings.ACCEPT_SECONDS", 0.2)
+    with redis_server() as server:
+        async with Publisher(server.url) as publisher:
+            server.kill()
+            with pytest.raises((BackplaneUnavailable, BackplaneOutcomeUnknown)):
+                await publisher.publish("com.topic")
+            with pytest.raises(BackplaneUnavailable):
+                await publisher.publish("com.topic")
+
+
+def test_a_publisher_for_threads_reports_errors(redis: RedisServer) -> None:
+    publisher = BlockingPublisher(redis.url)
+    with pytest.raises(RuntimeError, match="with block"):
+        publisher.publish("com.topic")
+    with publisher, pytest.raises(ValueError, match="not a valid URI"):
+        publisher.publish("not a uri")
+    with pytest.raises(BackplaneUnavailable):
+        with BlockingPublisher("redis://127.0.0.1:1", start_timeout=0.1):
+            pass
 
 
 # ---- what can't be delivered

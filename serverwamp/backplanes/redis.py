@@ -219,6 +219,7 @@ class RedisBackplane(Backplane):
                 tasks.start_soon(self._expire)
                 with anyio.move_on_after(self._start_timeout) as starting:
                     await self._changes.wait_until(lambda: self._probes > 0)
+                reason = self._address.last_failure
                 if starting.cancelled_caught:
                     tasks.cancel_scope.cancel()
                 else:
@@ -227,9 +228,7 @@ class RedisBackplane(Backplane):
             self._events, self._probes = None, 0
             self._outbox.close()
         if starting.cancelled_caught:
-            raise BackplaneUnavailable(
-                f"{self._address} can't be reached: {self._address.last_failure}"
-            )
+            raise BackplaneUnavailable(f"{self._address} can't be reached: {reason}")
 
     async def _expire(self) -> None:
         """Let publications fail that have waited for too long."""
@@ -373,6 +372,7 @@ class RedisBackplane(Backplane):
         ]
         try:
             with anyio.fail_after(timings.REPLY_SECONDS):
+                await self._check_role(connection)  # its answer comes after the others
                 for batch, request in sent:
                     await self._answer(batch, request)
         finally:
@@ -410,10 +410,22 @@ class RedisBackplane(Backplane):
             request = connection.create_request(b"PUBLISH", self._inbox, repr(time.time()))
             with anyio.fail_after(timings.REPLY_SECONDS):
                 await request
-            await self._address.check_role(connection)
+            await self._check_role(connection)
             if listening is not None and listening is self._listening:
                 await self._expect_probe(listening, arrived, sent_at)
             await anyio.sleep(timings.PROBE_SECONDS)
+
+    async def _check_role(self, connection: TCPConnection) -> None:
+        """Check that this Redis is still the one to which the other processes are connected.
+
+        Raises: BackplaneUnavailable; then the connection that receives is replaced, too.
+        """
+        try:
+            await self._address.check_role(connection)
+        except BackplaneUnavailable:
+            if self._listening is not None:
+                self._listening.cancel()
+            raise
 
     async def _expect_probe(
         self, listening: anyio.CancelScope, arrived: int, sent_at: float

@@ -73,9 +73,7 @@ class RedisAddress:
 
     def __str__(self) -> str:
         places = ", ".join(f"{place.host}:{place.port}" for place in self._locations)
-        return (
-            f"the primary {self._primary!r} of {places}" if self._primary else f"Redis at {places}"
-        )
+        return f"the Redis {self._primary!r} of {places}" if self._primary else f"Redis at {places}"
 
     @asynccontextmanager
     async def connected(

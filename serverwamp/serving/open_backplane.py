@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
 
 from serverwamp.backplanes.base import Backplane
+from serverwamp.backplanes.running import running
 from serverwamp.binding.handler import Handler
 from serverwamp.concurrency.failures import raise_unless_failure
 from serverwamp.concurrency.tasks import start_in_background
@@ -21,9 +21,6 @@ from serverwamp.router.router import RealmRouter
 from serverwamp.statistics import Counters
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-FLUSH_SECONDS: Final = 1.0
-"""How long closing waits for events that nobody waits for, such as meta events."""
 
 
 class OpenBackplane:
@@ -65,22 +62,12 @@ class OpenBackplane:
     @asynccontextmanager
     async def _opened(self, opening: _Opening) -> AsyncIterator[None]:
         try:
-            async with anyio.create_task_group() as self._tasks:
-                await self._tasks.start(self._backplane.run, self)
+            async with running(self._backplane, self) as self._tasks:
                 self.is_open = True
                 opening.succeed()
-                try:
-                    yield
-                finally:
-                    with anyio.move_on_after(FLUSH_SECONDS, shield=True):
-                        await self._backplane.flush()
-                    self.is_open = False
-                    self._tasks.cancel_scope.cancel()
-        except BaseExceptionGroup as group:  # the user of the block doesn't know of the tasks
-            if len(group.exceptions) == 1:
-                raise group.exceptions[0] from None
-            raise
+                yield
         finally:
+            self.is_open = False
             self._opening = self._tasks = None
             opening.done.set()
 

@@ -1,0 +1,179 @@
+"""Publishes in a realm from outside: from scripts, task queues and cron jobs."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from anyio.abc import TaskGroup
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from serverwamp.backplanes.base import NodeEvents
+from serverwamp.backplanes.redis import RedisBackplane
+from serverwamp.backplanes.running import running
+from serverwamp.errors import SerializationError
+from serverwamp.history import Log
+from serverwamp.publication import Publication, publication_to
+
+
+class Publisher:
+    """Publishes events to the subscribers of a realm, without a server.
+
+    Use it as an async context manager: entering it connects to Redis.
+
+    Arguments:
+        url: the URL of the Redis that the application uses; see `RedisBackplane`.
+        realm: the URI of the realm; None for the default realm of the application.
+        prefix: the prefix of the application.
+        ssl_context: verifies TLS, for example with your own certificate authority.
+        sentinel_password: the password of the Sentinels, if they have one.
+        start_timeout: how many seconds connecting may take.
+
+    Raises: ConfigurationError for an invalid URL; when entered, BackplaneUnavailable if Redis can't
+    be reached.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        realm: str | None = None,
+        prefix: str = "serverwamp",
+        ssl_context: ssl.SSLContext | None = None,
+        sentinel_password: str | None = None,
+        start_timeout: float = 10.0,
+    ) -> None:
+        self._backplane = RedisBackplane(
+            url,
+            prefix=prefix,
+            ssl_context=ssl_context,
+            sentinel_password=sentinel_password,
+            start_timeout=start_timeout,
+        )
+        self._realm = _Outside(realm)
+        self._running: AbstractAsyncContextManager[TaskGroup] | None = None
+
+    async def __aenter__(self) -> Publisher:
+        self._running = running(self._backplane, self._realm)
+        await self._running.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        assert self._running is not None
+        return await self._running.__aexit__(kind, error, traceback)
+
+    async def publish(
+        self,
+        topic: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        exclude: Iterable[int] | int = (),
+        eligible: Iterable[int] | int | None = None,
+        exclude_authid: Iterable[str] | str = (),
+        eligible_authid: Iterable[str] | str | None = None,
+        exclude_authrole: Iterable[str] | str = (),
+        eligible_authrole: Iterable[str] | str | None = None,
+    ) -> int:
+        """Publish an event; return its id when Redis has accepted it.
+
+        The arguments are those of `Realm.publish`; sessions are named by their ids.
+
+        Raises: BackplaneUnavailable if the event was not sent; BackplaneOutcomeUnknown if it may
+        have been sent; ValueError when `topic` is invalid or reserved for the protocol, and when no
+        serialization format can express the arguments.
+        """
+        publication = publication_to(
+            topic,
+            args,
+            kwargs,
+            exclude=exclude,
+            eligible=eligible,
+            exclude_authid=exclude_authid,
+            eligible_authid=eligible_authid,
+            exclude_authrole=exclude_authrole,
+            eligible_authrole=eligible_authrole,
+        )
+        try:
+            await self._backplane.publish(self._realm, publication)
+        except SerializationError as failure:
+            raise ValueError(
+                f"no format can express the event of {topic!r}: {failure}"
+            ) from failure
+        return publication.id
+
+
+class BlockingPublisher:
+    """A `Publisher` for programs without an event loop; its arguments are the same.
+
+    Use it as a context manager. An event loop then runs in a thread of its own. Any thread may
+    publish.
+
+    Raises: what `Publisher` raises.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._publisher = Publisher(url, **options)
+        self._portal: BlockingPortal | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> BlockingPublisher:
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal())
+            stack.enter_context(portal.wrap_async_context_manager(self._publisher))
+            self._portal, self._stack = portal, stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        self._portal = None
+        return self._stack.__exit__(kind, error, traceback)
+
+    def publish(
+        self,
+        topic: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> int:
+        """Publish an event; return its id when Redis has accepted it. See `Publisher.publish`.
+
+        Raises: what `Publisher.publish` raises; RuntimeError outside of the ``with`` block.
+        """
+        if self._portal is None:
+            raise RuntimeError("a BlockingPublisher publishes only inside its with block")
+        return self._portal.call(partial(self._publisher.publish, topic, args, kwargs, **options))
+
+
+class _Outside(NodeEvents):
+    """A realm without subscribers, seen from a program that only publishes."""
+
+    has_stores = False
+
+    def __init__(self, uri: str | None) -> None:
+        self.uri = uri
+
+    def deliver(self, publication: Publication) -> None:
+        pass
+
+    def receive(self, publication: Publication) -> None:
+        pass
+
+    def log_of(self, topic: str) -> Log | None:
+        return None
+
+    def lose_window(self, since: float, until: float) -> None:
+        pass
