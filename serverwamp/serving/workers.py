@@ -45,7 +45,7 @@ def count_of_workers() -> int:
 def _option(words: Sequence[str]) -> str:
     """Return the value of the last option for the number of workers."""
     value = ""
-    for word, following in zip(words, (*words[1:], ""), strict=True):
+    for word, following in zip(words, (*words, "")[1:], strict=True):
         if word in ("-w", "--workers"):
             value = following
         elif word.startswith("--workers="):
