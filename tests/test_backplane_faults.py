@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from serverwamp import Application, LostWindow
@@ -62,10 +61,11 @@ class Traffic:
     async def publish_steadily(self) -> None:
         async with anyio.create_task_group() as tasks:
             while True:
-                tasks.start_soon(self.publish, len(self.attempts))
+                tasks.start_soon(self.publish)
                 await anyio.sleep(0.01)
 
-    async def publish(self, number: int, padding: str = "") -> None:
+    async def publish(self, padding: str = "") -> None:
+        number = len(self.attempts)
         attempt = self.attempts[number] = Attempt(time.time())
         realm = self.publisher._realms["realm1"]
         try:
@@ -230,8 +230,7 @@ async def test_a_subscriber_exceeds_its_output_buffer(server: RedisServer) -> No
             proxy.block()
             async with anyio.create_task_group() as tasks:
                 for _ in range(40):
-                    tasks.start_soon(traffic.publish, len(traffic.attempts), "x" * 500_000)
-                    await anyio.lowlevel.checkpoint()
+                    tasks.start_soon(traffic.publish, "x" * 500_000)
             proxy.release()
 
         traffic = await disturb(fault, [server.url, proxy.url])

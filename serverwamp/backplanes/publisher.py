@@ -16,7 +16,8 @@ from serverwamp.backplanes.base import NodeEvents
 from serverwamp.backplanes.redis import RedisBackplane
 from serverwamp.backplanes.running import running
 from serverwamp.errors import SerializationError
-from serverwamp.history import Log
+from serverwamp.history import HistoryReader, Log
+from serverwamp.limits import Limits
 from serverwamp.publication import Publication, publication_to
 
 
@@ -162,6 +163,7 @@ class _Outside(NodeEvents):
     """A realm without subscribers, seen from a program that only publishes."""
 
     has_stores = False
+    limits = Limits()
 
     def __init__(self, uri: str | None) -> None:
         self.uri = uri
@@ -175,5 +177,8 @@ class _Outside(NodeEvents):
     def log_of(self, topic: str) -> Log | None:
         return None
 
-    def lose_window(self, since: float, until: float) -> None:
+    def serves_topic(self, topic: str) -> bool:
+        return False
+
+    def lose_window(self, since: float, until: float, history: HistoryReader | None = None) -> None:
         pass

@@ -20,6 +20,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import anyio
@@ -250,10 +251,13 @@ class RedisBackplane(Backplane):
     async def _receive(self, connection: TCPConnection, budget: anyio.CapacityLimiter) -> None:
         self._receiving = connection
         self._known_until = self._known_until or time.time()
-        messages: Any = connection.push_messages
         try:
             with anyio.CancelScope() as self._listening:
-                async with anyio.create_task_group() as tasks:
+                messages: Any
+                async with (
+                    aclosing(connection.push_messages) as messages,
+                    anyio.create_task_group() as tasks,
+                ):
                     tasks.start_soon(self._raise_refusals, connection)
                     self._subscribe([self._inbox, *self._followed])
                     while True:
@@ -273,10 +277,11 @@ class RedisBackplane(Backplane):
 
     async def _raise_refusals(self, connection: TCPConnection) -> None:
         """Raise what Redis answers to SUBSCRIBE if it refuses it."""
-        messages: Any = connection.streamed_messages
-        async for answer in messages:
-            if isinstance(answer, BaseException):
-                raise answer
+        messages: Any
+        async with aclosing(connection.streamed_messages) as messages:
+            async for answer in messages:
+                if isinstance(answer, BaseException):
+                    raise answer
 
     def _subscribe(self, channels: list[str]) -> None:
         if channels and self._receiving is not None and self._receiving.usable:
