@@ -76,6 +76,8 @@ class ScriptRunner:
         raise BackplaneUnavailable("the backplane can't be reached")
 
     async def _connected(self) -> TCPConnection | None:
+        if self._connection is not None:
+            return self._connection
         with anyio.move_on_after(timings.ACCEPT_SECONDS):
             await self._changes.wait_until(lambda: self._connection is not None)
         return self._connection

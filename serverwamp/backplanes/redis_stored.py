@@ -130,34 +130,42 @@ class RedisStored:
             self._waiting -= 1
 
     async def _publish(self, realm: RealmEvents, publication: Publication, frame: bytes) -> None:
-        log = self.log_of(realm, publication.topic)
-        channel = (
-            self._channels.of_topic(realm.uri, publication.topic) if log is None else log.channel
-        )
-        asked: dict[str, Any] = {"channel": channel, "publication": str(publication.id)}
-        size, keys = OVERHEAD + len(frame), list[str]()
+        topic, asked, keys = publication.topic, dict[str, Any](), list[str]()
+        size = OVERHEAD + len(frame)
+        log = self.log_of(realm, topic)
         if log is not None:
             asked["history"] = log.asked_to_append(size)
             keys += log.keys
         if _is_retained(realm, publication):
             asked["retained"] = self._asked_to_retain(realm, publication, size)
-            keys += self._retained_keys(realm, publication.topic)
+            keys += self._retained_keys(realm, topic)
+        asked["publication"] = str(publication.id)
         kept = b"" if may_be_stored(publication) else packed_without_payload(publication)
+        if log is None:
+            channel = self._channels.of_topic(realm.uri, topic)
+            await self._publish_retained(channel, asked, keys, frame)
+            return
+        asked["channel"] = log.channel
+        args = [msgspec.json.encode(asked), frame, kept]
+        epoch, id_ = await self.runner.run(PUBLISH, keys, args)
+        log.note_epoch(epoch.decode())
+        if log.channel in self._subscribed:
+            with anyio.move_on_after(timings.REPLY_SECONDS):  # else it is read later
+                await log.wait_delivered(epoch.decode(), entry_id(id_))
+
+    async def _publish_retained(
+        self, channel: str, asked: dict[str, Any], keys: Sequence[str], frame: bytes
+    ) -> None:
+        """Publish an event that is retained and has no history."""
         delivered = anyio.Event()
         token = self._new_token(lambda _: delivered.set())
-        asked["header"] = f"k{token}"
+        asked |= {"channel": channel, "header": f"k{token}"}
         try:
-            args = [msgspec.json.encode(asked), frame, kept]
-            is_repeatable = log is not None
-            reply = await self.runner.run(PUBLISH, keys, args, is_repeatable=is_repeatable)
-            if log is not None:
-                log.note_epoch(reply[0].decode())
+            args = [msgspec.json.encode(asked), frame, b""]
+            await self.runner.run(PUBLISH, keys, args, is_repeatable=False)
             if channel in self._subscribed:
-                with anyio.move_on_after(timings.REPLY_SECONDS):  # else it is read, or is lost
-                    if log is None:
-                        await delivered.wait()
-                    else:
-                        await log.wait_delivered(reply[0].decode(), entry_id(reply[1]))
+                with anyio.move_on_after(timings.REPLY_SECONDS):  # else it is in a lost window
+                    await delivered.wait()
         finally:
             self._awaited.pop(token, None)
 
