@@ -16,5 +16,5 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # The tracer would slow down the clients, and would find nothing of the servers.
     for item in items:
-        if item.path.parent.name in IN_OTHER_PROCESSES or item.get_closest_marker("process"):
+        if item.path.parent.name in IN_OTHER_PROCESSES:
             item.add_marker(pytest.mark.no_cover)

@@ -281,7 +281,9 @@ def objects_from(*roots: Any) -> Iterator[Any]:
         seen.add(id(item))
         if type(item).__module__.partition(".")[0] == "serverwamp":
             yield item
-        if not isinstance(item, (str, bytes, types.CodeType)):
+        if isinstance(item, types.FunctionType):  # its globals lead to everything that is imported
+            waiting += [item.__closure__, item.__defaults__, item.__kwdefaults__, item.__dict__]
+        elif not isinstance(item, (str, bytes, types.CodeType)):
             waiting.extend(gc.get_referents(item))
 
 
