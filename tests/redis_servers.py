@@ -16,7 +16,7 @@ import anyio
 import anyio.abc
 import pytest
 
-from serverwamp import Application, Realm
+from serverwamp import Application, History, Realm
 from serverwamp.backplanes import RedisBackplane
 from serverwamp.concurrency.changes import Changes
 from serverwamp.testing import Client, connect
@@ -87,10 +87,10 @@ async def anybody() -> AsyncIterator[None]:
     yield
 
 
-def application(url: str, **options: Any) -> Application:
+def application(url: str, history: History | None = None, **options: Any) -> Application:
     app = Application(backplane=RedisBackplane(url, **options))
     realm = Realm("realm1")
-    realm.prefix_topic("", client_publish=True)(anybody)
+    realm.prefix_topic("", client_publish=True, history=history)(anybody)
     app.add_realm(realm)
     return app
 

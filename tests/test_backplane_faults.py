@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import anyio
 import pytest
 
-from serverwamp import Application, LostWindow
+from serverwamp import Application, History, LostWindow
 from serverwamp.backplanes import timings
 from serverwamp.concurrency.changes import Changes
 from serverwamp.errors import BackplaneOutcomeUnknown, BackplaneUnavailable
@@ -114,9 +114,11 @@ class Traffic:
                 ), f"{number} is lost, and nobody is told"
 
 
-async def disturb(fault: Callable[[Traffic], Awaitable[None]], urls: list[str]) -> Traffic:
+async def disturb(
+    fault: Callable[[Traffic], Awaitable[None]], urls: list[str], history: History | None = None
+) -> Traffic:
     """Publish and receive while something fails; check what everybody notices."""
-    apps = [application(url) for url in urls]
+    apps = [application(url, history) for url in urls]
     traffic = Traffic(apps[0])
     async with AsyncExitStack() as stack:
         for app in apps[1:]:
