@@ -8,14 +8,17 @@ Spec: Advanced Profile, "Pattern-based Subscriptions" and "Pattern-based Registr
 
 from __future__ import annotations
 
+import re
 from bisect import insort
 from collections.abc import Iterator
 from operator import neg
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
+from serverwamp.errors import ConfigurationError
 from serverwamp.uris import MatchPolicy
 
 Target = TypeVar("Target")
+RouteKind: TypeAlias = Literal["exact", "prefix", "wildcard", "regex"]
 
 HERE: Final = None
 """The key of a node in the wildcard tree for the target of the pattern that ends there."""
@@ -195,3 +198,51 @@ def matches(pattern: str, match: MatchPolicy, uri: str) -> bool:
         return uri.startswith(pattern)
     mine, theirs = pattern.split("."), uri.split(".")
     return len(mine) == len(theirs) and all(a in ("", b) for a, b in zip(mine, theirs, strict=True))
+
+
+class RouteTable(Generic[Target]):
+    """Routes by URI. An exact URI precedes the longest prefix, which precedes the best wildcard.
+
+    Regular expressions come last, in the order in which they were added. Only they are tried one by
+    one.
+
+    Spec: Advanced Profile, "Pattern-based Registrations", for the precedence.
+    """
+
+    def __init__(self) -> None:
+        self._patterns: PatternTable[Target] = PatternTable()
+        self._regexes: list[tuple[re.Pattern[str], Target]] = []
+
+    def add(self, uri: str, kind: RouteKind, target: Target) -> None:
+        """Add a target for a URI, or for a pattern of the given kind.
+
+        Raises: ConfigurationError when the pattern has a target already.
+        """
+        if kind == "regex":
+            self._regexes.append((re.compile(uri), target))
+            return
+        try:
+            self._patterns.add(uri, kind, target)
+        except KeyError:
+            raise ConfigurationError(f"there is a route for {uri!r} already") from None
+
+    def resolve(self, uri: str) -> Target | None:
+        """Return the target that serves `uri`; None if there is none."""
+        target = self._patterns.best(uri)
+        if target is not None or not self._regexes:
+            return target
+        return next((target for pattern, target in self._regexes if pattern.match(uri)), None)
+
+    def resolve_pattern(self, uri: str, match: MatchPolicy) -> Target | None:
+        """Return a target that serves everything that a pattern matches; None if there is none.
+
+        Regular expressions are never returned for a pattern, because it isn't known what they
+        cover.
+        """
+        if match == "exact":
+            return self.resolve(uri)
+        return next(self._patterns.covering(uri, match), None)
+
+    def has(self, uri: str, match: MatchPolicy) -> bool:
+        """Tell whether there is a target for exactly this URI or pattern."""
+        return self._patterns.get(uri, match) is not None

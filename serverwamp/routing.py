@@ -12,7 +12,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import Any, ClassVar, TypeAlias, TypeVar, overload
 
 from serverwamp import uris
 from serverwamp.auth.authorization import Requirement, Requirements, checked_requirements
@@ -21,12 +21,9 @@ from serverwamp.errors import ConfigurationError
 from serverwamp.history import History
 from serverwamp.migration import TopicRouteSetSpellings
 from serverwamp.outbound.backlog import OverflowPolicy, checked_policy
-from serverwamp.patterns import PatternTable
-from serverwamp.uris import MatchPolicy
+from serverwamp.patterns import RouteKind
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Target = TypeVar("Target")
-RouteKind: TypeAlias = Literal["exact", "prefix", "wildcard", "regex"]
 
 
 # ---- definitions
@@ -512,54 +509,3 @@ class TopicRouteSet(
 
     def _add_topic_route(self, route: TopicRoute | PublicationRoute) -> None:
         self._add(route)
-
-
-# ---- lookup
-
-
-class RouteTable(Generic[Target]):
-    """Routes by URI. An exact URI precedes the longest prefix, which precedes the best wildcard.
-
-    Regular expressions come last, in the order in which they were added. Only they are tried one by
-    one.
-
-    Spec: Advanced Profile, "Pattern-based Registrations", for the precedence.
-    """
-
-    def __init__(self) -> None:
-        self._patterns: PatternTable[Target] = PatternTable()
-        self._regexes: list[tuple[re.Pattern[str], Target]] = []
-
-    def add(self, uri: str, kind: RouteKind, target: Target) -> None:
-        """Add a target for a URI, or for a pattern of the given kind.
-
-        Raises: ConfigurationError when the pattern has a target already.
-        """
-        if kind == "regex":
-            self._regexes.append((re.compile(uri), target))
-            return
-        try:
-            self._patterns.add(uri, kind, target)
-        except KeyError:
-            raise ConfigurationError(f"there is a route for {uri!r} already") from None
-
-    def resolve(self, uri: str) -> Target | None:
-        """Return the target that serves `uri`; None if there is none."""
-        target = self._patterns.best(uri)
-        if target is not None or not self._regexes:
-            return target
-        return next((target for pattern, target in self._regexes if pattern.match(uri)), None)
-
-    def resolve_pattern(self, uri: str, match: MatchPolicy) -> Target | None:
-        """Return a target that serves everything that a pattern matches; None if there is none.
-
-        Regular expressions are never returned for a pattern, because it isn't known what they
-        cover.
-        """
-        if match == "exact":
-            return self.resolve(uri)
-        return next(self._patterns.covering(uri, match), None)
-
-    def has(self, uri: str, match: MatchPolicy) -> bool:
-        """Tell whether there is a target for exactly this URI or pattern."""
-        return self._patterns.get(uri, match) is not None

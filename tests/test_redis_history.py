@@ -26,7 +26,7 @@ from serverwamp import (
     Publication,
     WAMPError,
 )
-from serverwamp.backplanes import Backplane, MemoryBackplane, RedisBackplane
+from serverwamp.backplanes import Backplane, MemoryBackplane, Publisher, RedisBackplane
 from serverwamp.errors import BackplaneUnavailable
 from serverwamp.testing import Client, connect
 from tests.redis_servers import RedisServer, redis_server
@@ -380,6 +380,21 @@ def test_a_store_of_ones_own_needs_a_backplane_of_one_process() -> None:
     app = application(RedisBackplane("redis://127.0.0.1:1"), History(store=store))
     with pytest.raises(ConfigurationError, match="store of your own"):
         app.freeze()
+
+
+@pytest.mark.spec("HIS-01")
+async def test_a_publisher_outside_knows_which_topics_have_a_history(redis: RedisServer) -> None:
+    app = Application(backplane=RedisBackplane(redis.url))
+    app.prefix_topic("log.", history=History(age=3600))(listen)
+    app.topic("log.not")(listen)
+    app.regex_topic(r"^x\.\d+$", history=History())(listen)
+    async with app.running(), connect(app) as client, Publisher(redis.url) as publisher:
+        for topic, complete in (("log.a", True), ("x.1", True), ("log.not", False)):
+            subscription = await client.subscribe(topic)
+            await publisher.publish(topic, [topic])
+            assert (await client.expect_event(subscription)).args == (topic,)
+            found = [topic] if complete else []
+            assert await kept(client, subscription.id) == (found, complete)
 
 
 # ---- `complete`, compared with the memory of a process

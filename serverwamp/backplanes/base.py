@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeAlias
 import anyio
 from anyio.abc import TaskStatus
 
+from serverwamp.backplanes.topics import TopicRules
 from serverwamp.history import History, HistoryReader, Log, StoredEvent
 from serverwamp.limits import Limits
 from serverwamp.publication import Publication
@@ -33,6 +34,11 @@ class RealmEvents(Protocol):
     @property
     def limits(self) -> Limits:
         """The limits of the realm."""
+        ...
+
+    @property
+    def topics(self) -> Sequence[TopicRules]:
+        """The topic routes of the realm."""
         ...
 
     def serves_topic(self, topic: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import partial
@@ -12,12 +13,14 @@ from typing import Any
 from anyio.abc import TaskGroup
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from serverwamp.backplanes.base import NodeEvents
+from serverwamp.backplanes.base import Backplane, NodeEvents
 from serverwamp.backplanes.redis import RedisBackplane
 from serverwamp.backplanes.running import running
+from serverwamp.backplanes.topics import TopicRules
 from serverwamp.errors import SerializationError
 from serverwamp.history import HistoryReader, Log
 from serverwamp.limits import Limits
+from serverwamp.patterns import RouteTable
 from serverwamp.publication import Publication, publication_to
 
 
@@ -61,6 +64,11 @@ class Publisher:
     async def __aenter__(self) -> Publisher:
         self._running = running(self._backplane, self._realm)
         await self._running.__aenter__()
+        try:
+            self._realm.learn(await self._backplane.topics_of(self._realm), self._backplane)
+        except BaseException:
+            if not await self._running.__aexit__(*sys.exc_info()):
+                raise
         return self
 
     async def __aexit__(
@@ -163,10 +171,12 @@ class _Outside(NodeEvents):
     """A realm without subscribers, seen from a program that only publishes."""
 
     has_stores = False
+    topics = ()
     limits = Limits()
 
     def __init__(self, uri: str | None) -> None:
         self.uri = uri
+        self._logs: RouteTable[tuple[Log | None]] = RouteTable()
 
     def deliver(self, publication: Publication) -> None:
         pass
@@ -174,11 +184,21 @@ class _Outside(NodeEvents):
     def receive(self, publication: Publication) -> None:
         pass
 
+    def learn(self, topics: Sequence[TopicRules], backplane: Backplane) -> None:
+        """Take note of the topic routes that the processes of the realm have told."""
+        self._logs = RouteTable()
+        for topic in topics:
+            log = None
+            if topic.history is not None:
+                log = backplane.new_log(self, topic.name, topic.history)
+            self._logs.add(topic.uri, topic.kind, (log,))
+
     def log_of(self, topic: str) -> Log | None:
-        return None
+        found = self._logs.resolve(topic)
+        return None if found is None else found[0]
 
     def serves_topic(self, topic: str) -> bool:
-        return False
+        return self._logs.resolve(topic) is not None
 
     def lose_window(self, since: float, until: float, history: HistoryReader | None = None) -> None:
         pass

@@ -36,6 +36,7 @@ from serverwamp.backplanes.envelope import packed, unpacked
 from serverwamp.backplanes.outbox import Batch, Outbox
 from serverwamp.backplanes.redis_address import RedisAddress
 from serverwamp.backplanes.redis_stored import RETAINED_MARK, SCRIPTED, RedisStored
+from serverwamp.backplanes.topics import TopicRules
 from serverwamp.concurrency.changes import Changes
 from serverwamp.errors import (
     BackplaneOutcomeUnknown,
@@ -124,6 +125,7 @@ class RedisBackplane(Backplane):
 
     def add_realm(self, realm: RealmEvents) -> None:
         self._realms[realm.uri or ""] = realm
+        self._stored.realms.append(realm)
 
     async def publish(self, realm: RealmEvents, publication: Publication) -> None:
         frame = packed(publication)
@@ -196,6 +198,14 @@ class RedisBackplane(Backplane):
     ) -> Awaitable[None]:
         return self._stored.retained(realm, topic, then)
 
+    async def topics_of(self, realm: RealmEvents) -> list[TopicRules]:
+        """Return the topic routes that the processes of a realm have told.
+
+        Raises: BackplaneUnavailable; BackplaneOutcomeUnknown; ValueError when another version of
+        serverwamp has told them.
+        """
+        return await self._stored.topics_of(realm)
+
     def _check_open(self) -> None:
         if self._events is None:
             raise BackplaneUnavailable(
@@ -219,7 +229,9 @@ class RedisBackplane(Backplane):
                 tasks.start_soon(self._stored.keep_filled)
                 tasks.start_soon(self._expire)
                 with anyio.move_on_after(self._start_timeout) as starting:
-                    await self._changes.wait_until(lambda: self._probes > 0)
+                    await self._changes.wait_until(
+                        lambda: self._probes > 0 and self._stored.runner.is_connected
+                    )
                 reason = self._address.last_failure
                 if starting.cancelled_caught:
                     tasks.cancel_scope.cancel()

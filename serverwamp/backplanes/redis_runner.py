@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -22,15 +22,23 @@ class ScriptRunner:
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
         self._connection: TCPConnection | None = None
+        self.greet: Callable[[TCPConnection], None] = lambda connection: None
+        """Called with each new connection, before anything else is sent."""
         self._jobs: dict[_Job, None] = {}  # those without an answer, the oldest first
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None
 
     async def serve(self, connection: TCPConnection, _: anyio.CapacityLimiter) -> None:
         """Use a connection until it doesn't answer any more."""
         self._connection = connection
         try:
+            self.greet(connection)
             for job in self._jobs:
                 if job.request is None:
                     job.send(connection)
+            self._changes.notify()
             await self._changes.wait_until(lambda: self._connection is not connection)
         finally:
             if self._connection is connection:

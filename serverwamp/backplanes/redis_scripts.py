@@ -297,6 +297,9 @@ return answer(entries, has_more)
 )
 """Read a page of a history."""
 
+TOPICS: Final = Script("return redis.call('GET', KEYS[1]) or ''")
+"""Read the topic routes of a realm."""
+
 RETAINED: Final = Script(
     """
 -- Send a topic's retained events to the inbox of a process. KEYS: the list. ARGV: inbox, token.

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import anyio
 import msgspec
+from coredis.connection import TCPConnection
+from coredis.exceptions import AuthorizationError
 
 from serverwamp.backplanes import timings
 from serverwamp.backplanes.base import RealmEvents
@@ -25,8 +27,9 @@ from serverwamp.backplanes.envelope import (
 from serverwamp.backplanes.outbox import MOST_BYTES, MOST_WAITING
 from serverwamp.backplanes.redis_history import EPOCH, NoteLost, StreamLog, entry_id
 from serverwamp.backplanes.redis_runner import ScriptRunner
-from serverwamp.backplanes.redis_scripts import PUBLISH, RETAINED
+from serverwamp.backplanes.redis_scripts import PUBLISH, RETAINED, TOPICS
 from serverwamp.backplanes.retained import MOST_OF_A_TOPIC
+from serverwamp.backplanes.topics import TopicRules, told, understood
 from serverwamp.concurrency.changes import Changes
 from serverwamp.errors import (
     BackplaneUnavailable,
@@ -74,7 +77,10 @@ class RedisStored:
         self._changes = changes
         self._note_lost = note_lost
         self._waiting = 0
+        self.realms: list[RealmEvents] = []
+        """The realms that this process serves."""
         self.runner: ScriptRunner = ScriptRunner(changes)
+        self.runner.greet = self._tell_topics
         self._logs: dict[str, dict[str, StreamLog]] = defaultdict(dict)  # by channel and name
         self._awaited: dict[str, Callable[[list[bytes]], None]] = {}  # by tokens
         self._tokens = 0
@@ -111,6 +117,30 @@ class RedisStored:
     def stores(self, realm: RealmEvents, publication: Publication) -> bool:
         """Tell whether a publication is stored, so that `publish` has to publish it."""
         return realm.log_of(publication.topic) is not None or _is_retained(realm, publication)
+
+    # ---- topics, for publishers outside
+
+    def _tell_topics(self, connection: TCPConnection) -> None:
+        for realm in self.realms:
+            connection.create_request(b"SET", self._topics_key(realm), told(realm.topics))
+
+    def _topics_key(self, realm: RealmEvents) -> str:
+        return f"{self._channels.of_realm(realm.uri)}:topics"
+
+    async def topics_of(self, realm: RealmEvents) -> list[TopicRules]:
+        """Return the topic routes that the processes of a realm have told.
+
+        Raises: BackplaneUnavailable; BackplaneOutcomeUnknown; ValueError when another version of
+        serverwamp has told them.
+        """
+        try:
+            content = await self.runner.run(TOPICS, [self._topics_key(realm)], [])
+        except BackplaneUnavailable as error:
+            if not isinstance(error.__cause__, AuthorizationError):
+                raise
+            logger.warning("histories are unknown: this user of Redis may not run scripts")
+            return []
+        return understood(content) if content else []
 
     # ---- publishing
 

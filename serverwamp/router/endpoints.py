@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from serverwamp import uris
 from serverwamp.auth.authorization import Action, Rule, can_decide_about_patterns
+from serverwamp.backplanes.topics import TopicRules
 from serverwamp.binding.handler import Handler
 from serverwamp.errors import (
     InvalidURI,
@@ -15,7 +16,8 @@ from serverwamp.errors import (
 )
 from serverwamp.history import History, HistoryReader, Log
 from serverwamp.outbound.backlog import OverflowPolicy
-from serverwamp.routing import Definition, PublicationRoute, RouteTable, RPCRoute, TopicRoute
+from serverwamp.patterns import RouteTable
+from serverwamp.routing import Definition, PublicationRoute, RPCRoute, TopicRoute
 from serverwamp.uris import MatchPolicy
 
 
@@ -112,7 +114,8 @@ class Endpoints:
         """
         for endpoint in self._all:
             if endpoint.history is not None:
-                name = f"{endpoint.route.kind}:{endpoint.route.uri}"
+                route = endpoint.route
+                name = TopicRules(route.kind, route.uri, endpoint.history).name
                 endpoint.log = new_log(name, endpoint.history)
 
     def __iter__(self) -> Iterator[Endpoint]:
@@ -179,6 +182,15 @@ class Endpoints:
     def topic_endpoint(self, uri: str) -> Endpoint | None:
         """Return the endpoint that serves a topic; None if there is none."""
         return self._subscription or self._topics.resolve(uri)
+
+    @property
+    def topics(self) -> list[TopicRules]:
+        """The rules of the topic routes."""
+        return [
+            TopicRules(endpoint.route.kind, endpoint.route.uri, endpoint.history)
+            for endpoint in self._all
+            if isinstance(endpoint.route, TopicRoute)
+        ]
 
     def forgets(self, uri: str, match: MatchPolicy) -> bool:
         """Tell whether a topic, or any topic that a pattern matches, has no history."""

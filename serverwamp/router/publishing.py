@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from msgspec.structs import replace
 
 from serverwamp.backplanes.base import Backplane
+from serverwamp.backplanes.topics import TopicRules
 from serverwamp.binding.default_args import shielded_exit_stack
 from serverwamp.binding.handler import Handler
 from serverwamp.binding.results import RPCErrorResult, as_result
@@ -135,6 +136,11 @@ class Publishing:
             return None
         endpoint = self._endpoints.topic_endpoint(topic)
         return None if endpoint is None else endpoint.log
+
+    @property
+    def topics(self) -> Sequence[TopicRules]:
+        """The topic routes of the realm."""
+        return self._endpoints.topics
 
     def serves_topic(self, topic: str) -> bool:
         """Tell whether clients can subscribe to a topic."""
