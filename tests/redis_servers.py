@@ -114,6 +114,9 @@ class Proxy:
         self._flows.set()
         self._generation = 0
         self.url = ""
+        self.delay = 0.0
+        """How many seconds what is sent is under way."""
+        self._scopes: set[anyio.CancelScope] = set()
         self.connections = 0
         self.changes = Changes()
 
@@ -127,6 +130,11 @@ class Proxy:
     def abandon(self) -> None:
         """Let the existing connections hang for ever; new ones work."""
         self._generation += 1
+
+    def cut(self) -> None:
+        """Close all connections. What is under way is lost."""
+        for scope in self._scopes:
+            scope.cancel()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
@@ -143,6 +151,7 @@ class Proxy:
         self.changes.notify()
         async with client, await anyio.connect_tcp("127.0.0.1", self._target) as server:
             async with anyio.create_task_group() as tasks:
+                self._scopes.add(tasks.cancel_scope)
                 for source, sink in ((client, server), (server, client)):
                     tasks.start_soon(self._forward, source, sink, tasks.cancel_scope)
 
@@ -156,6 +165,7 @@ class Proxy:
         with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
             while True:
                 data = await source.receive()
+                await anyio.sleep(self.delay)
                 await self._flows.wait()
                 if generation != self._generation:
                     await anyio.sleep_forever()

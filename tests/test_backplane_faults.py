@@ -6,8 +6,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from serverwamp import Application, History, LostWindow
@@ -52,6 +54,7 @@ class Traffic:
     """One application publishes numbers; others, each with a subscriber, receive them."""
 
     publisher: Application
+    subscribers: list[Application]
     attempts: dict[int, Attempt] = field(default_factory=dict)
     received: list[list[int]] = field(default_factory=list)
     windows: list[list[LostWindow]] = field(default_factory=list)
@@ -119,7 +122,7 @@ async def disturb(
 ) -> Traffic:
     """Publish and receive while something fails; check what everybody notices."""
     apps = [application(url, history) for url in urls]
-    traffic = Traffic(apps[0])
+    traffic = Traffic(apps[0], apps[1:])
     async with AsyncExitStack() as stack:
         for app in apps[1:]:
             traffic.note_windows(app)
@@ -156,6 +159,44 @@ async def test_redis_is_killed_and_restarted(server: RedisServer) -> None:
     assert all(traffic.windows)
     assert traffic.unknown <= 2
     assert not all(attempt.is_accepted for attempt in traffic.attempts.values())
+
+
+async def test_publishing_waits_for_the_other_processes(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timings, "SETTLING_SECONDS", 0.6)
+    monkeypatch.setattr(timings, "ACCEPT_SECONDS", 2.0)
+    async with Proxy(server.port).running() as proxy:
+        publisher, other = application(server.url), application(proxy.url)
+        async with publisher.running(), other.running(), connect(other) as client:
+            await client.subscribe("com.topic")
+            proxy.block()  # the other process takes longer to connect again
+            server.cli("CLIENT", "KILL", "TYPE", "pubsub")
+            with anyio.fail_after(5):
+                while publisher.health().is_ready:
+                    await anyio.lowlevel.checkpoint()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(publisher._realms["realm1"].publish, "com.topic", ["a"])
+                await anyio.sleep(0.2)
+                proxy.release()
+            assert (await client.expect_event()).args == ("a",)
+
+
+async def test_what_was_under_way_is_inside_the_window(server: RedisServer) -> None:
+    async with Proxy(server.port).running() as proxy:
+
+        async def fault(traffic: Traffic) -> None:
+            proxy.delay = 0.1
+            await traffic.full_service()
+            backplane: Any = traffic.subscribers[0]._backplane
+            probes = backplane._probes
+            await backplane._changes.wait_until(lambda: backplane._probes > probes)
+            proxy.cut()  # events that were published before the probe arrived aren't here yet
+            proxy.delay = 0
+
+        traffic = await disturb(fault, [server.url, proxy.url])
+        traffic.check()
+        assert set(traffic.attempts) - set(traffic.received[0])
 
 
 async def test_redis_is_suspended(server: RedisServer) -> None:

@@ -160,13 +160,13 @@ async def test_lost_windows_are_told(redis: RedisServer, caplog: pytest.LogCaptu
     told = anyio.Event()
 
     @app.add_lost_window_handler
+    def fail(_: Any) -> None:
+        raise RuntimeError("this belongs to the test")
+
+    @app.add_lost_window_handler
     async def note(window: LostWindow) -> None:
         windows.append(window)
         told.set()
-
-    @app.add_lost_window_handler
-    def fail(_: Any) -> None:
-        raise RuntimeError("this belongs to the test")
 
     async with app.running(), connect(app) as client:
         subscription = await client.subscribe("com.topic")
