@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from itertools import count
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -395,6 +396,31 @@ async def test_a_publisher_outside_knows_which_topics_have_a_history(redis: Redi
             assert (await client.expect_event(subscription)).args == (topic,)
             found = [topic] if complete else []
             assert await kept(client, subscription.id) == (found, complete)
+
+
+async def test_the_rules_of_the_guide_suffice_for_a_user_of_redis(redis: RedisServer) -> None:
+    rules = "resetchannels &shop:* +publish +subscribe +unsubscribe"
+    rules += " ~shop:* +@scripting +@stream +@hash +@sortedset +@list +del +time +set +get"
+    guide = (Path(__file__).parent.parent / "docs" / "cluster.rst").read_text()
+    assert all(rule in guide.split("Settings of Redis")[1] for rule in rules.split())
+    redis.cli("ACL", "SETUSER", "app", "on", ">secret", *rules.split())
+    url = redis.url.replace("//", "//app:secret@")
+    app = application(RedisBackplane(url, prefix="shop"), History(events=1))
+    async with (
+        app.running(),
+        connect(app) as client,
+        Publisher(url, prefix="shop") as publisher,
+    ):
+        subscription = await client.subscribe("news")
+        for number in range(3):
+            await publisher.publish("news", [number])
+            assert (await client.expect_event()).args == (number,)
+        await app.publish("plain", ["x"], retain=True)
+        await app.publish("news", ["r"], retain=True, eligible_authrole="nobody")
+        await client.subscribe("plain", get_retained=True)
+        assert (await client.expect_event()).args == ("x",)
+        await app.publish("news", [3])
+        assert await kept(client, subscription.id) == ([3], False)
 
 
 # ---- `complete`, compared with the memory of a process

@@ -247,7 +247,7 @@ class RedisStored:
         def take(frames: list[bytes]) -> None:
             arrived.set()
             try:
-                then([unpacked_event(frame, EPOCH) for frame in frames])
+                then(_readable(topic, frames))
             except Exception as error:  # it concerns the caller, and not who receives
                 failures.append(error)
 
@@ -343,3 +343,13 @@ def _is_retained(realm: RealmEvents, publication: Publication) -> bool:
     return (
         publication.retain and may_be_stored(publication) and realm.serves_topic(publication.topic)
     )
+
+
+def _readable(topic: str, frames: Sequence[bytes]) -> list[StoredEvent]:
+    events = []
+    for frame in frames:
+        try:
+            events.append(unpacked_event(frame, EPOCH))
+        except Exception:  # written by another version
+            logger.exception("a retained event of %r can't be read", topic)
+    return events

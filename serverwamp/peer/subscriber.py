@@ -428,9 +428,11 @@ class SubscriberRole:
     async def _await_retained(self, asking: Awaitable[None]) -> None:
         try:
             await asking
-        except Unavailable as error:  # the subscription itself is confirmed
-            text = "session %s doesn't get a retained event: %s"
-            logger.warning(text, self.session.id, error)
+        except BaseException as error:  # the subscription itself is confirmed
+            raise_unless_failure(error)
+            if self._conversation.limit_log.is_first("a retained event that doesn't arrive"):
+                text = "session %s doesn't get a retained event: %r"
+                logger.warning(text, self.session.id, error)
 
     def _send_retained(self, subscriber: Subscriber, events: Sequence[StoredEvent]) -> None:
         """Queue the newest of these retained events that this session may receive."""

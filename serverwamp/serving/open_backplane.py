@@ -97,10 +97,11 @@ class OpenBackplane:
     def lose_window(self, since: float, until: float, history: HistoryReader | None = None) -> None:
         """Count a period in which events may be lost, log it, and tell the application."""
         self._counters.lost_windows += 1
-        logger.warning(
-            "the connection to the backplane was lost: events of %.1f seconds may be missing",
-            until - since,
-        )
+        if history is None:  # else it has said what was missed
+            logger.warning(
+                "the connection to the backplane was lost: events of %.1f seconds may be missing",
+                until - since,
+            )
         if self._tasks is None or not self.lost_window_handlers:
             return
         for router in self._routers():
