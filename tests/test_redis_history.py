@@ -398,6 +398,18 @@ async def test_a_publisher_outside_knows_which_topics_have_a_history(redis: Redi
             assert await kept(client, subscription.id) == (found, complete)
 
 
+async def test_a_publisher_outside_notices_new_topics(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serverwamp.backplanes.timings.TOPICS_SECONDS", 0.02)
+    async with Publisher(redis.url) as publisher:
+        async with processes(redis, History()) as (one, _), connect(one) as client:
+            subscription = await client.subscribe("news")
+            with anyio.fail_after(SECONDS):
+                while (await kept(client, subscription.id))[0] == []:
+                    await publisher.publish("news", [1])
+
+
 async def test_the_rules_of_the_guide_suffice_for_a_user_of_redis(redis: RedisServer) -> None:
     rules = "resetchannels &shop:* +publish +subscribe +unsubscribe"
     rules += " ~shop:* +@scripting +@stream +@hash +@sortedset +@list +del +time +set +get"

@@ -5,19 +5,21 @@ from __future__ import annotations
 import ssl
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any
 
+import anyio
 from anyio.abc import TaskGroup
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from serverwamp.backplanes import timings
 from serverwamp.backplanes.base import Backplane, NodeEvents
 from serverwamp.backplanes.redis import RedisBackplane
 from serverwamp.backplanes.running import running
 from serverwamp.backplanes.topics import TopicRules
-from serverwamp.errors import SerializationError
+from serverwamp.errors import SerializationError, Unavailable
 from serverwamp.history import HistoryReader, Log
 from serverwamp.limits import Limits
 from serverwamp.patterns import RouteTable
@@ -63,13 +65,21 @@ class Publisher:
 
     async def __aenter__(self) -> Publisher:
         self._running = running(self._backplane, self._realm)
-        await self._running.__aenter__()
+        tasks = await self._running.__aenter__()
         try:
             self._realm.learn(await self._backplane.topics_of(self._realm), self._backplane)
+            tasks.start_soon(self._keep_learning)
         except BaseException:
             if not await self._running.__aexit__(*sys.exc_info()):
                 raise
         return self
+
+    async def _keep_learning(self) -> None:
+        """Notice when the application is deployed with other topic routes."""
+        while True:
+            await anyio.sleep(timings.TOPICS_SECONDS)
+            with suppress(Unavailable):
+                self._realm.learn(await self._backplane.topics_of(self._realm), self._backplane)
 
     async def __aexit__(
         self,
@@ -171,7 +181,7 @@ class _Outside(NodeEvents):
     """A realm without subscribers, seen from a program that only publishes."""
 
     has_stores = False
-    topics = ()
+    topics: Sequence[TopicRules] = ()
     limits = Limits()
 
     def __init__(self, uri: str | None) -> None:
@@ -185,8 +195,10 @@ class _Outside(NodeEvents):
         pass
 
     def learn(self, topics: Sequence[TopicRules], backplane: Backplane) -> None:
-        """Take note of the topic routes that the processes of the realm have told."""
-        self._logs = RouteTable()
+        """Note the topic routes of which the processes of the realm have told."""
+        if topics == self.topics:
+            return
+        self.topics, self._logs = topics, RouteTable()
         for topic in topics:
             log = None
             if topic.history is not None:

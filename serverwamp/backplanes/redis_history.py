@@ -106,6 +106,7 @@ class StreamLog(HistoryReader):
         """The epoch of what was delivered; None if the history isn't followed."""
         self.delivered: EntryId = ZERO
         """The last event that was delivered, or that wasn't to be delivered."""
+        self._delivered_until = 0  # its time; unlike the id it isn't forgotten with the epoch
         self.is_behind: bool = False
         """Whether what was missed is still to be read."""
         self._held: dict[EntryId, bytes] = {}
@@ -216,7 +217,7 @@ class StreamLog(HistoryReader):
         self._deliver(id_, frame)
 
     def _deliver(self, id_: EntryId, frame: bytes) -> None:
-        self.delivered = id_
+        self.delivered, self._delivered_until = id_, id_[0]
         try:
             self.realm.receive(unpacked(frame))
         except Exception:
@@ -239,6 +240,7 @@ class StreamLog(HistoryReader):
             page = await self._page({"lower": [], "upper": [], "count": 0})
             if self.epoch is None and self.is_behind:
                 self.epoch, self.delivered, self.is_behind = page.epoch, page.last, False
+                self._delivered_until = page.time
                 self._held.clear()
             return
         while self.is_behind:
@@ -273,7 +275,7 @@ class StreamLog(HistoryReader):
     def _lose(self, reason: str) -> None:
         now = datetime.now(timezone.utc).timestamp()
         logger.warning("events of %r were missed: %s", self.name, reason)
-        self._note_lost(self, min(self.delivered[0] / 1_000_000, now), now)
+        self._note_lost(self, min(self._delivered_until / 1_000_000, now), now)
 
 
 def _edge(bound: HistoryBound) -> tuple[str, str, bool]:

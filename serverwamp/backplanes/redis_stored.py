@@ -299,6 +299,8 @@ class RedisStored:
         if log is None:  # another version of the application has this history
             realm.receive(unpacked(frame))
             return
+        if channel not in self._subscribed:  # nobody here wants it any more
+            return
         log.take(epoch.decode(), entry_id(before), entry_id(id_), frame)
         if log.is_behind:
             self._changes.notify()

@@ -14,6 +14,8 @@ DEAF_SECONDS: float = 1.0
 has arrived since."""
 LATE_SECONDS: float = 3.0
 """The same, if other messages arrive but this one doesn't."""
+TOPICS_SECONDS: float = 5.0
+"""How often a publisher outside looks whether the application has other topic routes."""
 SETTLING_SECONDS: float = 0.6
 """How long publishing waits after a reconnection: other processes have to reconnect as well."""
 BACK_OFF: tuple[float, float] = (0.05, 0.5)
