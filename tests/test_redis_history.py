@@ -440,11 +440,14 @@ async def test_the_rules_of_the_guide_suffice_for_a_user_of_redis(redis: RedisSe
 
 NAMES = ("from", "after", "until", "before")
 AUDIENCES = st.sampled_from([None, None, None, Audience(exclude=frozenset([4711])), Audience()])
-PUBLISHED = st.lists(st.tuples(st.sampled_from(["news", "news.x"]), AUDIENCES), max_size=12)
-# A bound is the place of an event, a place between two events, or an unknown event.
-BOUND = st.tuples(st.sampled_from(["publication", "time"]), st.integers(-1, 12))
+PUBLISHED = st.lists(
+    st.tuples(st.sampled_from(["news", "news.x"]), AUDIENCES), min_size=3, max_size=8
+)
+# A bound is an event, a time between two events, the time of an event, or an unknown event.
+KINDS = ["publication", "publication", "between", "between", "time", "unknown"]
+BOUND = st.tuples(st.sampled_from(KINDS), st.integers(0, 7))
 QUERY = st.tuples(
-    st.dictionaries(st.sampled_from(NAMES), BOUND, max_size=3),
+    st.dictionaries(st.sampled_from(NAMES), BOUND, max_size=2),
     st.fixed_dictionaries(
         {"reverse": st.booleans()},
         optional={"limit": st.integers(0, 6), "topic": st.sampled_from(["news", "news.x"])},
@@ -460,6 +463,7 @@ async def answers(
         subscription = await client.subscribe("news", match="prefix")
         times = [(await client.catch_up(subscription)).time]
         ids: list[int] = []
+        stamps: dict[int, str] = {}
         for number, (topic, audience) in enumerate(published):
             publication = Publication(topic, (number,), audience=audience)
             await app.freeze().publishing.publish(publication)
@@ -467,25 +471,32 @@ async def answers(
             while (time := (await client.catch_up(subscription)).time) == times[-1]:
                 pass  # the clock isn't fine enough to stand between two events
             times.append(time)
+            result = await client.call(GET_EVENTS, [subscription.id], {"limit": 1, "reverse": True})
+            stamps |= {event["publication"]: event["timestamp"] for event in result.args[0]}
         found = []
         for bounds, others in queries:
             query = dict(others)
             for name, (kind, place) in bounds.items():
-                if kind == "time":
-                    query[f"{name}_time"] = times[place % len(times)]
+                id_ = ids[place % len(ids)]
+                if kind == "publication":
+                    query[f"{name}_publication"] = id_
+                elif kind == "unknown":
+                    query[f"{name}_publication"] = 2**53
+                elif kind == "time" and id_ in stamps:
+                    query[f"{name}_time"] = stamps[id_]
                 else:
-                    query[f"{name}_publication"] = ids[place] if 0 <= place < len(ids) else 2**53
+                    query[f"{name}_time"] = times[place % len(times)]
             found.append((bounds, others, await kept(client, subscription.id, **query)))
         return found
 
 
 @pytest.mark.spec("HIS-01", "HIS-02")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     events=st.sampled_from([1, 4, 20]),
     published=PUBLISHED,
-    queries=st.lists(QUERY, min_size=1, max_size=12),
+    queries=st.lists(QUERY, min_size=10, max_size=20),
 )
 def test_the_answers_are_those_of_the_memory(
     server: RedisServer, backend: str, events: int, published: list[Any], queries: list[Any]
