@@ -342,6 +342,24 @@ async def test_more_was_missed_than_is_kept(redis: RedisServer) -> None:
         assert len(numbers) == len(set(numbers)) < published
 
 
+@pytest.mark.spec("HIS-01")
+async def test_what_is_forgotten_is_said_to_be(redis: RedisServer) -> None:
+    async with processes(redis, History(events=2)) as (one, two), connect(two) as client:
+        subscription = (await client.subscribe("news")).id
+        times: list[str] = []
+        for number in range(5):
+            await one.publish("news", [number])
+            result = await client.call(GET_EVENTS, [subscription], {"limit": 1, "reverse": True})
+            times.append(result.args[0][0]["timestamp"])
+        assert await kept(client, subscription) == ([3, 4], False)
+        for number, time in enumerate(times):
+            is_complete = number >= 3
+            expected = list(range(max(number, 3), 5)), is_complete
+            assert await kept(client, subscription, from_time=time) == expected
+            expected = list(range(max(number + 1, 3), 5)), number >= 2
+            assert await kept(client, subscription, after_time=time) == expected
+
+
 async def test_a_full_memory_refuses_before_anything_is_written(redis: RedisServer) -> None:
     async with processes(redis, History()) as (one, two), connect(two) as client:
         subscription = await client.subscribe("news")
