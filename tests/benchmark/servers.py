@@ -59,7 +59,7 @@ class ServerProcess:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of the process and its children, exact to less than a microsecond."""
-        return sum(map(_nanoseconds, _tasks(self._process.pid))) / 1e9
+        return cpu_seconds(self._process.pid)
 
     def memory(self) -> int:
         """Return the bytes of memory that belong to the process alone."""
@@ -67,6 +67,11 @@ class ServerProcess:
             if line.startswith("Private_Dirty:"):
                 return int(line.split()[1]) * 1024
         raise RuntimeError("the kernel doesn't tell the memory of a process")
+
+
+def cpu_seconds(process: int) -> float:
+    """Return the CPU time of a process and its children, exact to less than a microsecond."""
+    return sum(map(_nanoseconds, _tasks(process))) / 1e9
 
 
 def _tasks(process: int) -> Iterator[Path]:
