@@ -21,6 +21,7 @@ from serverwamp.serving.workers import count_of_workers
 from tests.commands import Server, started
 from tests.redis_servers import anybody, redis_server
 
+WORKERS = 4
 READY = {"uvicorn": "Application startup complete", "hypercorn": "Running on"}
 
 SERVICE = """
@@ -49,7 +50,13 @@ def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
             "uvicorn": ("--host", "127.0.0.1", "--port", "0"),
             "hypercorn": ("--bind", "127.0.0.1:0"),
         }
-        command = (request.param, "service:wamp", "--workers", "2", *address[request.param])
+        command = (
+            request.param,
+            "service:wamp",
+            "--workers",
+            str(WORKERS),
+            *address[request.param],
+        )
         return started(*command, directory=tmp_path)
 
     return start
@@ -58,7 +65,7 @@ def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 @pytest.mark.process
 def test_without_a_backplane_several_workers_are_a_mistake(workers: Any) -> None:
     with workers("") as server:
-        server.wait_for("2 worker processes serve the application", 2)
+        server.wait_for(f"{WORKERS} worker processes serve the application", WORKERS)
         assert "RedisBackplane" in server.output
 
 
@@ -97,11 +104,11 @@ def joined(server: Server) -> Iterator[WAMPClient]:
 @pytest.mark.process
 def test_with_a_backplane_events_reach_the_clients_of_all_workers(workers: Any) -> None:
     with redis_server() as redis, workers(redis.url) as server, ExitStack() as stack:
-        server.wait_for(READY[server.command[0]], 2)
+        server.wait_for(READY[server.command[0]], WORKERS)
         clients: list[WAMPClient] = []
         workers_reached: set[int] = set()
-        while len(clients) < 4 or len(workers_reached) < 2:
-            assert len(clients) < 100, "one worker accepts all connections"
+        while len(workers_reached) < WORKERS:
+            assert len(clients) < 100, "some workers accept no connections"
             clients.append(stack.enter_context(joined(server)))
             workers_reached.add(clients[-1].ask([48, 1, {}, "process"], 50)[3][0])
         for client in clients:
