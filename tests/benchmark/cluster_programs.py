@@ -71,10 +71,16 @@ async def application(
     backplane = RedisBackplane(url, prefix=prefix)
     app = Application(backplane=backplane)
     seen_by_backplane: list[Any] = []
+    wanted = frozenset(topics)
+
+    def receive(publication: Any) -> None:
+        """Count an event as soon as this process has it."""
+        if publication.topic in wanted:  # others share its channel
+            record(publication.args[0])
 
     def add_realm(events: Any) -> None:
-        if not has_session:  # an event counts as soon as this process has it
-            events.receive = lambda publication: record(publication.args[0])
+        if not has_session:
+            events.receive = receive
         seen_by_backplane.append(events)
         RedisBackplane.add_realm(backplane, events)
 
