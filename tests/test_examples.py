@@ -7,20 +7,25 @@ import html
 import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, NamedTuple
 
+import anyio
 import httpx
 import pytest
 
 from serverwamp import WAMPError
 from serverwamp.testing import Client
-from tests.commands import ROOT, serving
+from tests.commands import ROOT, serving, started
+from tests.redis_servers import free_port
 from tests.sockets import connect_socket
+from tests.test_nginx import NGINX
 
 pytestmark = pytest.mark.process
 
@@ -268,6 +273,53 @@ async def test_fleet(example: Example) -> None:
         assert (await page.expect_event()).args == ()
         with pytest.raises(WAMPError, match="no_such_procedure"):
             await page.call("fleet.lamp.measure")
+
+
+# ---- several processes
+
+
+async def worker_of(client: Client) -> int:
+    worker: int = (await client.call("cluster.worker")).args[0]
+    return worker
+
+
+@pytest.mark.skipif(
+    not (NGINX and shutil.which("redis-server")) and os.environ.get("CI") != "true",
+    reason="nginx or redis-server isn't installed",
+)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_cluster() -> None:
+    room = "chat.room.garden"
+    port = str(free_port())  # the example also takes the five that follow
+    with started("examples.cluster", "-P", port) as server:
+        async with AsyncExitStack() as stack:
+            clients: dict[int, Client] = {}
+            while len(clients) < 4:
+                connection = connect_socket(int(port), path="/ws")
+                client = await stack.enter_async_context(connection)
+                clients[await worker_of(client)] = client
+            subscriptions = {pid: await c.subscribe(room) for pid, c in clients.items()}
+            sender, *others = clients
+            await clients[sender].publish(room, ["Hello"], acknowledge=True)
+            for pid in others:
+                event = await clients[pid].expect_event(subscriptions[pid])
+                assert event.kwargs["text"] == "Hello"
+            kill = [sys.executable, "-m", "examples.cluster", "kill", "-P", port]
+            with anyio.fail_after(10):
+                outcome = await anyio.run_process(kill, cwd=ROOT)
+            killed = int(outcome.stdout.removeprefix(b"Killed worker "))
+            assert killed in clients
+            survivor = next(client for pid, client in clients.items() if pid != killed)
+            await survivor.publish(room, ["Missed"], acknowledge=True)
+            async with connect_socket(int(port), path="/ws") as again:
+                assert await worker_of(again) != killed
+                subscription = await again.subscribe(room)
+                past = await again.catch_up(subscription, after_publication=event.publication)
+                assert [item.kwargs["text"] for item in past.events] == ["Missed"]
+                assert past.complete
+            server.wait_for(f"Worker {killed} has ended", 1)
+        server.send(signal.SIGTERM)
+        server.wait()
 
 
 # ---- beside HTTP

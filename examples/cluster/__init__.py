@@ -1,0 +1,1 @@
+"""The chat over four workers, nginx and Redis."""
