@@ -52,6 +52,7 @@ from websockets.sync.client import connect
 import serverwamp
 from serverwamp import Application, Realm, testing
 from tests.benchmark.__main__ import parsed_options as benchmark_options
+from tests.benchmark.cluster import parsed_options as cluster_benchmark_options
 from tests.commands import serving
 from tests.soak.__main__ import parsed_options as soak_options
 
@@ -281,6 +282,8 @@ class Shell:
             self._serve("uvicorn", *arguments, "--port", "0")
         elif program == "hypercorn":
             self._serve("hypercorn", *arguments, "--bind", "127.0.0.1:0", "--workers", "0")
+        elif command[:3] == ["python", "-m", "tests.benchmark.cluster"]:
+            cluster_benchmark_options(command[3:])
         elif command[:3] == ["python", "-m", "tests.benchmark"]:
             benchmark_options(command[3:])  # takes minutes; .ci/run runs its quick form
         elif command[:3] == ["python", "-m", "tests.soak"]:
