@@ -64,9 +64,9 @@ async def happened(event: anyio.Event) -> None:
         await event.wait()
 
 
-async def until(is_so: Callable[[], bool]) -> None:
+async def until(is_so: Callable[[], bool], *, seconds: float = SECONDS) -> None:
     """Let other tasks run until a condition holds, for a while at most."""
-    with anyio.fail_after(SECONDS):
+    with anyio.fail_after(seconds):
         while not is_so():
             await anyio.lowlevel.checkpoint()
 

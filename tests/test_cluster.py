@@ -480,6 +480,6 @@ async def test_many_failed_attempts(
     monkeypatch.setattr("coredis.connection.TCPConnection.run", fail)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run)
-        await until(lambda: attempts >= 2_200)
+        await until(lambda: attempts >= 2_200, seconds=30)
         tasks.cancel_scope.cancel()
     assert len(caplog.records) == 3  # one for each connection
