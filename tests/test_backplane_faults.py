@@ -19,6 +19,8 @@ from serverwamp.errors import BackplaneOutcomeUnknown, BackplaneUnavailable
 from serverwamp.testing import Client, connect
 from tests.redis_servers import Proxy, RedisServer, application, redis_server
 
+pytestmark = pytest.mark.faults
+
 FASTER = 4
 TIMES = [name for name in vars(timings) if name.endswith("_SECONDS")]
 

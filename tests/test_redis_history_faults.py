@@ -14,6 +14,8 @@ from tests.test_backplane_faults import FASTER, TIMES, Traffic, disturb
 
 FAULT_SECONDS = 1.2
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture(autouse=True)
 def shorter(monkeypatch: pytest.MonkeyPatch) -> None:
