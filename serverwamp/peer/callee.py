@@ -77,7 +77,7 @@ class PendingInvocation:
         self.id: int = id
         """The request id of the INVOCATION."""
         self._callee = callee
-        self.observer = observer
+        self.observer: InvocationObserver = observer
         self.first: Invocation | None = None
         """For streamed arguments: the first INVOCATION, without arguments. Others repeat it."""
 
