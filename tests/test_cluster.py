@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any
@@ -19,6 +19,7 @@ from serverwamp.backplanes import BlockingPublisher, Publisher, RedisBackplane
 from serverwamp.errors import BackplaneOutcomeUnknown, BackplaneUnavailable
 from serverwamp.testing import HandshakeRefused, connect
 from serverwamp.testing import running as serving
+from tests.helpers import until
 from tests.redis_servers import (
     RedisServer,
     anybody,
@@ -32,12 +33,6 @@ from tests.redis_servers import (
 def redis() -> Iterator[RedisServer]:
     with redis_server() as server:
         yield server
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    with anyio.fail_after(5):
-        while not is_so():
-            await anyio.lowlevel.checkpoint()
 
 
 # ---- opening
