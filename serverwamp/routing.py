@@ -23,7 +23,7 @@ from serverwamp.migration import TopicRouteSetSpellings
 from serverwamp.outbound.backlog import OverflowPolicy, checked_policy
 from serverwamp.patterns import RouteKind
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 # ---- definitions
@@ -129,7 +129,7 @@ class RPCDecorators:
         *,
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         """Serve calls of exactly `uri`.
 
         The function is an async function, an async generator that yields progress reports and then
@@ -151,7 +151,7 @@ class RPCDecorators:
         *,
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         """Serve calls of every URI that starts with `uri_prefix`.
 
         An exact route, or a route with a longer prefix, takes precedence. The other arguments are
@@ -167,7 +167,7 @@ class RPCDecorators:
         *,
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         """Serve calls of every URI that matches a pattern with empty components.
 
         ``com..get`` matches ``com.`` + any one component + ``.get``. Exact and prefix routes take
@@ -183,7 +183,7 @@ class RPCDecorators:
         *,
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         """Serve calls of every URI that a regular expression matches from its start.
 
         The expression is applied by `re.match`. All other kinds of routes take precedence; several
@@ -198,7 +198,7 @@ class RPCDecorators:
         uri: Any,
         camel_snake_conversion: bool,
         requires: Requirement | None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         return _decorator(
             self._add_rpc_route,
             RPCRoute,
@@ -225,7 +225,7 @@ class TopicDecorators:
         client_publish: bool = False,
         requires: Requirement | None = None,
         history: History | None = None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         """Handle subscriptions to exactly `uri`.
 
         The function is an async generator with one ``yield``. The code before the ``yield`` runs
@@ -255,7 +255,7 @@ class TopicDecorators:
         client_publish: bool = False,
         requires: Requirement | None = None,
         history: History | None = None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         """Handle subscriptions to every topic that starts with `uri_prefix`.
 
         An exact route, or a route with a longer prefix, takes precedence. The other arguments are
@@ -273,7 +273,7 @@ class TopicDecorators:
         client_publish: bool = False,
         requires: Requirement | None = None,
         history: History | None = None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         """Handle subscriptions to every topic that matches a pattern with empty components.
 
         ``com..news`` matches ``com.`` + any one component + ``.news``. Exact and prefix routes take
@@ -291,7 +291,7 @@ class TopicDecorators:
         client_publish: bool = False,
         requires: Requirement | None = None,
         history: History | None = None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         """Handle subscriptions to every topic that a regular expression matches from its start.
 
         The expression is applied by `re.match`. All other kinds of routes take precedence. The
@@ -309,7 +309,7 @@ class TopicDecorators:
         client_publish: bool,
         requires: Requirement | None,
         history: History | None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         return _decorator(
             self._add_topic_route,
             TopicRoute,
@@ -329,7 +329,7 @@ class TopicDecorators:
         *,
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         """Handle the events that clients publish to exactly `uri`.
 
         The function receives the arguments of the event like the handler of a call. If it returns
@@ -352,7 +352,7 @@ class TopicDecorators:
         *,
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         """Handle the events that clients publish to every topic that starts with `uri_prefix`.
 
         An exact route, or a route with a longer prefix, takes precedence. The other arguments are
@@ -366,7 +366,7 @@ class TopicDecorators:
         *,
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         """Handle the events that clients publish to topics that match a wildcard pattern.
 
         ``com..news`` matches ``com.`` + any one component + ``.news``. Exact and prefix routes take
@@ -382,7 +382,7 @@ class TopicDecorators:
         *,
         camel_snake_conversion: bool = False,
         requires: Requirement | None = None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         """Handle the events that clients publish to topics that a regular expression matches.
 
         The expression is applied by `re.match`. All other kinds of routes take precedence. The
@@ -396,7 +396,7 @@ class TopicDecorators:
         uri: Any,
         camel_snake_conversion: bool,
         requires: Requirement | None,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Decorated], Decorated]:
         return _decorator(
             self._add_topic_route,
             PublicationRoute,
@@ -414,7 +414,7 @@ def _decorator(
     uri: Any,
     requires: Requirement | None,
     **options: Any,
-) -> Callable[[Function], Function]:
+) -> Callable[[Decorated], Decorated]:
     """Return a decorator that makes a route of a function and passes it to `add`."""
     if kind == "regex" and isinstance(uri, re.Pattern):
         uri = uri.pattern
@@ -422,7 +422,7 @@ def _decorator(
         raise ConfigurationError(f'a route needs a URI, as in route("com.example"), not {uri!r}')
     requirements = checked_requirements(requires)
 
-    def decorate(function: Function) -> Function:
+    def decorate(function: Decorated) -> Decorated:
         add(route_type(uri, function, kind, requires=requirements, **options))
         return function
 
