@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import anyio
@@ -120,3 +123,21 @@ def broker_of(realm: Realm) -> Broker:
 def dealer_of(realm: Realm) -> Dealer[Any]:
     """Return the registrations of a realm."""
     return realm.freeze().dealer
+
+
+def free_ports(count: int) -> range:
+    """Return consecutive ports at which nothing listens.
+
+    They are below those that the system picks for connections, so nobody takes one by accident.
+    """
+    while True:
+        ports = range(first := random.randrange(10_000, 30_000), first + count)
+        with ExitStack() as listening, suppress(OSError):
+            for port in ports:
+                listening.enter_context(socket.create_server(("127.0.0.1", port)))
+            return ports
+
+
+def free_port() -> int:
+    """Return a port at which nothing listens."""
+    return free_ports(1)[0]

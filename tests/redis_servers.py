@@ -20,14 +20,9 @@ from serverwamp import Application, History, Realm
 from serverwamp.backplanes import RedisBackplane
 from serverwamp.concurrency.changes import Changes
 from serverwamp.testing import Client, connect
+from tests.helpers import free_port
 
 START_SECONDS = 10.0
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class RedisServer:

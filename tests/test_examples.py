@@ -23,7 +23,7 @@ import pytest
 from serverwamp import WAMPError
 from serverwamp.testing import Client
 from tests.commands import ROOT, serving, started
-from tests.redis_servers import free_port
+from tests.helpers import free_ports
 from tests.sockets import connect_socket
 from tests.test_nginx import NGINX
 
@@ -290,7 +290,7 @@ async def worker_of(client: Client) -> int:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_cluster() -> None:
     room = "chat.room.garden"
-    port = str(free_port())  # the example also takes the five that follow
+    port = str(free_ports(6)[0])  # the example also takes the five that follow
     with started("examples.cluster", "-P", port) as server:
         async with AsyncExitStack() as stack:
             clients: dict[int, Client] = {}

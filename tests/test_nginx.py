@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import pytest
 
 from serverwamp.testing import HandshakeRefused
 from tests.commands import serving
+from tests.helpers import free_port
 from tests.sockets import connect_socket
 from tests.test_docs import ROOT, Block, blocks_of
 
@@ -42,12 +42,6 @@ pytestmark = pytest.mark.skipif(
 
 def shown(page: str) -> list[Block]:
     return [block for block in blocks_of(ROOT / "docs" / page) if block.language == "nginx"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

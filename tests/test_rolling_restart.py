@@ -16,7 +16,8 @@ from serverwamp import Application, History, WAMPError
 from serverwamp.backplanes import RedisBackplane
 from serverwamp.testing import ExpectationFailed, HandshakeRefused
 from tests.commands import Server, started
-from tests.redis_servers import anybody, free_port, redis_server
+from tests.helpers import free_ports
+from tests.redis_servers import anybody, redis_server
 from tests.sockets import connect_socket
 
 SERVICE = """
@@ -96,7 +97,7 @@ class Follower:
 async def test_clients_follow_a_topic_while_servers_are_killed_and_restarted(
     tmp_path: Path,
 ) -> None:
-    ports = [free_port(), free_port()]
+    ports = list(free_ports(2))
     last: list[int] = []
     everybody_is_here = anyio.Event()
 
